@@ -1,0 +1,13 @@
+"""What every test and doctest finds in place."""
+
+import pytest
+import torch
+
+import tinygpt
+
+
+@pytest.fixture(autouse=True)
+def _names_of_doctests(doctest_namespace: dict[str, object]) -> None:
+    """Give doctests the public names, ``torch`` and ``nn``, so that an example shows its point and nothing else."""
+    doctest_namespace.update({name: getattr(tinygpt, name) for name in tinygpt.__all__})
+    doctest_namespace.update(torch=torch, nn=torch.nn)

@@ -1,0 +1,224 @@
+"""A corpus as windows: what a model is trained on and measured with."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Integer
+from torch import Tensor
+
+from tinygpt.errors import (
+    DataError,
+    InputTypeError,
+    check_choice,
+    check_integer,
+    check_number,
+    short,
+)
+from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
+from tinygpt.tokenizer import CharTokenizer, Tokenizer
+
+SPLITS = ("train", "val")
+
+
+class Batch(NamedTuple):
+    """Windows of ids and the ids that follow them: ``y[:, t]`` comes right after ``x[:, t]`` in the corpus."""
+
+    x: Int64[Tensor, "B T"]
+    y: Int64[Tensor, "B T"]
+
+
+class TokenDataset:
+    """A corpus of ids, its beginning to train on and its end to validate on.
+
+    The ids stay in the array they came in, so a corpus larger than memory works as a memory-mapped file.
+
+    Args:
+        source: A text, or token ids as a one-dimensional sequence, array, tensor or :class:`numpy.memmap`.
+        tokenizer: Turns the text into ids, and later ids into samples. Needed for a text.
+        val_fraction: The share of the corpus, at its end, that is kept for validation.
+
+    Raises:
+        InputTypeError: If ``source`` is no text and holds no integers, or is a text and there is no tokenizer.
+        DataError: If it is empty, or has ids that are negative or outside the tokenizer's vocabulary.
+        ConfigError: If ``val_fraction`` is outside ``[0, 1)``.
+
+    Example:
+        >>> text = "to be, or not to be: " * 20
+        >>> data = TokenDataset(text, CharTokenizer.from_text(text))
+        >>> data
+        TokenDataset(378 train and 42 val ids, vocab_size=9)
+        >>> x, y = data.batch("train", step=0, batch_size=3, block_size=5)
+        >>> x.shape, bool((x[:, 1:] == y[:, :-1]).all())
+        (torch.Size([3, 5]), True)
+    """
+
+    def __init__(
+        self,
+        source: str | Sequence[int] | np.ndarray | Tensor,
+        tokenizer: Tokenizer | None = None,
+        *,
+        val_fraction: float = 0.1,
+    ) -> None:
+        check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
+        self.tokenizer = tokenizer
+        ids = _encode(source, tokenizer) if isinstance(source, str) else _as_ids(source)
+        if not len(ids):
+            raise DataError("corpus is empty; give at least block_size + 1 characters or ids for each split")
+        lowest, highest = int(ids.min()), int(ids.max())
+        limit = tokenizer.vocab_size if tokenizer else None
+        if lowest < 0 or (limit is not None and highest >= limit):
+            rule = "be 0 or more" if limit is None else f"be from 0 to {limit - 1}, the tokenizer's range"
+            raise DataError(f"ids must {rule}, got ids from {lowest} to {highest}")
+        self.vocab_size = highest + 1 if limit is None else limit
+        boundary = len(ids) - int(len(ids) * val_fraction)
+        self.train, self.val = ids[:boundary], ids[boundary:]
+
+    def __repr__(self) -> str:
+        return f"TokenDataset({len(self.train):,} train and {len(self.val):,} val ids, vocab_size={self.vocab_size})"
+
+    def split(self, name: str, block_size: int = 1) -> Integer[np.ndarray, " N"]:
+        """Return the ids of ``"train"`` or ``"val"``, which must hold at least one window of ``block_size``.
+
+        Raises:
+            ConfigError: If there is no such split.
+            DataError: If it is too short.
+        """
+        check_choice("split", name, SPLITS)
+        ids: np.ndarray = self.train if name == "train" else self.val
+        if len(ids) <= check_integer("block_size", block_size, minimum=1):
+            total = len(self.train) + len(self.val)
+            if name == "val" and total >= 2 * (block_size + 1):
+                hint = f"val_fraction={min(0.5, 1.05 * (block_size + 1) / total):.2g} or a lower block_size"
+            else:
+                hint = "a lower block_size or more text"
+            raise DataError(
+                f"the {name} split has {len(ids)} of {total} ids, need at least block_size+1 = {block_size + 1}; "
+                f"use {hint}"
+            )
+        return ids
+
+    def batch(self, split: str, *, step: int, batch_size: int, block_size: int, seed: int = 0) -> Batch:
+        """Return random windows: a pure function of its arguments that reaches every window of the split.
+
+        In a run of several processes, rank ``r`` of ``world`` takes the rows ``r::world``.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            step: Which batch of the stream.
+            batch_size: Number of windows ``B``.
+            block_size: Length ``T`` of a window.
+            seed: Which stream.
+
+        Returns:
+            ``(x, y)``, each ``B T`` int64 on the CPU.
+
+        Raises:
+            DataError: If the split is shorter than ``block_size + 1``.
+            ConfigError: If a number is out of range.
+        """
+        ids = self.split(split, block_size)
+        check_integer("batch_size", batch_size, minimum=1)
+        check_integer("step", step, minimum=0)
+        draws = uniforms(derive_seed(check_seed(seed), split, step), np.arange(batch_size))
+        return _gather(ids, (draws * (len(ids) - block_size)).astype(np.int64), block_size)
+
+    def epoch(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        block_size: int,
+        epoch: int = 0,
+        stride: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[Batch]:
+        """Return batches that go through a split once, in random order and without replacement.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            batch_size: Number of windows ``B``; the last batch may have fewer.
+            block_size: Length ``T`` of a window.
+            epoch: Which pass: each has its own order.
+            stride: How far apart windows start; by default ``block_size``, so that windows do not overlap (but for the
+                last, which ends where the split ends). With 1, every window of the split comes once.
+            seed: Which stream.
+
+        Raises:
+            DataError: If the split is shorter than ``block_size + 1``.
+            ConfigError: If a number is out of range.
+
+        Example:
+            >>> data = TokenDataset(range(11), val_fraction=0)
+            >>> sorted(x.tolist() for x, y in data.epoch("train", batch_size=1, block_size=4))
+            [[[0, 1, 2, 3]], [[4, 5, 6, 7]], [[6, 7, 8, 9]]]
+        """
+        ids = self.split(split, block_size)
+        check_integer("batch_size", batch_size, minimum=1)
+        stride = check_integer("stride", block_size if stride is None else stride, minimum=1)
+        last = len(ids) - block_size - 1
+        starts = np.append(np.arange(0, last, stride), last)
+        starts = starts[permutation(derive_seed(check_seed(seed), "epoch", split, epoch), len(starts))]
+        batches = np.split(starts, range(batch_size, len(starts), batch_size))
+        return (_gather(ids, batch, block_size) for batch in batches)
+
+    def windows(self, split: str, *, batch_size: int, block_size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Return batches that together predict every id of a split once, in order; the last window may be shorter.
+
+        Args:
+            split: ``"train"`` or ``"val"``.
+            batch_size: Number of windows ``B``; the last batches may have fewer.
+            block_size: Length ``T`` of a window.
+            limit: If given, at most this many whole windows, spread evenly over the split.
+
+        Raises:
+            DataError: If the split is shorter than ``block_size + 1``.
+            ConfigError: If a number is out of range.
+        """
+        ids = self.split(split, block_size)
+        check_integer("batch_size", batch_size, minimum=1)
+        whole, rest = divmod(len(ids) - 1, block_size)
+        starts = np.arange(whole) * block_size
+        if limit is not None and check_integer("limit", limit, minimum=1) < whole:
+            starts, rest = starts[np.linspace(0, whole - 1, limit).astype(np.int64)], 0
+        batches = np.split(starts, range(batch_size, len(starts), batch_size))
+        tail = [(np.array([whole * block_size]), rest)] if rest else []
+        return (_gather(ids, rows, length) for rows, length in [*((rows, block_size) for rows in batches), *tail])
+
+    def characters_per_id(self, split: str) -> float:
+        """Return the mean length in characters of a split's ids: 1 for characters, about 4 for byte-pair tokens.
+
+        Without a tokenizer an id counts as one character.
+        """
+        if self.tokenizer is None or isinstance(self.tokenizer, CharTokenizer):
+            return 1.0
+        ids = self.split(split)
+        return len(self.tokenizer.decode(ids.tolist())) / len(ids)
+
+
+def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
+    """Cut windows out of the ids, all in one indexing operation."""
+    windows = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
+    return Batch(windows[:, :-1], windows[:, 1:])
+
+
+def _encode(text: str, tokenizer: Tokenizer | None) -> np.ndarray:
+    if tokenizer is None:
+        raise InputTypeError("a text needs a tokenizer, e.g. TokenDataset(text, CharTokenizer.from_text(text))")
+    if not text:
+        raise DataError("corpus is empty; give at least block_size + 1 characters for each split")
+    if isinstance(tokenizer, CharTokenizer):
+        return tokenizer.encode_array(text)
+    return np.asarray(tokenizer.encode(text), np.min_scalar_type(tokenizer.vocab_size - 1))
+
+
+def _as_ids(source: Any) -> np.ndarray:
+    ids = source.numpy(force=True) if isinstance(source, Tensor) else source
+    ids = ids if isinstance(ids, np.ndarray) else np.asarray(ids)
+    if ids.size and (ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer)):
+        raise InputTypeError(
+            f"source must be a text or a one-dimensional sequence of integer ids, got {short(source)} "
+            f"({ids.dtype} of shape {ids.shape})"
+        )
+    return ids

@@ -1,0 +1,23 @@
+"""The building blocks: each maps a stream of shape ``B T C`` to one of the same shape, and stands by itself."""
+
+from tinygpt.layers.attention import Head, KVCache, MultiHeadAttention
+from tinygpt.layers.block import DecoderBlock
+from tinygpt.layers.feed_forward import FeedForward, relu_squared
+from tinygpt.layers.linear import Embedding, Linear
+from tinygpt.layers.normalisation import RMSNorm, SoftCap
+from tinygpt.layers.positions import LearnedPositions, RotaryPositions
+
+__all__ = [
+    "DecoderBlock",
+    "Embedding",
+    "FeedForward",
+    "Head",
+    "KVCache",
+    "LearnedPositions",
+    "Linear",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "RotaryPositions",
+    "SoftCap",
+    "relu_squared",
+]

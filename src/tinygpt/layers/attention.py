@@ -1,0 +1,198 @@
+"""Attention: :class:`Head` defines it, :class:`MultiHeadAttention` is the fast one, :class:`KVCache` its memory."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinygpt.errors import ConfigError, check_dropout, check_integer
+from tinygpt.layers.linear import STD, Linear
+
+
+class Head(nn.Module):
+    """One head of attention, written out: each place takes a weighted mean of the values it may see.
+
+    This is the definition to read. :class:`MultiHeadAttention` computes the same for several heads at once.
+
+    Args:
+        n_embd: Width ``C`` of the residual stream.
+        head_size: Width ``D`` of queries, keys and values.
+        dropout: Probability of dropping an attention weight, in training mode only.
+        causal: Whether a place sees only itself and what came before; without, every place sees every other.
+        bias: Whether the projections to query, key and value have a bias.
+
+    Shape:
+        ``B T C`` in, ``B T D`` out, for any ``B`` and ``T``.
+
+    Raises:
+        ConfigError: If a number is out of range.
+
+    Example:
+        >>> Head(n_embd=64, head_size=16)(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 10, 16])
+
+    Source:
+        Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.1. https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self, n_embd: int, head_size: int, *, dropout: float = 0.0, causal: bool = True, bias: bool = False
+    ) -> None:
+        super().__init__()
+        check_integer("n_embd", n_embd, minimum=1)
+        self.head_size = check_integer("head_size", head_size, minimum=1)
+        self.causal = causal
+        self.query = Linear(n_embd, head_size, bias=bias)
+        self.key = Linear(n_embd, head_size, bias=bias)
+        self.value = Linear(n_embd, head_size, bias=bias)
+        self.dropout = nn.Dropout(check_dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
+        """Let every place gather from the places it may see."""
+        return self.dropout(self.weights(x)) @ self.value(x)
+
+    def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T T"]:
+        """Return how much each place (row) takes from each place (column); every row sums to 1."""
+        # Products of D unit-variance numbers have variance D; unscaled, the softmax would all but pick one place.
+        scores = self.query(x) @ self.key(x).transpose(1, 2) * self.head_size**-0.5
+        if self.causal:
+            sees = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()  # as large as this input
+            scores = scores.masked_fill(~sees, float("-inf"))
+        return scores.softmax(dim=-1)
+
+
+class KVCache:
+    """The keys and values of the places already read, so that the next place is computed alone.
+
+    Its memory is taken at once and never grows.
+
+    Args:
+        batch_size: Number of sequences ``B``.
+        n_head: Number of heads ``H``.
+        block_size: How many places fit.
+        head_size: Width ``D`` of a head.
+        like: A tensor whose dtype and device to take.
+    """
+
+    def __init__(self, batch_size: int, n_head: int, block_size: int, head_size: int, *, like: Tensor) -> None:
+        shape = (batch_size, n_head, block_size, head_size)
+        self.key, self.value = like.new_zeros(shape), like.new_zeros(shape)
+        self.length = 0
+
+    def append(
+        self, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T D"]
+    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
+        """Store ``T`` more places and return all ``S`` so far, as views."""
+        start, self.length = self.length, self.length + key.shape[2]
+        self.key[:, :, start : self.length] = key
+        self.value[:, :, start : self.length] = value
+        return self.key[:, :, : self.length], self.value[:, :, : self.length]
+
+
+class MultiHeadAttention(nn.Module):
+    """Several heads side by side, mixed by an output projection.
+
+    The same function as a list of :class:`Head`, only faster: the heads share one matrix multiply and PyTorch's fused
+    attention kernel. It stores no causal mask, and so sets no limit on ``T``.
+
+    Args:
+        n_embd: Width ``C`` of the residual stream.
+        n_head: Number of heads ``H``; must divide ``n_embd``.
+        dropout: Probability of dropping an attention weight or an output, in training mode only.
+        causal: Whether a place sees only itself and what came before; without, a block is an encoder's.
+        bias: Whether the projections to queries, keys and values have a bias.
+        output_bias: Whether the output projection has one.
+        output_std: Standard deviation of the output projection's first weights.
+        norm: A module applied to queries and to keys, each ``B H T D``, e.g. ``nn.RMSNorm(head_size)``.
+        positions: A module called with queries or keys, ``B H T D``, and the place of the first of them, e.g.
+            :class:`RotaryPositions`.
+
+    Shape:
+        ``B T C`` in, ``B T C`` out, for any ``B`` and ``T``.
+
+    Raises:
+        ConfigError: If ``n_head`` does not divide ``n_embd``, or a number is out of range.
+
+    Example:
+        >>> attention = MultiHeadAttention(n_embd=64, n_head=4)
+        >>> attention(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 10, 64])
+
+    Source:
+        Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.2. https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        n_head: int,
+        *,
+        dropout: float = 0.0,
+        causal: bool = True,
+        bias: bool = False,
+        output_bias: bool = True,
+        output_std: float = STD,
+        norm: nn.Module | None = None,
+        positions: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_embd = check_integer("n_embd", n_embd, minimum=1)
+        self.n_head = check_integer("n_head", n_head, minimum=1)
+        self.head_size = head_size(n_embd, n_head)
+        self.causal = causal
+        self.qkv = Linear(n_embd, 3 * n_embd, bias=bias)
+        self.norm = norm
+        self.positions = positions
+        self.output = Linear(n_embd, n_embd, bias=output_bias, std=output_std)
+        self.dropout = nn.Dropout(check_dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
+        """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.n_head, self.head_size))  # B T 3 H D
+        query, key, value = qkv.transpose(1, 3).unbind(dim=2)  # each B H T D
+        past = 0 if cache is None else cache.length
+        if self.norm is not None:
+            query, key = self.norm(query), self.norm(key)
+        if self.positions is not None:
+            query, key = self.positions(query, past), self.positions(key, past)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        length = x.shape[1]
+        mask = None
+        if self.causal and past and length > 1:  # the kernel's own mask assumes that nothing came before
+            mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=self.causal and not past and length > 1,
+        )
+        return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+
+    def new_cache(self, batch_size: int, block_size: int) -> KVCache | None:
+        """Return an empty cache for ``block_size`` places; None without the mask, where early places change later."""
+        if not self.causal:
+            return None
+        return KVCache(batch_size, self.n_head, block_size, self.head_size, like=self.qkv.weight)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        return f"n_head={self.n_head}, head_size={self.head_size}, causal={self.causal}"
+
+
+def head_size(n_embd: int, n_head: int) -> int:
+    """Return the width of each of ``n_head`` heads that share ``n_embd``.
+
+    Raises:
+        ConfigError: If ``n_head`` does not divide ``n_embd``, with the nearest width that it divides.
+
+    Example:
+        >>> head_size(384, 6)
+        64
+    """
+    if n_embd % n_head:
+        nearest = max(1, round(n_embd / n_head)) * n_head
+        raise ConfigError(f"n_head must divide n_embd, got n_embd={n_embd} and n_head={n_head}; use n_embd={nearest}")
+    return n_embd // n_head

@@ -1,0 +1,77 @@
+"""The block: attention and feed-forward around a residual stream, and how a cache finds its part."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinygpt.errors import InputTypeError, check_integer, short
+
+
+class DecoderBlock(nn.Module):
+    """Gather, then think: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``.
+
+    The parts are handed in, and anything that maps ``B T C`` to ``B T C`` fits. With an attention that has no causal
+    mask it is an encoder's block.
+
+    Args:
+        n_embd: Width ``C`` of the residual stream.
+        attention: Mixes places, e.g. :class:`MultiHeadAttention`. One that keeps a cache offers
+            ``new_cache(batch_size, block_size)`` and takes ``cache=``; one that knows nothing of caches works too.
+        feed_forward: Works on each place, e.g. :class:`FeedForward`.
+        norm: Makes each of the two norms, called with ``n_embd``.
+
+    Shape:
+        ``B T C`` in, ``B T C`` out, for whatever ``B`` and ``T`` the parts take.
+
+    Raises:
+        InputTypeError: If a part is not a module.
+
+    Example:
+        >>> block = DecoderBlock(64, attention=MultiHeadAttention(64, 4), feed_forward=FeedForward(64))
+        >>> block(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 10, 64])
+
+    Source:
+        Xiong et al., *On Layer Normalization in the Transformer Architecture*, 2020 (norms before the parts).
+        https://arxiv.org/abs/2002.04745
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        *,
+        attention: nn.Module,
+        feed_forward: nn.Module,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+    ) -> None:
+        super().__init__()
+        check_integer("n_embd", n_embd, minimum=1)
+        for name, part in (("attention", attention), ("feed_forward", feed_forward)):
+            if not isinstance(part, nn.Module):
+                raise InputTypeError(f"{name} must be a module that maps B T C to B T C, got {short(part)}")
+        self.attention_norm = norm(n_embd)
+        self.attention = attention
+        self.feed_forward_norm = norm(n_embd)
+        self.feed_forward = feed_forward
+
+    def forward(self, x: Float[Tensor, "B T C"], cache: Any = None) -> Float[Tensor, "B T C"]:
+        """Add what attention gathers, then what the feed-forward makes of it."""
+        x = x + call_with_cache(self.attention, self.attention_norm(x), cache)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def new_cache(self, batch_size: int, block_size: int) -> Any:
+        """Return an empty cache of the attention's own kind, or None where it has none."""
+        return new_cache(self.attention, batch_size, block_size)
+
+
+def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:
+    """Return an empty cache for a part that offers one, else None. Only the part itself knows what is in it."""
+    make = getattr(part, "new_cache", None)
+    return None if make is None else make(batch_size, block_size)
+
+
+def call_with_cache(part: nn.Module, x: Float[Tensor, "B T C"], cache: Any) -> Float[Tensor, "B T C"]:
+    """Call a part, with its cache if there is one: a part that never made a cache is never handed one."""
+    return part(x) if cache is None else part(x, cache=cache)

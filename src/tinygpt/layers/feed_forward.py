@@ -1,0 +1,76 @@
+"""The other half of a block: what each place makes of what it gathered."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinygpt.errors import check_dropout, check_integer
+from tinygpt.layers.linear import STD, Linear
+
+
+def relu_squared(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return ``max(x, 0)²``.
+
+    Source:
+        So et al., *Primer: Searching for Efficient Transformers for Language Modeling*, 2021, section 4.
+        https://arxiv.org/abs/2109.08668
+    """
+    return F.relu(x).square()
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between, applied to each place by itself.
+
+    Args:
+        n_embd: Width ``C`` of the residual stream.
+        hidden_size: Width between the two layers; by default ``4 * n_embd``.
+        activation: A function of a tensor, e.g. :func:`torch.nn.functional.gelu`.
+        dropout: Probability of dropping an output, in training mode only.
+        bias: Whether the two layers have biases.
+        output_std: Standard deviation of the second layer's first weights.
+
+    Shape:
+        ``B T C`` in, ``B T C`` out, for any ``B`` and ``T``.
+
+    Raises:
+        ConfigError: If a number is out of range.
+
+    Example:
+        >>> FeedForward(64, activation=torch.nn.functional.gelu)(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 10, 64])
+
+    Source:
+        Vaswani et al., *Attention Is All You Need*, 2017, section 3.3. https://arxiv.org/abs/1706.03762
+    """
+
+    def __init__(
+        self,
+        n_embd: int,
+        *,
+        hidden_size: int | None = None,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+        dropout: float = 0.0,
+        bias: bool = True,
+        output_std: float = STD,
+    ) -> None:
+        super().__init__()
+        check_integer("n_embd", n_embd, minimum=1)
+        hidden_size = check_integer("hidden_size", 4 * n_embd if hidden_size is None else hidden_size, minimum=1)
+        self.expand = Linear(n_embd, hidden_size, bias=bias)
+        self.activation = activation
+        self.output = Linear(hidden_size, n_embd, bias=bias, std=output_std)
+        self.dropout = nn.Dropout(check_dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Widen, activate, and come back to the width of the stream."""
+        return self.dropout(self.output(self.activation(self.expand(x))))
+
+    def extra_repr(self) -> str:
+        """Show the activation in ``repr``; a module among the activations shows itself."""
+        return (
+            ""
+            if isinstance(self.activation, nn.Module)
+            else f"activation={getattr(self.activation, '__name__', self.activation)}"
+        )

@@ -1,0 +1,86 @@
+"""Where a token stands: attention alone has no notion of place, so something must tell it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tinygpt.errors import ConfigError, check_dropout, check_integer, check_number
+from tinygpt.layers.linear import Embedding
+
+
+class LearnedPositions(nn.Module):
+    """A learned vector for each place, added to the stream: the notebook's and GPT-2's way.
+
+    Args:
+        block_size: How many places there are.
+        n_embd: Width ``C`` of the residual stream.
+        dropout: Probability of dropping a value of the sum, in training mode only.
+
+    Shape:
+        ``B T C`` in, ``B T C`` out, for ``offset + T`` up to ``block_size``.
+
+    Raises:
+        ConfigError: If a number is out of range.
+
+    Source:
+        Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, section 4.1.
+    """
+
+    def __init__(self, block_size: int, n_embd: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_integer("block_size", block_size, minimum=1)
+        check_integer("n_embd", n_embd, minimum=1)
+        self.table = Embedding(block_size, n_embd)
+        self.dropout = nn.Dropout(check_dropout(dropout))
+
+    def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
+        """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
+        return self.dropout(x + self.table.weight[offset : offset + x.shape[1]])
+
+
+class RotaryPositions(nn.Module):
+    """Turns queries and keys by an angle that grows with their place, so that scores depend on distance alone.
+
+    It has no parameters and no limit on ``T``; give one to each :class:`MultiHeadAttention`, or share it.
+
+    Args:
+        head_size: Width ``D`` of a head; must be even, since values turn in pairs.
+        base: The slowest pair turns by about ``1 / base`` radians per place.
+
+    Shape:
+        ``B H T D`` in, ``B H T D`` out.
+
+    Raises:
+        ConfigError: If ``head_size`` is odd or a number is out of range.
+
+    Example:
+        >>> rotary = RotaryPositions(head_size=8)
+        >>> attention = MultiHeadAttention(n_embd=32, n_head=4, positions=rotary)
+
+    Source:
+        Su et al., *RoFormer: Enhanced Transformer with Rotary Position Embedding*, 2021, section 3.2.
+        https://arxiv.org/abs/2104.09864
+    """
+
+    def __init__(self, head_size: int, *, base: float = 10_000.0) -> None:
+        super().__init__()
+        if check_integer("head_size", head_size, minimum=1) % 2:
+            raise ConfigError(
+                f"head_size must be even for rotary positions, got head_size={head_size}; use {head_size + 1}"
+            )
+        self.head_size = head_size
+        self.base = check_number("base", base, "above 1", lambda number: number > 1)
+
+    def forward(self, x: Float[Tensor, "B H T D"], offset: int = 0) -> Float[Tensor, "B H T D"]:
+        """Turn the vectors of the places ``offset`` to ``offset + T - 1``."""
+        precise = torch.promote_types(x.dtype, torch.float32)  # angles of hundreds of radians do not fit into 16 bits
+        pairs = torch.arange(0, self.head_size, 2, device=x.device, dtype=precise)
+        places = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=precise)
+        angles = places[:, None] * self.base ** (-pairs / self.head_size)  # T D/2
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+    def extra_repr(self) -> str:
+        """Show the settings in ``repr``."""
+        return f"head_size={self.head_size}, base={self.base:g}"

@@ -1,0 +1,8 @@
+"""The language models: what they share, the baseline, and the GPT."""
+
+from tinygpt.models.base import LanguageModel, ModelOutput
+from tinygpt.models.bigram import BigramLanguageModel
+from tinygpt.models.config import GPTConfig
+from tinygpt.models.gpt import GPTLanguageModel
+
+__all__ = ["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel", "ModelOutput"]

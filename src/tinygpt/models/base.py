@@ -1,0 +1,168 @@
+"""What every language model is: ids in, logits out, and everything that follows from that alone."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, short
+
+IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
+
+
+class ModelOutput(NamedTuple):
+    """What a model returns, with targets or without.
+
+    Attributes:
+        logits: Unnormalised log-probabilities of the next id at each place.
+        loss: Mean cross-entropy in nats per target, or None without targets.
+    """
+
+    logits: Float[Tensor, "B T V"]
+    loss: Float[Tensor, ""] | None
+
+
+class LanguageModel(nn.Module, ABC):
+    """A function from ids to the logits of the ids that follow. ``Trainer`` and ``Sampler`` need no more than this.
+
+    Your own class says how, in :meth:`compute_logits`, and inherits the rest.
+
+    Args:
+        vocab_size: Number of distinct ids ``V``.
+        block_size: Longest input ``T``.
+
+    Example:
+        >>> class Unigram(LanguageModel):
+        ...     def __init__(self, vocab_size):
+        ...         super().__init__(vocab_size, block_size=8)
+        ...         self.table = nn.Parameter(torch.zeros(vocab_size))
+        ...
+        ...     def compute_logits(self, idx, cache=None):
+        ...         return self.table.expand(*idx.shape, -1)
+        >>> Unigram(5)(torch.tensor([[0, 1, 2]])).logits.shape
+        torch.Size([1, 3, 5])
+    """
+
+    def __init__(self, vocab_size: int, block_size: int) -> None:
+        super().__init__()
+        self.vocab_size = check_integer("vocab_size", vocab_size, minimum=1)
+        self.block_size = check_integer("block_size", block_size, minimum=1)
+
+    @abstractmethod
+    def compute_logits(self, idx: Int[Tensor, "B T"], cache: Any = None) -> Float[Tensor, "B T V"]:
+        """Return the logits after each id. ``cache`` is what :meth:`new_cache` made, and ``idx`` continues it."""
+
+    def new_cache(self, batch_size: int) -> Any:
+        """Return an empty cache for ``block_size`` places, or None where the model keeps none, as here."""
+        return None
+
+    def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None) -> ModelOutput:
+        """Return the logits after each id and, given the ids that did follow, the loss.
+
+        Args:
+            idx: Ids, int32 or int64.
+            targets: The id that follows each one; ``-100`` where none is to be predicted.
+
+        Raises:
+            InputTypeError: If ids are not int32 or int64, or are on another device than the model.
+            ShapeError: If a shape is wrong, ``T`` is over ``block_size``, or an id is outside the vocabulary. On a GPU
+                the values of ids are checked in evaluation mode only: to read them would stall training.
+        """
+        self._check_ids("idx", idx)
+        if idx.shape[1] > self.block_size:
+            raise ShapeError(
+                f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
+                f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
+            )
+        if targets is None:
+            return ModelOutput(self.compute_logits(idx), None)
+        self._check_ids("targets", targets, also=IGNORED)
+        if targets.shape != idx.shape:
+            raise ShapeError(
+                f"targets must have the shape of idx, got {tuple(targets.shape)} beside {tuple(idx.shape)}"
+            )
+        logits = self.compute_logits(idx)
+        return ModelOutput(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten().long()))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        idx: Int[Tensor, "B T"],
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Int64[Tensor, "B N"]:
+        """Continue each row by drawing one id at a time. This is the definition; ``Sampler`` is the fast one.
+
+        Dropout is whatever the model's mode says, so call ``model.eval()`` first.
+
+        Args:
+            idx: Ids to continue, at least one in each row. Of these the last ``block_size`` are read.
+            max_new_tokens: How many ids to append.
+            temperature: Divides the logits; 0 takes the likeliest id.
+            top_k: If given, only the ``top_k`` likeliest ids are drawn from.
+            generator: Source of randomness; by default PyTorch's own.
+
+        Returns:
+            ``idx`` with the new ids appended, ``B T+max_new_tokens``.
+
+        Raises:
+            ConfigError: If a number is out of range.
+            ShapeError: If ``idx`` is not ``B T`` with at least one id, or an id is outside the vocabulary.
+        """
+        check_integer("max_new_tokens", max_new_tokens, minimum=0)
+        check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
+        self._check_ids("idx", idx)
+        idx = idx.long()
+        for _ in range(max_new_tokens):
+            logits = self(idx[:, -self.block_size :]).logits[:, -1]  # B V
+            kept = min(check_integer("top_k", top_k or self.vocab_size, minimum=1), self.vocab_size)
+            likeliest, ids = logits.sort(dim=-1, descending=True, stable=True)  # ties: the lowest id first
+            kept = 1 if temperature == 0 else kept
+            probabilities = (likeliest[:, :kept] / (temperature or 1.0)).softmax(dim=-1)
+            drawn = torch.multinomial(probabilities, num_samples=1, generator=generator)  # B 1
+            idx = torch.cat([idx, ids.gather(1, drawn)], dim=1)
+        return idx
+
+    def num_parameters(self, *, trainable_only: bool = False) -> int:
+        """Return how many numbers the model has learnt or can learn; shared ones count once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable_only)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def extra_repr(self) -> str:
+        """Show the sizes in ``repr``."""
+        return f"vocab_size={self.vocab_size}, block_size={self.block_size}, {self.num_parameters():,} parameters"
+
+    def _check_ids(self, name: str, ids: Tensor, also: int | None = None) -> None:
+        """Raise unless ``ids`` is a ``B T`` tensor of ids of this vocabulary (or ``also``) on this model's device."""
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
+            kind = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
+            raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {name}.long()")
+        if ids.ndim != 2 or 0 in ids.shape:
+            raise ShapeError(f"{name} must have the shape (B, T) with B and T at least 1, got {tuple(ids.shape)}")
+        if ids.device != self.device:
+            raise InputTypeError(
+                f"{name} must be on the model's device, got {name} on {ids.device} and the model on {self.device}; "
+                f"use {name}.to(model.device)"
+            )
+        if torch.compiler.is_compiling() or (self.training and ids.device.type != "cpu"):
+            return
+        counted = ids if also is None else ids[ids != also]
+        if not counted.numel():
+            raise ShapeError(f"{name} must hold at least one id to predict, got {also} everywhere")
+        low, high = (int(bound) for bound in counted.aminmax())
+        if low < 0 or high >= self.vocab_size:
+            place = ((ids == low) if low < 0 else (ids == high)).nonzero()[0].tolist()
+            raise ShapeError(
+                f"{name} must hold ids from 0 to vocab_size - 1 = {self.vocab_size - 1}, got ids from {low} to {high}, "
+                f"{low if low < 0 else high} at position {short(tuple(place))}"
+            )

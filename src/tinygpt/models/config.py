@@ -1,0 +1,123 @@
+"""The settings of a GPT: plain numbers and words, checked when they are made."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, did_you_mean, short
+from tinygpt.layers.attention import head_size
+
+LAYOUTS = ("notebook", "gpt2", "modern")
+_MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """The sizes of a GPT and the layout of its parts. The defaults are the notebook's model, exactly.
+
+    Attributes:
+        vocab_size: Number of distinct ids ``V``.
+        block_size: Longest input ``T``.
+        n_layer: Number of blocks.
+        n_head: Number of heads ``H`` in each; must divide ``n_embd``.
+        n_embd: Width ``C`` of the residual stream.
+        dropout: Probability of dropping a value, in training mode only.
+        layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values.
+            ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, read-out tied to the embedding.
+            ``"modern"``: rotary positions, RMSNorm without gains (on queries and keys too), ReLU², no biases, outputs
+            that start at zero, capped logits. Any other combination is composed from parts:
+            see :class:`GPTLanguageModel`.
+
+    Raises:
+        ConfigError: If a value is out of range, or ``n_head`` does not divide ``n_embd``.
+
+    Example:
+        >>> GPTConfig(vocab_size=65)
+        GPTConfig(vocab_size=65, block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, layout='notebook')
+        >>> GPTConfig.from_dict({"vocab_size": 65, "n_heads": 4})
+        Traceback (most recent call last):
+            ...
+        tinygpt.errors.ConfigError: GPTConfig has no setting 'n_heads'; did you mean 'n_head'?
+    """
+
+    vocab_size: int
+    block_size: int = 256
+    n_layer: int = 6
+    n_head: int = 6
+    n_embd: int = 384
+    dropout: float = 0.2
+    layout: str = "notebook"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
+            value = check_integer(name, getattr(self, name), minimum=1)
+            object.__setattr__(self, name, value)  # a NumPy integer becomes a plain one, so that JSON takes it
+        object.__setattr__(self, "dropout", check_dropout(self.dropout))
+        check_choice("layout", self.layout, LAYOUTS)
+        if head_size(self.n_embd, self.n_head) % 2 and self.layout == "modern":
+            raise ConfigError(
+                f"n_embd / n_head must be even for rotary positions, got n_embd={self.n_embd} and n_head={self.n_head}"
+            )
+        count = 12 * self.n_layer * self.n_embd**2 + (2 * self.vocab_size + self.block_size) * self.n_embd
+        if count > _MOST_PARAMETERS:
+            raise ConfigError(
+                f"the model must have at most {_MOST_PARAMETERS:.0e} parameters, got about {count:.1e} from "
+                f"n_layer={self.n_layer}, n_embd={self.n_embd}, vocab_size={self.vocab_size}, "
+                f"block_size={self.block_size}; use smaller ones"
+            )
+
+    @classmethod
+    def gpt2(cls, **changes: Any) -> "GPTConfig":
+        """Return GPT-2's smallest model, 124 million parameters, with the changes that you name.
+
+        Source:
+            Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019, table 2.
+        """
+        sizes = {
+            "vocab_size": 50257,
+            "block_size": 1024,
+            "n_layer": 12,
+            "n_head": 12,
+            "n_embd": 768,
+            "dropout": 0.1,
+        }
+        return cls.from_dict(sizes | {"layout": "gpt2"} | changes)
+
+    @classmethod
+    def modern(cls, **changes: Any) -> "GPTConfig":
+        """Return the layout that trains fastest, without dropout, with the changes that you name."""
+        return cls.from_dict({"dropout": 0.0, "layout": "modern"} | changes)
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> "GPTConfig":
+        """Return a config from named settings, refusing names that do not exist.
+
+        Raises:
+            ConfigError: If a name is unknown or a value is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"GPTConfig has no setting {short(name)}{did_you_mean(name, known)}")
+        if "vocab_size" not in settings:
+            raise ConfigError("GPTConfig needs vocab_size; use tokenizer.vocab_size")
+        return cls(**settings)
+
+    def to_json(self) -> str:
+        """Return the config as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "GPTConfig":
+        """Return the config that :meth:`to_json` wrote.
+
+        Raises:
+            ConfigError: If the text is not a JSON object, has unknown names, or values out of range.
+        """
+        try:
+            settings = json.loads(text)
+        except (ValueError, RecursionError, TypeError) as error:
+            raise ConfigError(f"a config must be JSON, got {short(text)}: {error}") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"a config must be a JSON object, got {short(text)}")
+        return cls.from_dict(settings)

@@ -1,0 +1,211 @@
+"""The GPT: an embedding, a stack of blocks, and a read-out."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, short
+from tinygpt.layers import (
+    DecoderBlock,
+    FeedForward,
+    LearnedPositions,
+    MultiHeadAttention,
+    RMSNorm,
+    RotaryPositions,
+    SoftCap,
+    relu_squared,
+)
+from tinygpt.layers.block import call_with_cache, new_cache
+from tinygpt.layers.linear import STD, Embedding, Linear
+from tinygpt.models.base import LanguageModel
+from tinygpt.models.config import GPTConfig
+
+
+class GPTLanguageModel(LanguageModel):
+    """Embed each id and its place, pass the stream through the blocks, norm it, and read out logits.
+
+    :meth:`from_config` builds one from sizes. Here the parts are handed in: a block is any module that maps ``B T C``
+    to ``B T C``, and a model of your own blocks takes three lines.
+
+    Args:
+        vocab_size: Number of distinct ids ``V``.
+        block_size: Longest input ``T``.
+        n_embd: Width ``C`` of the residual stream.
+        blocks: Modules applied in order. One that keeps a cache offers ``new_cache(batch_size, block_size)`` and
+            takes ``cache=``; if each does, sampling uses the caches.
+        token_embedding: Maps ids ``B T`` to vectors ``B T C``; by default a learned table.
+        positions: Makes the module that adds the places, called with ``(block_size, n_embd)``; None where the blocks
+            know of places themselves, as with :class:`~tinygpt.layers.RotaryPositions`.
+        norm: Makes the last norm, called with ``n_embd``.
+        head: Maps ``B T C`` to ``B T V``; by default a linear layer with a bias.
+
+    Raises:
+        ConfigError: If a number is out of range, or a block appears twice.
+        InputTypeError: If a part is not a module.
+
+    Example:
+        >>> blocks = [
+        ...     DecoderBlock(32, attention=MultiHeadAttention(32, 4), feed_forward=FeedForward(32)) for _ in range(2)
+        ... ]
+        >>> model = GPTLanguageModel(vocab_size=65, block_size=16, n_embd=32, blocks=blocks)
+        >>> logits, loss = model(torch.zeros(2, 10, dtype=torch.long))
+        >>> logits.shape, loss
+        (torch.Size([2, 10, 65]), None)
+
+    Source:
+        Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, with norms before the
+        parts as in GPT-2.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        n_embd: int,
+        blocks: Iterable[nn.Module],
+        *,
+        token_embedding: nn.Module | None = None,
+        positions: Callable[[int, int], nn.Module] | None = LearnedPositions,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__(vocab_size, block_size)
+        self.n_embd = check_integer("n_embd", n_embd, minimum=1)
+        self.config: GPTConfig | None = None  # set where a config says it all, so that a file can rebuild the model
+        self.token_embedding = Embedding(vocab_size, n_embd) if token_embedding is None else token_embedding
+        self.positions = None if positions is None else positions(block_size, n_embd)
+        self.blocks = nn.ModuleList(_distinct_modules(blocks))
+        self.norm = norm(n_embd)
+        self.head = Linear(n_embd, vocab_size) if head is None else head
+
+    @classmethod
+    def from_config(cls, config: GPTConfig) -> "GPTLanguageModel":
+        """Build the model that a config describes. The only place that knows both configs and parts.
+
+        Example:
+            >>> GPTLanguageModel.from_config(GPTConfig(vocab_size=137)).num_parameters()
+            10844297
+        """
+        build = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
+        model = build(config)
+        model.config = config
+        return model
+
+    def compute_logits(self, idx: Int[Tensor, "B T"], cache: "GPTCache | None" = None) -> Float[Tensor, "B T V"]:
+        """Return the logits after each id; with a cache, ``idx`` continues what it holds."""
+        x = self.token_embedding(idx)
+        if self.positions is not None:
+            x = self.positions(x, 0 if cache is None else cache.length)
+        for layer, block in enumerate(self.blocks):
+            x = call_with_cache(block, x, None if cache is None else cache.blocks[layer])
+        if cache is not None:
+            cache.length += idx.shape[1]
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def new_cache(self, batch_size: int) -> "GPTCache | None":
+        """Return an empty cache for ``block_size`` places, or None if any block keeps none."""
+        caches = [new_cache(block, batch_size, self.block_size) for block in self.blocks]
+        return None if any(cache is None for cache in caches) else GPTCache(caches)
+
+
+@dataclass
+class GPTCache:
+    """The caches of a model's blocks, each of the block's own kind, and how many ids they have read."""
+
+    blocks: list[Any]
+    length: int = 0
+
+
+def _notebook(config: GPTConfig) -> GPTLanguageModel:
+    c = config
+    blocks = [
+        DecoderBlock(
+            c.n_embd,
+            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout),
+            feed_forward=FeedForward(c.n_embd, dropout=c.dropout),
+        )
+        for _ in range(c.n_layer)
+    ]
+    return GPTLanguageModel(c.vocab_size, c.block_size, c.n_embd, blocks)
+
+
+def _gpt2(config: GPTConfig) -> GPTLanguageModel:
+    c = config
+    std = STD / (2 * c.n_layer) ** 0.5  # 2 * n_layer outputs add up in the residual stream
+    blocks = [
+        DecoderBlock(
+            c.n_embd,
+            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout, bias=True, output_std=std),
+            feed_forward=FeedForward(
+                c.n_embd, activation=nn.GELU(approximate="tanh"), dropout=c.dropout, output_std=std
+            ),
+        )
+        for _ in range(c.n_layer)
+    ]
+    table = Embedding(c.vocab_size, c.n_embd)
+    head = Linear(c.n_embd, c.vocab_size, bias=False)
+    head.weight = table.weight
+    return GPTLanguageModel(
+        c.vocab_size,
+        c.block_size,
+        c.n_embd,
+        blocks,
+        token_embedding=table,
+        positions=lambda block_size, n_embd: LearnedPositions(block_size, n_embd, dropout=c.dropout),
+        head=head,
+    )
+
+
+def _modern(config: GPTConfig) -> GPTLanguageModel:
+    """Build the recipe of the speed runs: each part is there because it lowers the loss after a given time.
+
+    Source:
+        Jordan et al., *modded-nanogpt*, 2024. https://github.com/KellerJordan/modded-nanogpt
+    """
+    c = config
+    size = c.n_embd // c.n_head
+    rotary = RotaryPositions(size)
+    blocks = [
+        DecoderBlock(
+            c.n_embd,
+            attention=MultiHeadAttention(
+                c.n_embd,
+                c.n_head,
+                dropout=c.dropout,
+                output_bias=False,
+                output_std=0.0,
+                norm=RMSNorm(size),
+                positions=rotary,
+            ),
+            feed_forward=FeedForward(c.n_embd, activation=relu_squared, dropout=c.dropout, bias=False, output_std=0.0),
+            norm=RMSNorm,
+        )
+        for _ in range(c.n_layer)
+    ]
+    return GPTLanguageModel(
+        c.vocab_size,
+        c.block_size,
+        c.n_embd,
+        blocks,
+        token_embedding=nn.Sequential(Embedding(c.vocab_size, c.n_embd), RMSNorm(c.n_embd)),
+        positions=None,
+        norm=RMSNorm,
+        head=nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
+    )
+
+
+def _distinct_modules(blocks: Iterable[nn.Module]) -> list[nn.Module]:
+    parts = list(blocks)
+    for block in parts:
+        if not isinstance(block, nn.Module):
+            raise InputTypeError(f"blocks must be modules that map B T C to B T C, got {short(block)}")
+    if len(set(map(id, parts))) < len(parts):
+        raise ConfigError(
+            "blocks must be distinct modules, got the same one twice; build each anew, "
+            f"e.g. [make_block() for _ in range({len(parts)})]"
+        )
+    return parts

@@ -1,0 +1,76 @@
+"""Randomness as a function of what it is for, not as a state that everyone shares.
+
+A draw here depends on its arguments alone: the batch of step 700 is the same whether or not anybody sampled a text
+before it, and a run that stops and goes on draws what it would have drawn. The generator is SplitMix64, whose n-th
+output is a mix of ``key + n * GOLDEN`` and needs no earlier one.
+
+Source:
+    Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014, figure 17.
+    https://doi.org/10.1145/2660193.2660195
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Int, UInt64
+from numpy.typing import ArrayLike
+
+from tinygpt.errors import check_integer
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_WORD = (1 << 64) - 1
+
+
+def check_seed(seed: Any) -> int:
+    """Return a seed if it is an integer from 0 to 2**64 - 1.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    return check_integer("seed", seed, minimum=0, maximum=_WORD)
+
+
+def derive_seed(*words: int | str) -> int:
+    """Mix numbers and names into one 64-bit seed: the same words give the same seed, others an unrelated one.
+
+    Example:
+        >>> derive_seed(0, "dropout", 7) == derive_seed(0, "dropout", 7)
+        True
+        >>> derive_seed(0, "dropout", 7) == derive_seed(0, "dropout", 8)
+        False
+    """
+    state = len(words)
+    for word in words:
+        number = zlib.crc32(word.encode()) if isinstance(word, str) else word
+        state = int(_mix(np.array([(state * _GOLDEN + number + 1) & _WORD], np.uint64))[0])
+    return state
+
+
+def uniforms(keys: ArrayLike, numbers: ArrayLike) -> Float64[np.ndarray, "*shape"]:
+    """Return the draws of these numbers from the streams of these keys, each uniform in ``[0, 1)``.
+
+    Keys and numbers broadcast: one key and many numbers are a piece of one stream, many keys and one number a draw
+    from each.
+
+    Example:
+        >>> uniforms(7, [0, 1, 2]).shape, uniforms([7, 8], 2).shape
+        ((3,), (2,))
+        >>> bool(uniforms(7, [0, 1, 2])[2] == uniforms([7, 8], 2)[0])
+        True
+    """
+    steps = (np.asarray(numbers, np.uint64) + np.uint64(1)) * np.array([_GOLDEN], np.uint64)
+    words = _mix(np.asarray(keys, np.uint64) + steps)
+    return (words >> np.uint64(11)) * 2.0**-53  # the upper 53 bits: all that a float64 holds
+
+
+def permutation(key: int, count: int) -> Int[np.ndarray, " N"]:
+    """Return the numbers ``0`` to ``count - 1`` in an order drawn from the stream ``key``."""
+    return np.argsort(uniforms(key, np.arange(count)), kind="stable")
+
+
+def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+    """Scramble 64-bit words so that neighbours come out unrelated; arithmetic wraps, as it must."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

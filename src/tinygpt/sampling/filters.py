@@ -1,0 +1,122 @@
+"""Which ids may come next, and which one does: pure functions of logits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from tinygpt.errors import check_integer, check_number
+
+
+def keep_top_k(logits: Float[Tensor, "*leading V"], k: int) -> Float[Tensor, "*leading V"]:
+    """Keep the ``k`` largest logits and set the rest to ``-inf``. Of equal logits the lower ids are kept.
+
+    Args:
+        logits: Scores, any leading shape.
+        k: How many to keep, at least 1; all where there are fewer.
+
+    Raises:
+        ConfigError: If ``k`` is not an integer of at least 1.
+
+    Example:
+        >>> keep_top_k(torch.tensor([1.0, 3.0, 2.0, 3.0]), 1)
+        tensor([-inf, 3., -inf, -inf])
+    """
+    check_integer("top_k", k, minimum=1)
+    _, order = logits.sort(dim=-1, descending=True, stable=True)
+    return logits.scatter(-1, order[..., k:], float("-inf"))
+
+
+def keep_top_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "*leading V"]:
+    """Keep the fewest of the likeliest ids whose probabilities reach ``p``, at least one; ``-inf`` for the rest.
+
+    Args:
+        logits: Scores, any leading shape.
+        p: Probability to reach, in ``(0, 1]``; 1 keeps all.
+
+    Raises:
+        ConfigError: If ``p`` is outside ``(0, 1]``.
+
+    Example:
+        >>> keep_top_p(torch.tensor([0.5, 0.3, 0.2]).log(), 0.6).exp()
+        tensor([0.5000, 0.3000, 0.0000])
+
+    Source:
+        Holtzman et al., *The Curious Case of Neural Text Degeneration*, 2019, section 3.1.
+        https://arxiv.org/abs/1904.09751
+    """
+    check_number("top_p", p, "in (0, 1]", lambda number: 0 < number <= 1)
+    if p == 1:
+        return logits
+    likeliest, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = likeliest.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # mass of all that is likelier: the id that crosses p stays
+    dropped = before >= p
+    dropped[..., 0] = False
+    return logits.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
+
+
+def keep_min_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "*leading V"]:
+    """Keep the ids that are at least ``p`` times as probable as the likeliest; ``-inf`` for the rest.
+
+    Args:
+        logits: Scores, any leading shape.
+        p: Share of the largest probability, in ``[0, 1]``; 0 keeps all.
+
+    Raises:
+        ConfigError: If ``p`` is outside ``[0, 1]``.
+
+    Example:
+        >>> keep_min_p(torch.tensor([0.5, 0.3, 0.2]).log(), 0.5).exp()
+        tensor([0.5000, 0.3000, 0.0000])
+
+    Source:
+        Nguyen et al., *Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs*, 2024, section 4.
+        https://arxiv.org/abs/2407.01082
+    """
+    check_number("min_p", p, "in [0, 1]", lambda number: 0 <= number <= 1)
+    probabilities = logits.softmax(dim=-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), float("-inf"))
+
+
+def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]) -> Int64[Tensor, "*leading"]:
+    """Return the id at which the cumulated probabilities pass a number from ``[0, 1)``.
+
+    Args:
+        logits: Scores; an id with ``-inf`` is never returned.
+        uniform: One number for each distribution.
+
+    Example:
+        >>> draw(torch.tensor([0.5, 0.0, 0.5]).log(), torch.tensor(0.5))
+        tensor(2)
+    """
+    cumulated = logits.softmax(dim=-1).cumsum(dim=-1)
+    total = cumulated[..., -1:]
+    last = (cumulated < total).sum(dim=-1)  # the last id that has any probability, should rounding reach the end
+    return torch.minimum((cumulated <= uniform.unsqueeze(-1) * total).sum(dim=-1), last)
+
+
+class Filters:
+    """The options of a draw, checked, as one function of logits."""
+
+    def __init__(self, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+        check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
+        self._temperature = temperature
+        self._filters: list[tuple[Callable[[Tensor, Any], Tensor], float]] = [
+            (keep, option)
+            for keep, option in ((keep_top_k, top_k), (keep_top_p, top_p), (keep_min_p, min_p))
+            if option is not None
+        ]
+        probe = torch.zeros(1)
+        for keep, option in self._filters:
+            keep(probe, option)  # each checks its own option
+
+    def __call__(self, logits: Float64[Tensor, "B V"]) -> Float64[Tensor, "B V"]:
+        if self._temperature == 0:
+            return keep_top_k(logits, 1)
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self._temperature  # no overflow, however cold
+        for keep, option in self._filters:
+            logits = keep(logits, option)
+        return logits

@@ -1,0 +1,251 @@
+"""The :class:`Sampler`: text from a model, and how likely the model finds a text."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, short
+from tinygpt.models import LanguageModel
+from tinygpt.randomness import check_seed, derive_seed, uniforms
+from tinygpt.sampling.filters import Filters, draw
+from tinygpt.sampling.rows import Pieces, Reader, Row
+from tinygpt.tokenizer import Tokenizer
+
+Prompt = TypeVar("Prompt", str, list[str])
+
+
+class Sampler:
+    """Writes text with a model, and says how likely the model finds a text.
+
+    Always in evaluation mode and without a graph; the model's mode is restored whatever happens. Where all blocks of
+    the model keep caches, each id costs one place, else a whole window; the ids are the same. Memory does not grow
+    with the text.
+
+    *Randomness.* The draw at each place depends on the seed, the row and the place alone: not on other rows, not on
+    PyTorch's generator, not on what was drawn before. So a text can be continued exactly where it stopped.
+
+    *Past* ``block_size`` the window drops its ``stride`` oldest ids and is read again, and then grows until it is
+    full. With ``stride=1`` each id sees the last ``block_size`` ids, as in ``LanguageModel.generate``, at the price of
+    a whole window for each. By default it is a quarter of the block.
+
+    Args:
+        model: Any language model.
+        tokenizer: Turns prompts into ids and ids into text.
+        stride: How far the window slides, 1 to ``block_size``.
+        start_id: The id that an empty prompt starts from. It is not part of the text. The default, 0, is a line break
+            in most character vocabularies.
+
+    Raises:
+        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has another number of ids than
+            the model.
+
+    Example:
+        >>> tokenizer = CharTokenizer("abc")
+        >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), tokenizer)
+        >>> len(sampler.generate("ab", max_new_tokens=10, seed=1))
+        12
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, *, stride: int | None = None, start_id: int = 0
+    ) -> None:
+        if not isinstance(model, LanguageModel):
+            raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+        if not isinstance(tokenizer, Tokenizer):
+            raise InputTypeError(
+                f"tokenizer must have vocab_size, encode and decode, got {type(tokenizer).__name__}, which does not"
+            )
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and "
+                f"{model.vocab_size}; use the tokenizer that the model was trained with"
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        stride = max(1, model.block_size // 4) if stride is None else stride
+        self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
+        self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
+
+    def generate(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> Prompt:
+        """Continue a text, or several at once.
+
+        Args:
+            prompt: A text of any length, also none, or a list of texts of any lengths. Of a long one the model reads
+                the end.
+            max_new_tokens: How many ids to write, at most.
+            temperature: Divides the logits: below 1 bolder, above 1 wilder; 0 always takes the likeliest id, of
+                equals the lowest.
+            top_k: Draw from this many likeliest ids only; see :func:`~tinygpt.sampling.keep_top_k`.
+            top_p: Draw from the likeliest ids of this total probability only; see :func:`~tinygpt.sampling.keep_top_p`.
+            min_p: Draw from ids at least this share as probable as the likeliest; see :func:`~tinygpt.sampling.keep_min_p`.
+            stop: A text, or several, at which a row ends. It is not part of the result.
+            seed: A number from 0 to 2**64 - 1, or one for each prompt. With one number the first row of a list is
+                written as if it were alone.
+
+        Returns:
+            The prompt and what was written after it; a list for a list.
+
+        Raises:
+            ConfigError: If an option is out of range.
+            InputTypeError: If a prompt is not a string.
+            NonFiniteError: If the model returns NaN or infinity.
+            TokenizerError: If a prompt has a character that the tokenizer does not know.
+        """
+        if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
+            raise InputTypeError(f"prompt must be a str or a list of them, got {type(prompt).__name__}")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        rows = self._rows(prompts, max_new_tokens, stop, seed)
+        filters = Filters(temperature, top_k, top_p, min_p)
+        texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
+        for written in self._write(rows, filters):
+            for row, piece in written:
+                texts[row].append(piece)
+        whole = ["".join(texts[row]) for row in rows]
+        return whole[0] if isinstance(prompt, str) else whole
+
+    def stream(
+        self,
+        prompt: str,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Return an iterator over the new text, a piece for each id, as it is written.
+
+        The pieces joined are what :meth:`generate` appends to the prompt. A piece is empty while its text may still
+        turn out to be part of a stop string or of a character of several ids. Arguments and errors are those of
+        :meth:`generate`; they are checked at once, the first id is drawn when the first piece is asked for.
+        """
+        if not isinstance(prompt, str):
+            raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
+        rows = self._rows([prompt], max_new_tokens, stop, seed)
+        filters = Filters(temperature, top_k, top_p, min_p)
+        return (piece for written in self._write(rows, filters) for _, piece in written)
+
+    def score(self, text: str) -> Float64[Tensor, " N"]:
+        """Return the log-probability, in nats, of each id of a text, given those before it.
+
+        The first is given ``start_id``. Past ``block_size`` the model reads the windows that it would read in
+        writing, so that these are the probabilities the text would have been written with at temperature 1.
+
+        Raises:
+            InputTypeError: If ``text`` is not a string.
+            NonFiniteError: If the model returns NaN or infinity.
+            TokenizerError: If it has a character that the tokenizer does not know.
+
+        Example:
+            >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), CharTokenizer("abc"))
+            >>> sampler.score("abba").shape
+            torch.Size([4])
+        """
+        if not isinstance(text, str):
+            raise InputTypeError(f"text must be a str, got {type(text).__name__}")
+        ids = torch.tensor([self.start_id, *self.tokenizer.encode(text)], device=self.model.device)
+        scores = [torch.empty(0, dtype=torch.float64)]
+        done = 1  # so many ids need no more score: the start is given
+        with _evaluating(self.model):
+            while done < len(ids):
+                start = self._window_start(done)
+                end = min(start + self.model.block_size, len(ids) - 1)
+                logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
+                _check_finite(logits, place=done)
+                log_probabilities = logits.double().cpu().log_softmax(dim=-1)
+                scores.append(log_probabilities.gather(1, ids[done : end + 1, None].cpu())[:, 0])
+                done = end + 1
+        return torch.cat(scores)
+
+    def _window_start(self, length: int) -> int:
+        """Return where the window starts after ``length`` ids: a function of that number alone.
+
+        So rows of one length share their window, a row's window does not depend on its neighbours, and a text that is
+        continued later is read as if it had never stopped.
+        """
+        over = max(0, length - self.model.block_size)
+        return -(-over // self.stride) * self.stride
+
+    def _rows(
+        self,
+        prompts: list[str],
+        max_new_tokens: int,
+        stop: str | Sequence[str] | None,
+        seed: int | Sequence[int],
+    ) -> list[Row]:
+        check_integer("max_new_tokens", max_new_tokens, minimum=0)
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if not all(isinstance(text, str) and text for text in stops):
+            raise ConfigError(f"stop must be a text of at least one character, or a list of such, got {short(stop)}")
+        if isinstance(seed, Sequence) and not isinstance(seed, str):
+            if len(seed) != len(prompts):
+                raise ConfigError(f"seed must be one number or one for each prompt, got {len(seed)} for {len(prompts)}")
+            keys = [derive_seed(check_seed(number), "sample", 0) for number in seed]
+        else:
+            keys = [derive_seed(check_seed(seed), "sample", row) for row in range(len(prompts))]
+        rows = []
+        for text, key in zip(prompts, keys, strict=True):
+            if not isinstance(text, str):
+                raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
+            ids = self.tokenizer.encode(text) or [self.start_id]
+            pieces = Pieces(self.tokenizer, ids[-1], stops)
+            rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
+        return rows
+
+    def _write(self, rows: list[Row], filters: Filters) -> Iterator[list[tuple[Row, str]]]:
+        """Write an id to the shortest rows again and again until all are done, yielding what each step wrote.
+
+        The mode is set for each step, not over a ``yield``: whoever iterates may train in between, or never return.
+        """
+        reader = Reader(self.model)
+        while unfinished := [row for row in rows if not row.done]:
+            length = min(row.length for row in unfinished)
+            active = [row for row in unfinished if row.length == length]
+            with _evaluating(self.model):
+                logits = reader.read(active, length, self._window_start(length))
+                _check_finite(logits, place=length)
+                chances = uniforms([row.key for row in active], length)
+                ids = draw(filters(logits.double().cpu()), torch.from_numpy(chances)).tolist()
+            yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and the graph, and put back exactly what was there."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_finite(logits: Float[Tensor, "B V"], place: int) -> None:
+    """Raise unless every distribution has a finite largest logit: NaN, infinity, and nothing but -inf all fail."""
+    wrong = (~torch.isfinite(logits.amax(dim=-1))).nonzero()
+    if len(wrong):
+        row = int(wrong[0, 0])
+        raise NonFiniteError(
+            f"logits must have a finite maximum, got {logits[row].amax().item()} in row {row} for id number {place}; "
+            "the weights of the model are probably not finite"
+        )

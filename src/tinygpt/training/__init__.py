@@ -1,0 +1,18 @@
+"""Training: the settings, the loop, its record, and several models side by side."""
+
+from tinygpt.training.compare import Comparison, Contender, compare
+from tinygpt.training.config import TrainerConfig
+from tinygpt.training.history import Evaluation, History, Loss
+from tinygpt.training.trainer import Step, Trainer
+
+__all__ = [
+    "Comparison",
+    "Contender",
+    "Evaluation",
+    "History",
+    "Loss",
+    "Step",
+    "Trainer",
+    "TrainerConfig",
+    "compare",
+]

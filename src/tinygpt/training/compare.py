@@ -1,0 +1,125 @@
+"""Several models on the same data: which one has learnt more, at what cost, and how it writes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tinygpt.data import TokenDataset
+from tinygpt.errors import ConfigError
+from tinygpt.models import LanguageModel
+from tinygpt.sampling import Sampler
+from tinygpt.training.config import TrainerConfig
+from tinygpt.training.history import History, Loss
+from tinygpt.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model after its training.
+
+    Attributes:
+        name: What it was called in the call of :func:`compare`.
+        parameters: How many numbers it learnt.
+        loss: Its loss on the whole validation split, with its best weights.
+        seconds: Time its training steps took.
+        sample: What it writes.
+        history: The record of its run.
+    """
+
+    name: str
+    parameters: int
+    loss: Loss
+    seconds: float
+    sample: str
+    history: History
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found; printed, it is a table and a sample of each model.
+
+    Attributes:
+        contenders: The models, the best first.
+        guess: The loss of guessing evenly among all ids, ``ln V`` nats.
+    """
+
+    contenders: list[Contender]
+    guess: Loss
+
+    def __str__(self) -> str:
+        head = f"{'':<16}{'nats':>8}{'bits/char':>11}{'perplexity':>12}{'parameters':>12}{'seconds':>9}"
+        lines = [head, "-" * len(head)]
+        for name, loss, parameters, seconds in [
+            ("even guess", self.guess, 0, 0.0),
+            *((c.name, c.loss, c.parameters, c.seconds) for c in reversed(self.contenders)),
+        ]:
+            numbers = f"{loss.nats:>8.4f}{loss.bits_per_character:>11.3f}{loss.perplexity:>12.2f}"
+            lines.append(f"{name:<16}{numbers}{parameters:>12,}{seconds:>9.1f}")
+        for contender in self.contenders:
+            if contender.sample:
+                lines += ["", f"--- {contender.name} writes:", contender.sample.strip()]
+        return "\n".join(lines)
+
+
+def compare(
+    models: Mapping[str, LanguageModel],
+    data: TokenDataset,
+    config: TrainerConfig | Mapping[str, TrainerConfig] | None = None,
+    *,
+    prompt: str = "",
+    sample_length: int = 300,
+    temperature: float = 1.0,
+    progress: bool = True,
+) -> Comparison:
+    """Train each model, measure it on the whole validation split, and let it write.
+
+    All are trained and measured on windows of one length: the config's, or the shortest that all models read.
+
+    Args:
+        models: The models by name.
+        data: The corpus, the same for all.
+        config: How to train, for all or for each by name: a table of bigrams wants another learning rate than a GPT.
+        prompt: What the samples continue.
+        sample_length: How many ids each model writes; 0 for none.
+        temperature: Of the samples.
+        progress: Whether to show each training.
+
+    Raises:
+        ConfigError: If there is no model, or the names of the configs are not those of the models.
+
+    Example:
+        >>> text = "to be, or not to be: that is the question. " * 20
+        >>> data = TokenDataset(text, CharTokenizer.from_text(text))
+        >>> models = {"bigram": BigramLanguageModel(data.vocab_size, block_size=8)}
+        >>> config = TrainerConfig(max_iters=200, batch_size=8, learning_rate=0.1)
+        >>> comparison = compare(models, data, config, progress=False)
+        >>> comparison.contenders[0].loss.nats < comparison.guess.nats
+        True
+    """
+    if not models:
+        raise ConfigError("models must name at least one model, got none")
+    configs = config if isinstance(config, Mapping) else dict.fromkeys(models, config or TrainerConfig())
+    if configs.keys() != models.keys():
+        raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")
+    shortest = min(configs[name].block_size or model.block_size for name, model in models.items())
+    trainers = {name: Trainer(models[name], data, replace(configs[name], block_size=shortest)) for name in models}
+    contenders = []
+    for name, trainer in trainers.items():
+        history = trainer.fit(progress=progress)
+        sample = ""
+        if sample_length and data.tokenizer is not None:
+            sampler = Sampler(trainer.model, data.tokenizer)
+            sample = sampler.generate(prompt, max_new_tokens=sample_length, temperature=temperature)
+        contenders.append(
+            Contender(
+                name,
+                trainer.model.num_parameters(),
+                trainer.evaluate("val"),
+                history.last.seconds,
+                sample,
+                history,
+            )
+        )
+    contenders.sort(key=lambda contender: contender.loss.nats)
+    guess = Loss.from_nats(math.log(data.vocab_size), data.characters_per_id("val"))
+    return Comparison(contenders, guess)

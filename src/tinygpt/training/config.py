@@ -1,0 +1,104 @@
+"""The settings of a training run."""
+
+from dataclasses import dataclass
+
+from tinygpt.errors import ConfigError, check_choice, check_integer, check_number
+from tinygpt.randomness import check_seed
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """How to train: plain numbers and words, checked when they are made.
+
+    Attributes:
+        max_iters: Number of optimizer steps in all.
+        batch_size: Windows in each step, over all micro-batches.
+        block_size: Length of the windows; by default the model's ``block_size``.
+        learning_rate: Peak of the schedule.
+        final_learning_rate: End of the schedule; by default a tenth of the peak.
+        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 100.
+        weight_decay: Decay of the matrices; see :func:`tinygpt.optim.parameter_groups`.
+        betas: AdamW's two decay rates.
+        grad_clip: Largest norm of the gradient; None leaves it as it is.
+        accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same.
+        eval_interval: Steps between evaluations; there is one before the first step and one after the last.
+        eval_iters: None measures the whole validation split, and as many windows of the training split. A number is
+            the notebook's estimate instead: the mean of so many random batches of each.
+        patience: Stop after so many evaluations without a better validation loss; None never stops early.
+        sample_length: Characters to write as a preview at each evaluation; 0 for none.
+        seed: Decides batches, dropout and previews. The model's first weights are drawn before the trainer comes in:
+            for them call ``torch.manual_seed``.
+        device: ``"auto"`` takes CUDA, else MPS, else the CPU; or a name that :class:`torch.device` knows.
+        precision: ``"auto"`` takes bf16 where the hardware has it, else fp16 on CUDA, else fp32; or one of these.
+        compile: Whether to run the model through :func:`torch.compile`. Where that cannot work, there is a warning
+            and the run goes on without.
+
+    Raises:
+        ConfigError: If a value is out of range.
+
+    Example:
+        >>> TrainerConfig(max_iters=2000, eval_interval=0)
+        Traceback (most recent call last):
+            ...
+        tinygpt.errors.ConfigError: eval_interval must be an integer of at least 1, got eval_interval=0
+    """
+
+    max_iters: int = 5000
+    batch_size: int = 64
+    block_size: int | None = None
+    learning_rate: float = 3e-4
+    final_learning_rate: float | None = None
+    warmup_iters: int | None = None
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    grad_clip: float | None = 1.0
+    accumulation: int = 1
+    eval_interval: int = 500
+    eval_iters: int | None = None
+    patience: int | None = None
+    sample_length: int = 100
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_iters", "batch_size", "accumulation", "eval_interval"):
+            check_integer(name, getattr(self, name), minimum=1)
+        for name in ("block_size", "eval_iters", "patience"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=1)
+        check_integer("sample_length", self.sample_length, minimum=0)
+        check_number("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
+        check_number("weight_decay", self.weight_decay, "of at least 0", lambda decay: decay >= 0)
+        if self.final_learning_rate is not None:
+            rule = f"from 0 to learning_rate={self.learning_rate}"
+            peak = self.learning_rate
+            check_number("final_learning_rate", self.final_learning_rate, rule, lambda rate: 0 <= rate <= peak)
+        if self.grad_clip is not None:
+            check_number("grad_clip", self.grad_clip, "above 0, or None", lambda norm: norm > 0)
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
+            raise ConfigError(f"betas must be two numbers, got betas={self.betas!r}")
+        for beta in self.betas:
+            check_number("betas", beta, "in [0, 1) each", lambda number: 0 <= number < 1)
+        if self.warmup_iters is not None:
+            check_integer("warmup_iters", self.warmup_iters, minimum=0, maximum=self.max_iters)
+        if self.accumulation > self.batch_size:
+            raise ConfigError(
+                f"accumulation must be at most batch_size, got accumulation={self.accumulation} and "
+                f"batch_size={self.batch_size}"
+            )
+        check_seed(self.seed)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    @property
+    def warmup(self) -> int:
+        """The steps of the rise, with the default worked out."""
+        return min(100, self.max_iters // 10) if self.warmup_iters is None else self.warmup_iters
+
+    @property
+    def floor(self) -> float:
+        """The end of the schedule as a share of its peak."""
+        return 0.1 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate

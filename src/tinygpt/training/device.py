@@ -1,0 +1,77 @@
+"""The autopilot: where to compute, in which numbers, and compiled or not; a wish that cannot be met is named."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinygpt.errors import ConfigError, DeviceError, short
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; for ``"auto"`` the best that is there: CUDA, MPS, CPU.
+
+    Raises:
+        DeviceError: If it is not on this machine, with those that are.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    available[:0] = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if name == "auto":
+        return torch.device(available[0])
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    wanted = None if device is None else f"{device.type}:{device.index or 0}" if device.type == "cuda" else device.type
+    if device is None or wanted not in available:
+        raise DeviceError(f"device must be one of {available}, got {short(name)}; use device='auto' or device='cpu'")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number format to compute in; the weights stay in theirs.
+
+    Raises:
+        ConfigError: If the device cannot compute in it.
+    """
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated bf16, as on a T4, is slower
+        return torch.bfloat16 if native else torch.float16
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("precision must be 'auto', 'fp32' or 'bf16' on a CPU, got 'fp16'")
+    return DTYPES[name]
+
+
+def compile_or_warn(model: nn.Module) -> Callable[..., Any]:
+    """Return the model compiled; should its first call fail, it warns and calls the model itself from then on.
+
+    The model is left as it is: no wrapper, no prefix in the names of its parameters.
+    """
+    compiled: Callable[..., Any] | None = None
+    works: bool | None = None
+
+    def call(*inputs: Any) -> Any:
+        nonlocal compiled, works
+        if works is False:
+            return model(*inputs)
+        try:
+            compiled = compiled or torch.compile(model)
+            output = compiled(*inputs)
+        except Exception as error:  # compilers fail in many ways, and each means the same here
+            if works:
+                raise
+            works = False
+            warnings.warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
+            return model(*inputs)
+        works = True
+        return output
+
+    return call

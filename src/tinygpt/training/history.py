@@ -1,0 +1,148 @@
+"""What happened in a run: the evaluations, the losses between them, and what they say."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tinygpt.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Loss(NamedTuple):
+    """A cross-entropy in the units that people use.
+
+    Attributes:
+        nats: Mean negative log-probability of an id.
+        bits_per_character: The same in bits, for each character of the text.
+        perplexity: Among how many equally likely ids the model might as well be choosing.
+    """
+
+    nats: float
+    bits_per_character: float
+    perplexity: float
+
+    @classmethod
+    def from_nats(cls, nats: float, characters_per_id: float = 1.0) -> "Loss":
+        """Convert a mean of nats per id.
+
+        Example:
+            >>> Loss.from_nats(math.log(8))
+            Loss(nats=2.0794415416798357, bits_per_character=3.0, perplexity=8.0)
+        """
+        perplexity = math.exp(nats) if nats < 700 else math.inf
+        return cls(nats, nats / math.log(2) / characters_per_id, round(perplexity, 9))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The losses after a number of steps.
+
+    Attributes:
+        step: How many steps had been taken.
+        train_loss: In nats, on windows of the training split.
+        val_loss: In nats, on the validation split.
+        seconds: Time spent in training steps until then.
+        tokens_per_second: Mean speed of training until then; 0 before the first step.
+        sample: A preview of what the model writes, empty if none was asked for.
+    """
+
+    step: int
+    train_loss: float
+    val_loss: float
+    seconds: float
+    tokens_per_second: float
+    sample: str = ""
+
+
+@dataclass
+class History:
+    """The record of a run, which :meth:`Trainer.fit` returns.
+
+    Attributes:
+        evaluations: All evaluations, in order.
+        losses: The loss of each training batch, in nats.
+        stopped: Why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
+
+    Example:
+        >>> history = History([Evaluation(0, 4.2, 4.2, 0, 0), Evaluation(100, 1.4, 1.5, 9, 1e4)])
+        >>> history.best.step
+        100
+        >>> print(history.verdict)
+        best validation loss 1.5000 at step 100, the last: still falling, train longer
+    """
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    stopped: str = ""
+
+    @property
+    def best(self) -> Evaluation:
+        """The evaluation with the lowest validation loss; of equals the first."""
+        return min(self._measured(), key=lambda evaluation: evaluation.val_loss)
+
+    @property
+    def last(self) -> Evaluation:
+        """The latest evaluation."""
+        return self._measured()[-1]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence that says how the run went."""
+        best, last = self.best, self.last
+        said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
+        if last.step == 0:
+            said += ": nothing was learnt yet"
+        elif best is last:
+            said += ", the last: still falling, train longer"
+        elif last.val_loss > best.val_loss + 0.01 and last.train_loss < best.train_loss:
+            said += f"; the last {last.val_loss:.4f}: overfitting, the best weights are kept"
+        elif last.val_loss > best.val_loss + 0.01:
+            said += f"; the last {last.val_loss:.4f}: it got worse, try a lower learning rate"
+        else:
+            said += f"; the last {last.val_loss:.4f}: it has converged"
+        ends = {
+            "early": f"stopped early after step {last.step:,}: ",
+            "interrupted": f"interrupted after step {last.step:,}: ",
+        }
+        return ends.get(self.stopped, "") + said
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """Draw the losses over the steps, and save the figure if there is a path.
+
+        Needs matplotlib: ``pip install "tinygpt[plots]"``.
+
+        Raises:
+            DataError: If nothing was evaluated yet.
+        """
+        from matplotlib.figure import Figure
+
+        evaluations, best = self._measured(), self.best
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(range(1, len(self.losses) + 1), self.losses, color="0.85", linewidth=0.8, label="each batch")
+        steps = [evaluation.step for evaluation in evaluations]
+        axes.plot(steps, [e.train_loss for e in evaluations], "o-", markersize=3, label="train")
+        axes.plot(steps, [e.val_loss for e in evaluations], "o-", markersize=3, label="validation")
+        axes.annotate(
+            f"best {best.val_loss:.3f}",
+            (best.step, best.val_loss),
+            xytext=(0, 18),
+            textcoords="offset points",
+            ha="right" if best.step > steps[-1] / 2 else "left",
+            arrowprops={"arrowstyle": "-", "color": "0.5"},
+        )
+        axes.set(xlabel="step", ylabel="loss (nats per id)", title=self.verdict)
+        axes.title.set_fontsize(9)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def _measured(self) -> list[Evaluation]:
+        if not self.evaluations:
+            raise DataError("the history is empty: nothing was evaluated yet; call trainer.fit() first")
+        return self.evaluations

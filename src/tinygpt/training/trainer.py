@@ -1,0 +1,357 @@
+"""The training loop: one step at a time for those who write the loop, and :meth:`Trainer.fit` for those who do not."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tinygpt.data import TokenDataset
+from tinygpt.errors import (
+    ConfigError,
+    InputTypeError,
+    NonFiniteError,
+    check_integer,
+)
+from tinygpt.models import LanguageModel
+from tinygpt.optim import adamw, warmup_cosine
+from tinygpt.randomness import derive_seed
+from tinygpt.sampling import Sampler
+from tinygpt.training.config import TrainerConfig
+from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
+from tinygpt.training.history import Evaluation, History, Loss
+from tinygpt.training.run import RunDirectory
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as ``for step in trainer`` yields it.
+
+    Attributes:
+        number: How many steps have been taken, this one included.
+        loss: Loss of its batch in nats, before the step.
+        learning_rate: Learning rate that it was taken with.
+        grad_norm: Norm of the gradient before clipping.
+        tokens_per_second: Speed of this step.
+        evaluation: The losses after the step, at the steps at which they are measured.
+    """
+
+    number: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    evaluation: Evaluation | None
+
+
+class Trainer:
+    """Trains any language model on a dataset.
+
+    Every random choice is a function of the seed and the step: neither evaluations nor previews nor what your own
+    code draws in between change the weights that come out.
+
+    Args:
+        model: Any language model. It is moved to the device.
+        data: The corpus.
+        config: How to train; the defaults are near the notebook's.
+        run_dir: A directory to write to, made if needed: ``config.json``, ``metrics.jsonl`` with a line for each step
+            and each evaluation, ``best.safetensors`` and ``last.safetensors``. None writes nothing.
+        optimizer: Makes the optimizer from the model; by default AdamW as the config says. The schedule scales the
+            learning rate of each of its groups.
+
+    Raises:
+        ConfigError: If the data has ids that the model does not know, or a window is longer than the model reads.
+        DataError: If a split is shorter than a window.
+        DeviceError: If the device is not on this machine.
+        RunExistsError: If ``run_dir`` holds a run already.
+
+    Example:
+        >>> text = "the quick brown fox jumps over the lazy dog. " * 20
+        >>> data = TokenDataset(text, CharTokenizer.from_text(text))
+        >>> model = BigramLanguageModel(data.vocab_size, block_size=8)
+        >>> trainer = Trainer(model, data, TrainerConfig(max_iters=50, batch_size=8, learning_rate=0.1))
+        >>> history = trainer.fit(progress=False)
+        >>> history.last.val_loss < history.evaluations[0].val_loss
+        True
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        data: TokenDataset,
+        config: TrainerConfig | None = None,
+        *,
+        run_dir: str | Path | None = None,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    ) -> None:
+        self.config = config = TrainerConfig() if config is None else config
+        self.block_size = config.block_size or model.block_size
+        self._run = RunDirectory(run_dir)
+        self._check(model, data)
+        self.device = choose_device(config.device)
+        self._dtype = choose_precision(config.precision, self.device)
+        self.model = model.to(self.device)
+        self.data = data
+        self.history = History()
+        self.steps_taken = 0
+        if optimizer is None:
+            self.optimizer: torch.optim.Optimizer = adamw(
+                model,
+                learning_rate=config.learning_rate,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
+            )
+        else:
+            self.optimizer = optimizer(model)
+        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
+        self._call: Callable[..., Any] = compile_or_warn(model) if config.compile else model
+        self._seconds = 0.0
+        self._best: dict[str, Tensor] = {}
+
+    def fit(self, *, progress: bool = True) -> History:
+        """Train to the end, put the best weights into the model, and say how it went.
+
+        Ctrl-C ends it after the step at hand, as if it were the last: what was learnt is evaluated, kept and
+        returned. A second Ctrl-C raises at once.
+
+        Args:
+            progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
+
+        Raises:
+            NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
+        """
+        bar = tqdm(total=self.config.max_iters, initial=self.steps_taken, disable=not progress, unit="step")
+        with bar, _interruptible() as interrupted:
+            shown = 0
+            for step in self:
+                bar.update()
+                shown = self._show(bar, step, shown)
+                if interrupted:
+                    self.history.stopped = "interrupted"
+                    break
+            if self.history.last.step != self.steps_taken:
+                self._evaluate_now()
+            self._show(bar, None, shown)
+            self.restore_best()
+            if progress:
+                bar.write(self.history.verdict)
+        return self.history
+
+    def __iter__(self) -> Iterator[Step]:
+        """Take the steps that are left, one each time the loop comes round: your loop body is the callback.
+
+        Nothing happens until it is iterated. Break out and iterate again, or call :meth:`fit`, to go on. The model is
+        in training mode during a step and in whatever mode you leave it otherwise.
+        """
+        self._run.open(self.config, self.model)
+        if not self.history.evaluations:
+            self._evaluate_now()
+        waited = 0
+        while self.steps_taken < self.config.max_iters:
+            loss, norm, rate, seconds = self._take_step(self.steps_taken)
+            self.steps_taken += 1
+            self._seconds += seconds
+            self.history.losses.append(loss)
+            speed = self.config.batch_size * self.block_size / seconds
+            self._run.log({"step": self.steps_taken, "loss": loss, "learning_rate": rate, "grad_norm": norm})
+            evaluation = None
+            due = self.steps_taken % self.config.eval_interval == 0 or self.steps_taken == self.config.max_iters
+            if due:
+                evaluation = self._evaluate_now()
+                waited = 0 if evaluation is self.history.best else waited + 1
+            yield Step(self.steps_taken, loss, rate, norm, speed, evaluation)
+            if due and self.config.patience is not None and waited >= self.config.patience:
+                self.history.stopped = "early"
+                return
+
+    def evaluate(self, split: str = "val") -> Loss:
+        """Measure the loss on a whole split: every id predicted once, in consecutive windows, without randomness.
+
+        Raises:
+            ConfigError: If there is no such split.
+            DataError: If it is shorter than a window.
+        """
+        windows = self.data.windows(split, batch_size=self.config.batch_size, block_size=self.block_size)
+        return Loss.from_nats(self._mean_loss(windows), self.data.characters_per_id(split))
+
+    def estimate_loss(self, split: str = "val", iters: int = 200) -> Loss:
+        """Measure the loss as the notebook does, on ``iters`` random batches; always the same ones.
+
+        Raises:
+            ConfigError: If there is no such split, or ``iters`` is not at least 1.
+            DataError: If it is shorter than a window.
+        """
+        check_integer("iters", iters, minimum=1)
+        seed = derive_seed(self.config.seed, "estimate")
+        size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
+        batches = (self.data.batch(split, step=step, seed=seed, **size) for step in range(iters))
+        return Loss.from_nats(self._mean_loss(batches), self.data.characters_per_id(split))
+
+    def restore_best(self) -> None:
+        """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
+        if self._best:
+            self.model.load_state_dict(self._best)
+
+    def _check(self, model: LanguageModel, data: TokenDataset) -> None:
+        """Raise for whatever would fail later, before anything is touched."""
+        if not isinstance(model, LanguageModel):
+            raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+        if not isinstance(data, TokenDataset):
+            raise InputTypeError(
+                f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
+            )
+        if self.block_size > model.block_size:
+            raise ConfigError(
+                f"block_size must be at most the model's, got {self.block_size} and {model.block_size} in the model"
+            )
+        if data.vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the data must not have more ids than the model, got vocab_size={data.vocab_size} in the data and "
+                f"{model.vocab_size} in the model"
+            )
+        for split in ("train", "val"):
+            data.split(split, self.block_size)
+        self._run.check_unused()
+
+    def _take_step(self, number: int) -> tuple[float, float, float, float]:
+        """Do step ``number``, counted from 0, and return its loss, gradient norm, learning rate and seconds."""
+        config = self.config
+        started = time.perf_counter()
+        x, y = self.data.batch(
+            "train", step=number, batch_size=config.batch_size, block_size=self.block_size, seed=config.seed
+        )
+        share = warmup_cosine(number, max_iters=config.max_iters, warmup_iters=config.warmup, floor=config.floor)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.device)
+        pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
+        for micro, (some_x, some_y) in enumerate(pieces):
+            with self._seeded("dropout", number, micro):
+                part = self._loss(some_x, some_y) * (some_y.numel() / y.numel())
+            self._scaler.scale(part).backward()
+            loss += part.detach()
+        self._scaler.unscale_(self.optimizer)
+        limit = math.inf if config.grad_clip is None else config.grad_clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        result = float(loss), float(norm)
+        self._check_finite(number, *result, rate=self._peaks[0] * share)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return *result, self._peaks[0] * share, time.perf_counter() - started
+
+    def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
+        """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
+            return
+        raise NonFiniteError(
+            f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
+            f"learning_rate={rate:.3g}; the weights are those before it; use a lower learning rate"
+        )
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        mixed = self._dtype != torch.float32
+        with torch.autocast(self.device.type, self._dtype) if mixed else nullcontext():
+            loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
+        return loss
+
+    def _mean_loss(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+        """Return the mean over all targets, in evaluation mode, leaving every module in the mode it was in."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        try:
+            self.model.eval()
+            with torch.no_grad():
+                for x, y in batches:
+                    total += self._loss(x, y).double().cpu() * y.numel()
+                    count += y.numel()
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return float(total) / count
+
+    @contextmanager
+    def _seeded(self, *words: int | str) -> Iterator[None]:
+        """Draw from a stream of this run's own, and leave PyTorch's generator as it was."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(self.config.seed, *words))
+            yield
+
+    def _evaluate_now(self) -> Evaluation:
+        """Measure, write a preview, and keep the weights if they are the best so far."""
+        iters = self.config.eval_iters
+        if iters is None:
+            size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
+            as_many = max(1, (len(self.data.val) - 1) // self.block_size)
+            val_loss = self._mean_loss(self.data.windows("val", **size))
+            train_loss = self._mean_loss(self.data.windows("train", limit=as_many, **size))
+        else:
+            train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
+        tokens = self.steps_taken * self.config.batch_size * self.block_size
+        speed = tokens / self._seconds if self._seconds else 0.0
+        evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview())
+        if not math.isfinite(val_loss):
+            raise NonFiniteError(f"validation loss must be finite, got {val_loss} after step {self.steps_taken}")
+        self.history.evaluations.append(evaluation)
+        self._run.log({name: value for name, value in vars(evaluation).items() if name != "sample"})
+        if self.history.best is evaluation:
+            self._best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self._run.save("best", self.model, self.data.tokenizer)
+        self._run.save("last", self.model, self.data.tokenizer)
+        return evaluation
+
+    def _preview(self) -> str:
+        if not self.config.sample_length or self.data.tokenizer is None:
+            return ""
+        sampler = Sampler(self.model, self.data.tokenizer)
+        seed = derive_seed(self.config.seed, "preview", self.steps_taken)
+        return sampler.generate("", max_new_tokens=self.config.sample_length, seed=seed)
+
+    def _show(self, bar: "tqdm[Any]", step: Step | None, shown: int) -> int:
+        """Bring the bar up to date, print the evaluations from number ``shown`` on, and return their number."""
+        evaluations = self.history.evaluations
+        for evaluation in evaluations[shown:]:
+            line = f"step {evaluation.step:>6,}: train {evaluation.train_loss:.4f}, val {evaluation.val_loss:.4f}"
+            if not bar.disable:
+                bar.write(line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample else ""))
+        if step is not None:
+            last = evaluations[-1]
+            bar.set_postfix_str(
+                f"loss {step.loss:.3f}, val {last.val_loss:.3f}, {step.tokens_per_second:,.0f} tokens/s",
+                refresh=False,
+            )
+        return len(evaluations)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into an entry of the list; the next one raises as usual.
+
+    Signals reach the main thread only; in any other there is nothing to do.
+    """
+    signals: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, previous)
