@@ -114,6 +114,7 @@ class Filters:
             keep(probe, option)  # each checks its own option
 
     def __call__(self, logits: Float64[Tensor, "B V"]) -> Float64[Tensor, "B V"]:
+        """Return the logits to draw from."""
         if self._temperature == 0:
             return keep_top_k(logits, 1)
         logits = (logits - logits.amax(dim=-1, keepdim=True)) / self._temperature  # no overflow, however cold

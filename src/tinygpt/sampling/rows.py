@@ -23,9 +23,11 @@ class Row:
 
     @property
     def done(self) -> bool:
+        """Whether nothing more is to be written."""
         return self.length >= self.end or self.pieces.stopped
 
     def append(self, new: int) -> str:
+        """Take an id, and return the text that is certain now."""
         self.ids.append(new)
         self.length += 1
         return self.pieces.add(new, last=self.length == self.end)
@@ -43,6 +45,7 @@ class Pieces:
         self.stopped = False
 
     def add(self, new: int, *, last: bool) -> str:
+        """Take an id, and return the text that is certain now: all of it, if it is the last."""
         self._ids.append(new)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd") or last:  # else the bytes of a character are incomplete

@@ -92,7 +92,8 @@ class Sampler:
                 equals the lowest.
             top_k: Draw from this many likeliest ids only; see :func:`~tinygpt.sampling.keep_top_k`.
             top_p: Draw from the likeliest ids of this total probability only; see :func:`~tinygpt.sampling.keep_top_p`.
-            min_p: Draw from ids at least this share as probable as the likeliest; see :func:`~tinygpt.sampling.keep_min_p`.
+            min_p: Draw from ids at least this share as probable as the likeliest; see
+                :func:`~tinygpt.sampling.keep_min_p`.
             stop: A text, or several, at which a row ends. It is not part of the result.
             seed: A number from 0 to 2**64 - 1, or one for each prompt. With one number the first row of a list is
                 written as if it were alone.
