@@ -1,12 +1,13 @@
 """What the property tests draw: small sizes, no two alike by design, and tensors from a drawn seed."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-TOLERANCE = {"rtol": 0.0, "atol": 1e-10}
+TOLERANCE: Any = {"rtol": 0.0, "atol": 1e-10}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ class Tokenizer(Protocol):
         """Return the text of some ids."""
 
 
+@runtime_checkable
+class SupportsToList(Protocol):
+    """A tensor or an array of any library: what gives its numbers as a list."""
+
+    def tolist(self) -> Any:
+        """Return the numbers, nested as deep as there are dimensions."""
+
+
 class CharTokenizer:
     """A vocabulary of single characters.
 
@@ -124,7 +132,7 @@ class CharTokenizer:
             ids = self._without_unknown(text, ids)
         return ids.astype(np.min_scalar_type(self.vocab_size - 1), copy=False)
 
-    def decode(self, ids: Iterable[int] | Integer[np.ndarray, " N"]) -> str:
+    def decode(self, ids: Iterable[int] | SupportsToList) -> str:
         """Return the text of some ids: a list, a tuple, a one-dimensional array or a tensor of integers.
 
         Raises:
@@ -243,7 +251,7 @@ def _checked_text(text: Any) -> str:
 def _as_integers(ids: Any) -> Integer[np.ndarray, " N"]:
     """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits."""
     if not isinstance(ids, np.ndarray):
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids  # a tensor, without importing torch
+        ids = ids.tolist() if isinstance(ids, SupportsToList) else ids
         if not isinstance(ids, Iterable):
             raise InputTypeError(f"ids must be a one-dimensional sequence of integers, got {short(ids)}")
         ids = list(ids)

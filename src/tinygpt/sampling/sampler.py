@@ -169,7 +169,7 @@ class Sampler:
                 start = self._window_start(done)
                 end = min(start + self.model.block_size, len(ids) - 1)
                 logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
-                _check_finite(logits, place=done)
+                _check_finite(logits, "after {} ids", first=done)
                 log_probabilities = logits.double().cpu().log_softmax(dim=-1)
                 scores.append(log_probabilities.gather(1, ids[done : end + 1, None].cpu())[:, 0])
                 done = end + 1
@@ -221,7 +221,7 @@ class Sampler:
             active = [row for row in unfinished if row.length == length]
             with _evaluating(self.model):
                 logits = reader.read(active, length, self._window_start(length))
-                _check_finite(logits, place=length)
+                _check_finite(logits, f"after {length} ids in row {{}}")
                 chances = uniforms([row.key for row in active], length)
                 ids = draw(filters(logits.double().cpu()), torch.from_numpy(chances)).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
@@ -241,12 +241,12 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _check_finite(logits: Float[Tensor, "B V"], place: int) -> None:
-    """Raise unless every distribution has a finite largest logit: NaN, infinity, and nothing but -inf all fail."""
+def _check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
+    """Raise unless each row has a finite maximum: NaN, infinity, and nothing but -inf all fail."""
     wrong = (~torch.isfinite(logits.amax(dim=-1))).nonzero()
     if len(wrong):
         row = int(wrong[0, 0])
         raise NonFiniteError(
-            f"logits must have a finite maximum, got {logits[row].amax().item()} in row {row} for id number {place}; "
-            "the weights of the model are probably not finite"
+            f"logits must have a finite maximum, got {logits[row].amax().item()} {where.format(first + row)}; the "
+            "weights of the model are probably not finite"
         )

@@ -93,9 +93,8 @@ class Trainer:
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     ) -> None:
         self.config = config = TrainerConfig() if config is None else config
-        self.block_size = config.block_size or model.block_size
         self._run = RunDirectory(run_dir)
-        self._check(model, data)
+        self.block_size = self._check(model, data)
         self.device = choose_device(config.device)
         self._dtype = choose_precision(config.precision, self.device)
         self.model = model.to(self.device)
@@ -201,17 +200,18 @@ class Trainer:
         if self._best:
             self.model.load_state_dict(self._best)
 
-    def _check(self, model: LanguageModel, data: TokenDataset) -> None:
-        """Raise for whatever would fail later, before anything is touched."""
+    def _check(self, model: LanguageModel, data: TokenDataset) -> int:
+        """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
         if not isinstance(model, LanguageModel):
             raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
         if not isinstance(data, TokenDataset):
             raise InputTypeError(
                 f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
             )
-        if self.block_size > model.block_size:
+        block_size = self.config.block_size or model.block_size
+        if block_size > model.block_size:
             raise ConfigError(
-                f"block_size must be at most the model's, got {self.block_size} and {model.block_size} in the model"
+                f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
             )
         if data.vocab_size > model.vocab_size:
             raise ConfigError(
@@ -219,8 +219,9 @@ class Trainer:
                 f"{model.vocab_size} in the model"
             )
         for split in ("train", "val"):
-            data.split(split, self.block_size)
+            data.split(split, block_size)
         self._run.check_unused()
+        return block_size
 
     def _take_step(self, number: int) -> tuple[float, float, float, float]:
         """Do step ``number``, counted from 0, and return its loss, gradient norm, learning rate and seconds."""

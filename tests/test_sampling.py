@@ -1,0 +1,602 @@
+"""Drawing: the filters keep what they say, and the sampler writes what the definition would."""
+
+import itertools
+import resource
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import TOLERANCE, randomised
+from torch import Tensor, nn
+
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    DecoderBlock,
+    FeedForward,
+    GPTConfig,
+    GPTLanguageModel,
+    LanguageModel,
+    LearnedPositions,
+    Sampler,
+)
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, TokenizerError
+from tinygpt.randomness import uniforms
+from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
+from tinygpt.sampling.filters import Filters
+from tinygpt.sampling.rows import Reader
+
+BLOCK = 6
+LETTERS = CharTokenizer("abcdefg")
+VOCAB = LETTERS.vocab_size
+SEEDS = st.integers(0, 2**64 - 1)
+TEXTS = st.text("abcdefg", max_size=2 * BLOCK)
+LOGITS = st.lists(st.integers(-6, 6), min_size=1, max_size=12).map(lambda row: torch.tensor(row, dtype=torch.float64))
+
+
+class CachelessAttention(nn.Module):
+    """A user's own mixing of places, which knows nothing of caches: the mean of what came before."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1).view(1, -1, 1)
+
+
+def make_gpt(layout: str = "notebook", seed: int = 0) -> LanguageModel:
+    config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=0.3, layout=layout)
+    model = GPTLanguageModel.from_config(config)
+    randomised(model, seed)
+    return model.eval()
+
+
+def make_cacheless() -> LanguageModel:
+    blocks = [DecoderBlock(8, attention=CachelessAttention(), feed_forward=FeedForward(8)) for _ in range(2)]
+    model = GPTLanguageModel(VOCAB, BLOCK, 8, blocks)
+    randomised(model)
+    return model.eval()
+
+
+def make_bigram() -> LanguageModel:
+    return BigramLanguageModel(VOCAB, block_size=BLOCK).eval()
+
+
+MODELS = {
+    "notebook": make_gpt(),
+    "gpt2": make_gpt("gpt2"),
+    "modern": make_gpt("modern"),
+    "own blocks": make_cacheless(),
+    "bigram": make_bigram(),
+}
+few = settings(max_examples=12)  # each example writes a text, for each of five models
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _in_float64() -> None:
+    for model in MODELS.values():
+        model.double()
+
+
+def ids_of(text: str) -> Tensor:
+    return torch.tensor([LETTERS.encode(text)])
+
+
+# --- the filters ------------------------------------------------------------------------------------------------------
+
+
+def kept(logits: Tensor) -> set[int]:
+    return set(torch.isfinite(logits).nonzero().flatten().tolist())
+
+
+def smallest_nucleus(logits: Tensor, p: float) -> set[int]:
+    """Return the ids that top-p keeps, by adding them up one at a time."""
+    order = sorted(range(len(logits)), key=lambda i: (-float(logits[i]), i))
+    probabilities = logits.softmax(-1).tolist()
+    mass = 0.0
+    ids: set[int] = set()
+    for i in order:
+        if mass >= p - 1e-12 and ids:
+            break
+        ids.add(i)
+        mass += probabilities[i]
+    return ids
+
+
+@given(logits=LOGITS, k=st.integers(1, 15))
+def test_top_k_keeps_exactly_k_also_among_equals(logits: Tensor, k: int) -> None:
+    assert len(kept(keep_top_k(logits, k))) == min(k, len(logits))
+    by_rank = sorted(range(len(logits)), key=lambda i: (-float(logits[i]), i))
+    assert kept(keep_top_k(logits, k)) == set(by_rank[:k])
+
+
+def test_top_k_by_threshold_would_keep_too_many() -> None:
+    """A threshold at the k-th value, as some generators have it, keeps all that equal it."""
+    logits = torch.tensor([2.0, 2.0, 2.0, 1.0])
+    by_threshold = logits.masked_fill(logits < logits.topk(2).values[-1], float("-inf"))
+    assert (len(kept(by_threshold)), len(kept(keep_top_k(logits, 2)))) == (3, 2)
+
+
+@given(logits=LOGITS, p=st.sampled_from([0.05, 0.3, 0.51, 0.77, 0.9, 0.99]))
+def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: Tensor, p: float) -> None:
+    assert kept(keep_top_p(logits, p)) == smallest_nucleus(logits, p)
+
+
+@given(logits=LOGITS, p=st.floats(0.01, 1), q=st.floats(0.01, 1))
+def test_top_p_grows_with_p_and_keeps_all_at_one(logits: Tensor, p: float, q: float) -> None:
+    smaller, larger = (kept(keep_top_p(logits, bound)) for bound in sorted((p, q)))
+    assert smaller
+    assert smaller <= larger
+    assert len(kept(keep_top_p(logits, 1.0))) == len(logits)
+
+
+def test_top_p_without_the_id_that_crosses_would_fall_short() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2]).log()
+    short = {i for i, mass in enumerate(logits.softmax(-1).cumsum(-1).tolist()) if mass <= 0.6}
+    assert (short, kept(keep_top_p(logits, 0.6))) == ({0}, {0, 1})
+
+
+@given(logits=LOGITS, p=st.floats(0, 1))
+def test_min_p_keeps_what_is_near_the_likeliest(logits: Tensor, p: float) -> None:
+    probabilities = logits.softmax(-1)
+    expected = {i for i, q in enumerate(probabilities.tolist()) if q >= p * float(probabilities.max())}
+    assert kept(keep_min_p(logits, p)) == expected
+
+
+@pytest.mark.parametrize(
+    "keep", [lambda x: keep_top_k(x, 3), lambda x: keep_top_p(x, 0.5), lambda x: keep_min_p(x, 0.4)]
+)
+@pytest.mark.parametrize("leading", [(), (1,), (4,), (2, 3), (2, 1, 3)])
+def test_filters_take_every_leading_shape(keep: Any, leading: tuple[int, ...]) -> None:
+    logits = torch.randn(*leading, VOCAB)
+    rows = logits.reshape(-1, VOCAB)
+    expected = torch.stack([keep(row) for row in rows]).reshape(logits.shape)
+    assert torch.equal(keep(logits), expected)
+    assert draw(logits, torch.rand(leading)).shape == leading
+
+
+@given(logits=LOGITS, shift=st.integers(-500, 500), uniform=st.floats(0, 1, exclude_max=True))
+def test_draw_ignores_a_constant_and_never_takes_the_impossible(logits: Tensor, shift: int, uniform: float) -> None:
+    number = torch.tensor(uniform)
+    allowed = keep_top_k(logits, 2)
+    assert int(draw(allowed, number)) in kept(allowed)
+    assert torch.equal(draw(logits, number), draw(logits + shift, number))
+    assert int(draw(allowed, torch.tensor(1 - 2**-53))) in kept(allowed)
+
+
+def test_temperature_sharpens_as_a_power_of_the_probabilities() -> None:
+    logits = torch.randn(1, VOCAB)
+    entropies = []
+    for temperature in (0.3, 0.7, 1.0, 1.6, 3.0):
+        found = Filters(temperature, None, None, None)(logits).softmax(-1)
+        power = logits.softmax(-1) ** (1 / temperature)
+        torch.testing.assert_close(found, power / power.sum(), rtol=0, atol=1e-12)
+        entropies.append(float(-(found * found.log()).sum()))
+    assert entropies == sorted(entropies)
+    assert torch.isfinite(Filters(1e-300, None, None, None)(logits).softmax(-1)).all()
+
+
+def p_value(counts: Tensor, probabilities: Tensor) -> float:
+    """Return how likely counts at least this far from the expected ones are, by chi-square."""
+    expected = probabilities * counts.sum()
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    return float(torch.special.gammaincc(torch.tensor((len(counts) - 1) / 2), statistic / 2))
+
+
+def test_draws_have_the_probabilities_of_the_model() -> None:
+    """A bigram's next id after one prompt, over 20,000 seeds; a temperature a tenth off is noticed."""
+    model = MODELS["bigram"]
+    logits = model(ids_of("c")).logits[0, -1].detach()
+    texts = Sampler(model, LETTERS).generate(["c"] * 20_000, max_new_tokens=1)
+    counts = torch.bincount(ids_of("".join(text[-1] for text in texts))[0], minlength=VOCAB).double()
+    assert p_value(counts, logits.softmax(-1)) > 1e-4
+    assert p_value(counts, (logits / 1.1).softmax(-1)) < 1e-6
+
+
+# --- the sampler beside the definition --------------------------------------------------------------------------------
+
+
+@every_model
+@few
+@given(prompt=st.text("abcdefg", min_size=1, max_size=2 * BLOCK))
+def test_greedy_ids_are_those_of_generate_past_the_block_size(model: LanguageModel, prompt: str) -> None:
+    count = 4 * BLOCK
+    expected = model.generate(ids_of(prompt), count, temperature=0)
+    assert Sampler(model, LETTERS, stride=1).generate(prompt, count, temperature=0) == LETTERS.decode(expected[0])
+
+
+def check_reads_what_forward_would(model: LanguageModel, text: str) -> None:
+    """Every step sees the logits that a whole reading of its window gives."""
+    seen: list[Tensor] = []
+
+    def watch(logits: Tensor, chances: Tensor) -> Tensor:
+        seen.append(logits)
+        return draw(logits, chances)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinygpt.sampling.sampler.draw", watch)
+        whole = Sampler(model, LETTERS, stride=1).generate(text, 4 * BLOCK)
+    ids = ids_of(whole)
+    for length, logits in enumerate(seen, start=len(text)):
+        expected = model(ids[:, max(0, length - BLOCK) : length]).logits[:, -1]
+        torch.testing.assert_close(logits, expected - expected.amax(), **TOLERANCE)
+
+
+@every_model
+def test_every_step_sees_the_logits_of_its_window(model: LanguageModel) -> None:
+    check_reads_what_forward_would(model, "ab")
+    check_reads_what_forward_would(model, "abcdefgabc")
+
+
+def test_a_cache_without_offset_positions_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LearnedPositions.forward
+    monkeypatch.setattr(LearnedPositions, "forward", lambda self, x, offset=0: plain(self, x, 0))
+    with pytest.raises(AssertionError):
+        check_reads_what_forward_would(MODELS["notebook"], "ab")
+
+
+def test_a_cache_that_rolls_past_the_block_size_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropping the oldest keys keeps the others at places and with contents that they no longer have."""
+    original = Reader.read
+
+    def roll(self: Any, rows: Any, length: int, start: int) -> Tensor:
+        if self._cache is not None and start > self._start:
+            for cache in self._cache.blocks:
+                for kind in (cache.key, cache.value):
+                    kind[:, :, :-1] = kind[:, :, 1:].clone()
+                cache.length -= 1
+            self._cache.length -= 1
+            self._start = start
+        return original(self, rows, length, start)
+
+    monkeypatch.setattr(Reader, "read", roll)
+    with pytest.raises(AssertionError):
+        check_reads_what_forward_would(MODELS["notebook"], "ab")
+
+
+@every_model
+@pytest.mark.parametrize("stride", [1, 2, 4, BLOCK])
+def test_score_is_the_log_probability_that_the_sampler_draws_with(model: LanguageModel, stride: int) -> None:
+    text = "abcdefgfedcbaabbccddeeffgg"
+    writer = Sampler(model, LETTERS, stride=stride)
+    ids = torch.tensor([[0, *LETTERS.encode(text)]])
+    expected = []
+    for length in range(1, ids.shape[1]):
+        start = -(-max(0, length - BLOCK) // stride) * stride
+        logits = model(ids[:, start:length]).logits[0, -1]
+        expected.append(logits.log_softmax(-1)[ids[0, length]])
+    torch.testing.assert_close(writer.score(text), torch.stack(expected).detach(), **TOLERANCE)
+    assert writer.score("").shape == (0,)
+
+
+@every_model
+@few
+@given(prompts=st.lists(TEXTS, min_size=1, max_size=4), seed=SEEDS, count=st.integers(0, 2 * BLOCK))
+def test_prompts_of_unequal_lengths_are_written_as_if_alone(
+    model: LanguageModel, prompts: list[str], seed: int, count: int
+) -> None:
+    writer = Sampler(model, LETTERS)
+    seeds = [(seed + row) % 2**64 for row in range(len(prompts))]
+    together = writer.generate(prompts, count, seed=seeds)
+    assert together == [writer.generate(text, count, seed=own) for text, own in zip(prompts, seeds, strict=True)]
+    assert [len(text) for text in together] == [len(prompt) + count for prompt in prompts]
+
+
+def check_rows_are_independent() -> None:
+    """A row is the same in any company and after any other use of randomness."""
+    writer = Sampler(MODELS["notebook"], LETTERS)
+    alone = writer.generate("abc", 3 * BLOCK, seed=5)
+    torch.rand(7)
+    assert writer.generate(["g", "abc", "abcdefgabcdefg"], 3 * BLOCK, seed=[9, 5, 1])[1] == alone
+
+
+def check_continues() -> None:
+    """A text that stops and goes on is the text that never stopped."""
+    writer = Sampler(MODELS["modern"], LETTERS)
+    first = writer.generate("abc", 11, seed=3)
+    assert writer.generate(first, 13, seed=3) == writer.generate("abc", 24, seed=3)
+
+
+@pytest.mark.parametrize("check", [check_rows_are_independent, check_continues])
+def test_a_draw_depends_on_seed_row_and_place_alone(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    check()
+    calls = itertools.count()  # a generator that all rows share is a state, and fails
+    monkeypatch.setattr("tinygpt.sampling.sampler.uniforms", lambda keys, place: uniforms(keys, next(calls)))
+    with pytest.raises(AssertionError):
+        check()
+
+
+def test_a_number_for_all_rows_gives_the_first_row_what_it_gives_one_text() -> None:
+    writer = Sampler(MODELS["notebook"], LETTERS)
+    first, second = writer.generate(["ab", "ab"], 20, seed=4)
+    assert first == writer.generate("ab", 20, seed=4)
+    assert first != second
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_temperature_zero_top_k_one_and_a_cold_draw_agree(model: LanguageModel) -> None:
+    writer = Sampler(model, LETTERS)
+    greedy = writer.generate("ab", 20, temperature=0)
+    assert writer.generate("ab", 20, top_k=1, seed=8) == greedy
+    assert writer.generate("ab", 20, temperature=1e-9, seed=8) == greedy
+    assert writer.generate("ab", 20, top_k=VOCAB + 5, top_p=1.0, min_p=0.0, seed=8) == writer.generate("ab", 20, seed=8)
+
+
+def test_of_equal_logits_the_lowest_id_is_taken() -> None:
+    flat = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    nn.init.zeros_(flat.table.weight)
+    assert Sampler(flat, LETTERS).generate("g", 5, temperature=0) == "gaaaaa"
+    assert flat.generate(ids_of("g"), 5, temperature=0).tolist() == [[6, 0, 0, 0, 0, 0]]
+
+
+@given(seed=SEEDS, stops=st.lists(st.text("abcdefg", min_size=1, max_size=3), min_size=1, max_size=3))
+def test_stop_cuts_at_the_first_stop_string_of_what_was_written(seed: int, stops: list[str]) -> None:
+    writer = Sampler(MODELS["bigram"], LETTERS)
+    free = writer.generate("abc", 40, seed=seed)[3:]
+    places = [place for place in (free.find(stop) for stop in stops) if place >= 0]
+    assert writer.generate("abc", 40, seed=seed, stop=stops) == "abc" + free[: min(places, default=40)]
+    pieces = list(writer.stream("abc", 40, seed=seed, stop=stops))
+    assert "abc" + "".join(pieces) == writer.generate("abc", 40, seed=seed, stop=stops)
+
+
+def test_rows_that_stop_early_leave_the_others_as_they_were() -> None:
+    writer = Sampler(MODELS["notebook"], LETTERS)
+    seeds = list(range(6))
+    alone = [writer.generate("ab", 30, seed=seed, stop=["a", "ce"]) for seed in seeds]
+    assert writer.generate(["ab"] * 6, 30, seed=seeds, stop=["a", "ce"]) == alone
+    assert len(set(map(len, alone))) > 1
+
+
+@every_model
+@few
+@given(prompt=TEXTS, count=st.integers(0, 20), seed=SEEDS)
+def test_a_stream_has_a_piece_for_each_id_and_joins_to_the_whole(
+    model: LanguageModel, prompt: str, count: int, seed: int
+) -> None:
+    writer = Sampler(model, LETTERS)
+    pieces = list(writer.stream(prompt, count, seed=seed))
+    assert len(pieces) == count
+    assert prompt + "".join(pieces) == writer.generate(prompt, count, seed=seed)
+
+
+class TwoByteTokenizer:
+    """UTF-8 bytes as ids: a character may take several, and half of one has no text yet."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(ids).decode(errors="replace")
+
+
+class Reciting(LanguageModel):
+    """Knows one text by heart and says it from wherever the last id stands."""
+
+    def __init__(self, ids: list[int]) -> None:
+        super().__init__(vocab_size=256, block_size=64)
+        self.ids = ids
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        logits = torch.zeros(*idx.shape, 256)
+        logits[:, -1, self.ids[idx.shape[1]]] = 100.0
+        return logits
+
+
+def test_a_tokenizer_with_several_ids_to_a_character_streams_whole_characters() -> None:
+    tokenizer = TwoByteTokenizer()
+    text = "né 🎭 où, — fin"
+    writer = Sampler(Reciting(tokenizer.encode(text)), tokenizer)
+    pieces = list(writer.stream("n", len(tokenizer.encode(text)) - 1))
+    assert "n" + "".join(pieces) == text
+    assert all("\ufffd" not in piece for piece in pieces)
+
+
+# --- what it leaves behind --------------------------------------------------------------------------------------------
+
+
+class Failing(BigramLanguageModel):
+    """Breaks at its third call."""
+
+    calls = 0
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("broke")
+        assert not torch.is_grad_enabled()
+        assert not any(module.training for module in self.modules())
+        return super().compute_logits(idx, cache)
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [module.training for module in model.modules()]
+
+
+def test_mode_and_grad_are_restored_whatever_happens() -> None:
+    model = Failing(VOCAB)
+    model.train()
+    model.table.eval()  # a mixture must come back as it was
+    before = modes(model)
+    with pytest.raises(RuntimeError, match="broke"):
+        Sampler(model, LETTERS).generate("a", 10)
+    assert modes(model) == before
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "keep"])
+def test_between_two_pieces_the_model_is_as_it_was(end: str) -> None:
+    model = make_gpt().double().train()
+    pieces = Sampler(model, LETTERS).stream("ab", 10)
+    next(pieces)
+    assert all(modes(model))
+    assert torch.is_grad_enabled()
+    if end == "close":
+        assert isinstance(pieces, Iterator)
+        pieces.close()  # type: ignore[attr-defined]  # a generator expression
+    elif end == "drop":
+        del pieces
+    assert all(modes(model))
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_dropout_is_off_while_sampling() -> None:
+    model = make_gpt().double()
+    expected = Sampler(model.eval(), LETTERS).generate("ab", 30, seed=2)
+    assert Sampler(model.train(), LETTERS).generate("ab", 30, seed=2) == expected
+
+
+def test_interleaved_and_threaded_streams_write_what_they_write_alone() -> None:
+    writer = Sampler(MODELS["notebook"], LETTERS)
+    alone = [writer.generate("ab", 25, seed=seed) for seed in range(4)]
+    streams = [writer.stream("ab", 25, seed=seed) for seed in range(4)]
+    next(writer.stream("cd", 25, seed=9))  # one that is abandoned midway
+    turns = zip(*streams, strict=True)
+    assert ["ab" + "".join(pieces) for pieces in zip(*turns, strict=True)] == alone
+    texts: dict[int, str] = {}
+
+    def write(seed: int) -> None:
+        texts[seed] = writer.generate("ab", 25, seed=seed)
+
+    threads = [threading.Thread(target=write, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [texts[seed] for seed in range(4)] == alone
+
+
+def test_the_cache_has_the_size_of_one_block_and_stays_there() -> None:
+    model = make_gpt().double()
+    sizes = set()
+    original = model.new_cache
+
+    def watch(batch_size: int) -> Any:
+        cache = original(batch_size)
+        sizes.add(sum(part.key.nbytes + part.value.nbytes for part in cache.blocks))
+        return cache
+
+    model.new_cache = watch  # type: ignore[method-assign]
+    Sampler(model, LETTERS).generate(["ab", "c"], 4 * BLOCK)
+    n_layer, n_embd, itemsize = 2, 8, 8
+    assert max(sizes) <= 2 * n_layer * 2 * BLOCK * n_embd * itemsize
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_ids() -> None:
+    config = GPTConfig(vocab_size=VOCAB, block_size=64, n_layer=4, n_head=4, n_embd=128)
+    model = GPTLanguageModel.from_config(config).float()
+    writer = Sampler(model, LETTERS)
+    for _ in writer.stream("a", 200):
+        pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in writer.stream("a", 40 * 64):
+        pass
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5 * 1024
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens must be an integer of at least 0, got max_new_tokens=-1"),
+        ({"max_new_tokens": 1.5}, "got max_new_tokens=1.5"),
+        ({"max_new_tokens": True}, "got max_new_tokens=True"),
+        ({"temperature": -1}, "temperature must be a number of at least 0, got temperature=-1"),
+        ({"temperature": float("nan")}, "got temperature=nan"),
+        ({"temperature": float("inf")}, "got temperature=inf"),
+        ({"top_k": 0}, "top_k must be an integer of at least 1, got top_k=0"),
+        ({"top_k": 1.5}, "got top_k=1.5"),
+        ({"top_p": 0}, r"top_p must be a number in \(0, 1\], got top_p=0"),
+        ({"top_p": 1.1}, "got top_p=1.1"),
+        ({"min_p": -0.1}, r"min_p must be a number in \[0, 1\], got min_p=-0.1"),
+        ({"seed": -1}, "seed must be an integer from 0 to 18446744073709551615, got seed=-1"),
+        ({"seed": 2**64}, "got seed=18446744073709551616"),
+        ({"seed": "a"}, "got seed='a'"),
+        ({"seed": [1, 2]}, "one for each prompt, got 2 for 1"),
+        ({"stop": ""}, "stop must be a text of at least one character"),
+        ({"stop": ["a", ""]}, "stop must be a text of at least one character"),
+    ],
+)
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_options_out_of_range_are_named_before_anything_is_drawn(
+    options: dict[str, Any], message: str, method: str
+) -> None:
+    writer = Sampler(Failing(VOCAB), LETTERS)
+    with pytest.raises(ConfigError, match=message):
+        getattr(writer, method)("ab", **({"max_new_tokens": 5} | options))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("prompt", "kind", "message"),
+    [
+        (b"ab", InputTypeError, "prompt must be a str or a list of them, got bytes"),
+        (None, InputTypeError, "got NoneType"),
+        (["ab", 3], InputTypeError, "got int"),
+        ("abz", TokenizerError, r"'z' \(U\+007A\) at position 2"),
+    ],
+)
+def test_prompts_that_are_no_text_are_named(prompt: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        Sampler(MODELS["bigram"], LETTERS).generate(prompt, max_new_tokens=3)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_only_one_text_can_be_streamed_or_scored() -> None:
+    writer = Sampler(MODELS["bigram"], LETTERS)
+    with pytest.raises(InputTypeError, match="prompt must be a str to be streamed, got list"):
+        writer.stream(["a"], 3)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="text must be a str, got list"):
+        writer.score(["a"])  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
+        ({"tokenizer": object()}, InputTypeError, "vocab_size, encode and decode, got object"),
+        ({"tokenizer": CharTokenizer("abcdefgh")}, ConfigError, "more ids than the model, got 8 and 7"),
+        ({"stride": 0}, ConfigError, f"stride must be an integer from 1 to {BLOCK}, got stride=0"),
+        ({"stride": BLOCK + 1}, ConfigError, f"got stride={BLOCK + 1}"),
+        ({"start_id": VOCAB}, ConfigError, f"start_id must be an integer from 0 to {VOCAB - 1}, got start_id={VOCAB}"),
+    ],
+)
+def test_a_sampler_of_parts_that_do_not_fit_is_refused(
+    arguments: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    fitting: dict[str, Any] = {"model": MODELS["bigram"], "tokenizer": LETTERS}
+    with pytest.raises(kind, match=message):
+        Sampler(**(fitting | arguments))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_are_named_and_nothing_is_drawn(bad: float) -> None:
+    model = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    with torch.no_grad():
+        model.table.weight[2] = bad
+    writer = Sampler(model, LETTERS)
+    with pytest.raises(
+        NonFiniteError, match=r"logits must have a finite maximum, got (nan|-?inf) after 2 ids in row 1;"
+    ):
+        writer.generate(["aa", "ac"], 5)
+    with pytest.raises(NonFiniteError, match="after 3 ids;"):
+        writer.score("aca")
+
+
+def test_uniforms_of_rows_are_uniform_over_places() -> None:
+    numbers = uniforms(np.arange(50, dtype=np.uint64)[:, None], np.arange(400))
+    counts = torch.bincount(torch.from_numpy((numbers * 16).astype(int).ravel()), minlength=16).double()
+    assert p_value(counts, torch.full((16,), 1 / 16)) > 1e-4

@@ -1,0 +1,631 @@
+"""Training: the loop does what the config says, exactly, and says how it went."""
+
+import json
+import math
+import os
+import signal
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import tinygpt
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    Evaluation,
+    GPTConfig,
+    GPTLanguageModel,
+    History,
+    LanguageModel,
+    Loss,
+    Sampler,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+    compare,
+)
+from tinygpt.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    InputTypeError,
+    NonFiniteError,
+    RunExistsError,
+)
+from tinygpt.optim import adamw, parameter_groups, warmup_cosine
+from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 12
+TOKENIZER = CharTokenizer.from_text(TEXT)
+DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
+BLOCK = 8
+QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "sample_length": 0, "learning_rate": 0.01}
+
+
+def make_gpt(dropout: float = 0.0, layout: str = "notebook") -> GPTLanguageModel:
+    torch.manual_seed(1)
+    config = GPTConfig(
+        vocab_size=DATA.vocab_size, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=dropout, layout=layout
+    )
+    return GPTLanguageModel.from_config(config)
+
+
+def make_trainer(model: LanguageModel | None = None, run_dir: Path | None = None, **changes: Any) -> Trainer:
+    return Trainer(make_gpt() if model is None else model, DATA, TrainerConfig(**(QUICK | changes)), run_dir=run_dir)
+
+
+def weights(trainer: Trainer) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def trained(**changes: Any) -> Tensor:
+    """Return all weights after the last step of a run, not the best ones."""
+    trainer = make_trainer(make_gpt(dropout=changes.pop("dropout", 0.0)), **changes)
+    for _ in trainer:
+        pass
+    return weights(trainer)
+
+
+# --- the result is a function of the settings -------------------------------------------------------------------------
+
+
+def check_accumulation(accumulation: int, batch_size: int = 7) -> None:
+    """Cut into micro-batches, also unequal ones, a batch gives the same weights."""
+    whole = trained(batch_size=batch_size)
+    torch.testing.assert_close(trained(batch_size=batch_size, accumulation=accumulation), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 7])
+def test_accumulation_is_the_big_batch(accumulation: int) -> None:
+    check_accumulation(accumulation)
+
+
+def test_a_mean_of_means_would_not_be_the_big_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Trainer._loss
+
+    def mean_of_means(self: Trainer, x: Tensor, y: Tensor) -> Tensor:
+        return original(self, x, y) * (7 / 3 / len(x))  # every micro-batch counts the same
+
+    monkeypatch.setattr(Trainer, "_loss", mean_of_means)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(trained(batch_size=7, accumulation=3), trained_plainly(7), rtol=0, atol=1e-12)
+
+
+def trained_plainly(batch_size: int) -> Tensor:
+    """Return the weights after the same run, written out: the loop that the trainer stands for."""
+    model, config = make_gpt(), TrainerConfig(**(QUICK | {"batch_size": batch_size}))
+    optimizer = adamw(model, learning_rate=1.0, betas=config.betas, weight_decay=config.weight_decay)
+    model.train()
+    for step in range(config.max_iters):
+        x, y = DATA.batch("train", step=step, batch_size=batch_size, block_size=BLOCK, seed=config.seed)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * warmup_cosine(
+                step, max_iters=config.max_iters, warmup_iters=config.warmup
+            )
+        loss = model(x, y).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_the_trainer_does_what_a_plain_loop_does() -> None:
+    torch.testing.assert_close(trained(batch_size=5), trained_plainly(5), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"eval_interval": 1}, {"eval_interval": 100}, {"eval_iters": 2}, {"sample_length": 5}, {"patience": 100}],
+    ids=str,
+)
+def test_how_often_it_is_measured_changes_nothing(changes: dict[str, Any]) -> None:
+    assert torch.equal(trained(dropout=0.3, **changes), trained(dropout=0.3))
+
+
+def test_other_randomness_in_the_loop_changes_nothing_and_is_not_changed() -> None:
+    trainer = make_trainer(make_gpt(dropout=0.3))
+    torch.manual_seed(7)
+    drawn = []
+    for _ in trainer:
+        drawn.append(torch.rand(1))
+        Sampler(trainer.model, TOKENIZER).generate("th", 3)
+    assert torch.equal(weights(trainer), trained(dropout=0.3))
+    torch.manual_seed(7)
+    assert drawn == [torch.rand(1) for _ in drawn]
+
+
+def test_the_seed_decides_batches_and_dropout() -> None:
+    assert not torch.equal(trained(dropout=0.3, seed=1), trained(dropout=0.3))
+    assert torch.equal(trained(dropout=0.3, seed=1), trained(dropout=0.3, seed=1))
+
+
+def test_breaking_out_and_going_on_is_one_run() -> None:
+    trainer = make_trainer(make_gpt(dropout=0.3))
+    for step in trainer:
+        if step.number == 2:
+            break
+    assert [step.number for step in trainer] == [3, 4, 5, 6]
+    assert list(trainer) == []
+    assert torch.equal(weights(trainer), trained(dropout=0.3))
+
+
+# --- the schedule and the optimizer -----------------------------------------------------------------------------------
+
+
+@given(max_iters=st.integers(1, 60), data=st.data(), floor=st.floats(0, 1))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_floor(
+    max_iters: int, data: st.DataObject, floor: float
+) -> None:
+    warmup = data.draw(st.integers(0, max_iters))
+    shares = [warmup_cosine(s, max_iters=max_iters, warmup_iters=warmup, floor=floor) for s in range(max_iters + 1)]
+    assert all(0 < share <= 1 for share in shares[:max_iters] if floor > 0)
+    assert shares[:warmup] == sorted(shares[:warmup])
+    assert shares[warmup:] == sorted(shares[warmup:], reverse=True)
+    assert shares[0] == (1 / warmup if warmup else 1)
+    assert shares[-1] == pytest.approx(floor) or warmup == max_iters
+
+
+def test_steps_report_the_rate_that_they_were_taken_with() -> None:
+    trainer = make_trainer(max_iters=10, warmup_iters=4, learning_rate=0.02)
+    rates = [step.learning_rate for step in trainer]
+    assert rates[:4] == [0.005, 0.01, 0.015, 0.02]
+    assert rates == [0.02 * warmup_cosine(s, max_iters=10, warmup_iters=4) for s in range(10)]
+
+
+@pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
+def test_matrices_decay_and_norms_biases_and_embeddings_do_not(layout: str) -> None:
+    model = make_gpt(layout=layout)
+    decaying, others = parameter_groups(model, 0.1)
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    n_layer, n_embd, vocab_size = 2, 8, DATA.vocab_size
+    head = 0 if layout == "gpt2" else vocab_size * n_embd  # GPT-2's is tied to the embedding
+    assert sum(p.numel() for p in decaying["params"]) == n_layer * 12 * n_embd**2 + head
+    together = {id(p) for group in (decaying, others) for p in group["params"]}
+    assert together == {id(p) for p in model.parameters()}
+
+
+def test_frozen_parameters_are_left_alone() -> None:
+    model = make_gpt()
+    frozen = model.get_parameter("head.weight").requires_grad_(False)
+    before = frozen.detach().clone()
+    trainer = make_trainer(model)
+    list(trainer)
+    assert torch.equal(frozen, before)
+
+
+def test_an_optimizer_of_your_own_takes_the_schedule() -> None:
+    trainer = Trainer(
+        make_gpt(),
+        DATA,
+        TrainerConfig(**QUICK),
+        optimizer=lambda model: torch.optim.SGD(
+            [{"params": [p], "lr": 0.1 + i} for i, p in enumerate(model.parameters())]
+        ),
+    )
+    list(trainer)
+    share = warmup_cosine(5, max_iters=6, warmup_iters=0)
+    assert [group["lr"] for group in trainer.optimizer.param_groups][:2] == [0.1 * share, 1.1 * share]
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.5])
+def test_gradients_are_clipped_to_the_limit(limit: float) -> None:
+    trainer, seen = make_trainer(grad_clip=limit), []
+
+    def watch(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+        seen.append(float(nn.utils.get_total_norm(gradients)))
+
+    trainer.optimizer.register_step_pre_hook(watch)
+    norms = [step.grad_norm for step in trainer]
+    assert all(clipped <= limit * (1 + 1e-6) for clipped in seen)
+    assert any(norm > limit for norm in norms)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10)
+@given(batch_size=st.integers(1, 9))
+def test_the_loss_of_a_split_is_exact_and_independent_of_the_batch_size(batch_size: int) -> None:
+    trainer = make_trainer(batch_size=batch_size)
+    ids = torch.from_numpy(DATA.val.astype(np.int64))
+    total, places = 0.0, range(0, len(ids) - 1, BLOCK)
+    for start in places:
+        x, y = ids[start : start + BLOCK], ids[start + 1 : start + BLOCK + 1]
+        total += trainer.model(x[None, : len(y)], y[None]).loss.item() * len(y)
+    assert trainer.evaluate("val").nats == pytest.approx(total / (len(ids) - 1), abs=1e-12)
+
+
+def test_measuring_is_pure_and_without_dropout() -> None:
+    trainer = make_trainer(make_gpt(dropout=0.5))
+    trainer.model.train()
+    trainer.model.get_submodule("blocks.0").eval()
+    modes = [module.training for module in trainer.model.modules()]
+    state = torch.get_rng_state()
+    assert trainer.evaluate("val") == trainer.evaluate("val")
+    assert trainer.estimate_loss("train", 3) == trainer.estimate_loss("train", 3)
+    assert [module.training for module in trainer.model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert trainer.evaluate("val").nats == make_trainer(make_gpt()).evaluate("val").nats
+
+
+def test_the_estimate_comes_near_the_exact_loss() -> None:
+    trainer = make_trainer()
+    assert trainer.estimate_loss("train", 200).nats == pytest.approx(trainer.evaluate("train").nats, abs=0.02)
+
+
+def test_a_loss_in_other_units() -> None:
+    loss = Loss.from_nats(2 * math.log(2), characters_per_id=4)
+    assert (loss.bits_per_character, loss.perplexity) == (0.5, 4.0)
+    assert Loss.from_nats(1e6).perplexity == math.inf
+
+
+class Words:
+    """A tokenizer with several characters to an id."""
+
+    vocab_size = 9
+
+    def encode(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join("x" * number for number in ids)
+
+
+def test_bits_per_character_count_characters_not_ids() -> None:
+    data = TokenDataset(TEXT, Words())
+    trainer = Trainer(BigramLanguageModel(9, block_size=4), data, TrainerConfig(**QUICK))
+    loss = trainer.evaluate("val")
+    characters = len(Words().decode(data.val.tolist())) / len(data.val)
+    assert loss.bits_per_character == pytest.approx(loss.nats / math.log(2) / characters)
+
+
+# --- fit --------------------------------------------------------------------------------------------------------------
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, val_losses: list[float], train_losses: list[float]) -> None:
+    """Let evaluations find these losses: of each pair, the trainer measures the validation split first."""
+    found = iter([loss for pair in zip(val_losses, train_losses, strict=True) for loss in pair])
+    monkeypatch.setattr(Trainer, "_mean_loss", lambda self, batches: next(found))
+
+
+def test_fit_keeps_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [4, 2, 1, 3], [4, 3, 2, 1])
+    trainer = make_trainer(eval_interval=2)
+    at_best = None
+    for step in trainer:
+        if step.number == 4:
+            at_best = weights(trainer).clone()
+    assert at_best is not None
+    assert not torch.equal(weights(trainer), at_best)
+    history = trainer.fit(progress=False)
+    assert (history.best.step, history.last.step) == (4, 6)
+    assert torch.equal(weights(trainer), at_best)
+    assert history.verdict == (
+        "best validation loss 1.0000 at step 4; the last 3.0000: overfitting, the best weights are kept"
+    )
+
+
+def test_patience_ends_a_run_that_does_not_get_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [4, 2, 2.5, 2.6, 1], [1] * 5)
+    history = make_trainer(max_iters=40, eval_interval=1, patience=2).fit(progress=False)
+    assert [evaluation.val_loss for evaluation in history.evaluations] == [4, 2, 2.5, 2.6]
+    assert history.stopped == "early"
+    assert history.verdict.startswith("stopped early after step 3: best validation loss 2.0000 at step 1; the last 2.6")
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([(4, 4)], "best validation loss 4.0000 at step 0: nothing was learnt yet"),
+        ([(4, 4), (1, 1.2)], "at step 100, the last: still falling, train longer"),
+        ([(4, 4), (1, 1.2), (0.9, 1.4)], "the last 1.4000: overfitting, the best weights are kept"),
+        ([(4, 4), (1, 1.2), (2, 2)], "the last 2.0000: it got worse, try a lower learning rate"),
+        ([(4, 4), (1, 1.2), (1, 1.205)], "the last 1.2050: it has converged"),
+    ],
+)
+def test_the_verdict_says_what_the_losses_show(losses: list[tuple[float, float]], said: str) -> None:
+    history = History([Evaluation(100 * i, train, val, 0.0, 0.0) for i, (train, val) in enumerate(losses)])
+    assert said in history.verdict
+
+
+def test_evaluations_come_before_the_first_step_at_the_interval_and_after_the_last() -> None:
+    history = make_trainer(max_iters=7, eval_interval=3, sample_length=11).fit(progress=False)
+    assert [evaluation.step for evaluation in history.evaluations] == [0, 3, 6, 7]
+    assert [len(evaluation.sample) for evaluation in history.evaluations] == [11] * 4
+    assert len(history.losses) == 7
+    assert history.evaluations[0].val_loss == pytest.approx(math.log(DATA.vocab_size), abs=0.02)
+
+
+def test_steps_carry_the_evaluation_where_there_is_one() -> None:
+    trainer = make_trainer(max_iters=7, eval_interval=3)
+    found = {step.number: step.evaluation for step in trainer}
+    assert [number for number, evaluation in found.items() if evaluation is not None] == [3, 6, 7]
+    assert found[7] is trainer.history.last
+
+
+@pytest.mark.parametrize("model", ["bigram", "notebook", "modern"])
+def test_models_learn_a_text_that_repeats_itself(model: str) -> None:
+    made = BigramLanguageModel(DATA.vocab_size, block_size=BLOCK) if model == "bigram" else make_gpt(layout=model)
+    history = make_trainer(made, max_iters=150, batch_size=16, learning_rate=0.03, eval_interval=50).fit(progress=False)
+    assert history.best.val_loss < (1.3 if model == "bigram" else 0.6)
+
+
+def test_the_bar_shows_losses_speed_previews_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    history = make_trainer(max_iters=4, eval_interval=2, sample_length=9).fit()
+    shown = capsys.readouterr()
+    printed = shown.out + shown.err
+    assert f"step      0: train {history.evaluations[0].train_loss:.4f}" in printed
+    assert f"val {history.last.val_loss:.4f}" in printed
+    assert history.verdict in printed
+    assert "tokens/s" in printed
+    assert history.last.sample.strip() in printed
+
+
+def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    make_trainer().fit(progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_ends_after_the_step_at_hand_and_keeps_what_was_learnt() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(max_iters=1000, eval_interval=1000)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    history = trainer.fit(progress=False)
+    assert history.stopped == "interrupted"
+    assert 0 < history.last.step == trainer.steps_taken == len(history.losses) < 1000
+    assert history.verdict.startswith(f"interrupted after step {trainer.steps_taken:,}: best validation loss")
+    assert signal.getsignal(signal.SIGINT) is handler
+    trainer.evaluate("val")
+
+
+def test_fit_works_outside_the_main_thread() -> None:
+    histories: list[History] = []
+    thread = threading.Thread(target=lambda: histories.append(make_trainer().fit(progress=False)))
+    thread.start()
+    thread.join()
+    assert histories[0].last.step == 6
+
+
+def test_a_plot_of_the_history_is_drawn_and_saved(tmp_path: Path) -> None:
+    history = make_trainer().fit(progress=False)
+    figure = history.plot(tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    lines = figure.axes[0].get_lines()
+    assert [len(np.asarray(line.get_xdata())) for line in lines] == [6, 3, 3]
+    assert figure.axes[0].get_title() == history.verdict
+    with pytest.raises(DataError, match="the history is empty"):
+        History().plot()
+
+
+# --- the run directory ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_directory_holds_settings_metrics_and_models(tmp_path: Path) -> None:
+    trainer = make_trainer(run_dir=tmp_path / "runs" / "first", max_iters=4, eval_interval=2)
+    assert not (tmp_path / "runs").exists()  # nothing is touched before the first step
+    history = trainer.fit(progress=False)
+    directory = tmp_path / "runs" / "first"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "best.safetensors",
+        "config.json",
+        "last.safetensors",
+        "metrics.jsonl",
+    ]
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [record["loss"] for record in records if "loss" in record] == history.losses
+    assert [record["val_loss"] for record in records if "val_loss" in record] == [
+        e.val_loss for e in history.evaluations
+    ]
+    settings_written = json.loads((directory / "config.json").read_text())
+    assert settings_written["trainer"]["max_iters"] == 4
+    model, tokenizer = tinygpt.load(directory / "best.safetensors")
+    assert tokenizer == TOKENIZER
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trainer.model.parameters(), strict=True))
+
+
+def test_a_directory_with_a_run_is_not_written_to(tmp_path: Path) -> None:
+    make_trainer(run_dir=tmp_path / "run").fit(progress=False)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(RunExistsError, match=r"run_dir must be new or empty, got .*run"):
+        make_trainer(run_dir=tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+class Exploding(BigramLanguageModel):
+    """Returns NaN at one of its training steps."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(DATA.vocab_size, block_size=BLOCK)
+        self.at, self.step = at, 0
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        self.step += self.training
+        logits = super().compute_logits(idx, cache)
+        return logits * math.nan if self.training and self.step == self.at else logits
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> None:
+    trainer = make_trainer(Exploding(at=3))
+    steps = iter(trainer)
+    next(steps), next(steps)
+    kept = weights(trainer).clone()
+    with pytest.raises(NonFiniteError, match=r"got loss=nan and grad_norm=nan in step 3 at learning_rate=0\.0"):
+        next(steps)
+    assert trainer.steps_taken == 2
+    assert torch.equal(weights(trainer), kept)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_iters": 0}, "max_iters must be an integer of at least 1, got max_iters=0"),
+        ({"batch_size": 2.5}, "got batch_size=2.5"),
+        ({"block_size": 0}, "got block_size=0"),
+        ({"eval_interval": 0}, "got eval_interval=0"),
+        ({"eval_iters": 0}, "got eval_iters=0"),
+        ({"patience": 0}, "got patience=0"),
+        ({"sample_length": -1}, "got sample_length=-1"),
+        ({"accumulation": 0}, "got accumulation=0"),
+        ({"accumulation": 5, "batch_size": 4}, "at most batch_size, got accumulation=5 and batch_size=4"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, got learning_rate=0"),
+        ({"learning_rate": math.nan}, "got learning_rate=nan"),
+        ({"learning_rate": math.inf}, "got learning_rate=inf"),
+        ({"final_learning_rate": 1.0}, "from 0 to learning_rate=0.0003, got final_learning_rate=1.0"),
+        ({"weight_decay": -0.1}, "got weight_decay=-0.1"),
+        ({"grad_clip": 0}, "grad_clip must be a number above 0, or None, got grad_clip=0"),
+        ({"betas": (0.9, 1.0)}, r"betas must be a number in \[0, 1\) each, got betas=1.0"),
+        ({"betas": 0.9}, "betas must be two numbers, got betas=0.9"),
+        ({"max_iters": 5, "warmup_iters": 6}, "warmup_iters must be an integer from 0 to 5, got warmup_iters=6"),
+        ({"seed": -1}, "got seed=-1"),
+        ({"precision": "fp8"}, "precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp8'"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainerConfig(**changes)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
+        ({"data": TEXT}, InputTypeError, r"data must be a TokenDataset, got str; use TokenDataset\(text, tokenizer\)"),
+        ({"model": BigramLanguageModel(3)}, ConfigError, f"got vocab_size={DATA.vocab_size} in the data and 3 in the"),
+        ({"config": TrainerConfig(block_size=9)}, ConfigError, "at most the model's, got 9 and 8 in the model"),
+        ({"data": TokenDataset(TEXT[:9], TOKENIZER)}, DataError, r"need at least block_size\+1 = 9"),
+        ({"data": TokenDataset(TEXT, TOKENIZER, val_fraction=0)}, DataError, "the val split has 0 of 540 ids"),
+        ({"config": TrainerConfig(device="gpu")}, DeviceError, r"device must be one of \['cpu'\], got 'gpu'"),
+        ({"config": TrainerConfig(precision="fp16", device="cpu")}, ConfigError, "on a CPU, got 'fp16'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_before_anything_is_written(
+    arguments: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    fitting: dict[str, Any] = {"model": make_gpt(), "data": DATA, "run_dir": tmp_path / "run"}
+    with pytest.raises(kind, match=message):
+        Trainer(**(fitting | arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the autopilot ----------------------------------------------------------------------------------------------------
+
+
+def test_the_device_is_the_best_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(DeviceError, match=r"device must be one of \['cpu'\], got 'cuda'; use device='auto'"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda:0")
+    assert choose_device("cuda") == torch.device("cuda")
+    with pytest.raises(DeviceError, match=r"\['cuda:0', 'cuda:1', 'mps', 'cpu'\], got 'cuda:7'"):
+        choose_device("cuda:7")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_bf16_is_chosen_only_where_it_is_native(
+    native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert choose_precision("auto", torch.device("cuda")) == expected
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32
+    assert choose_precision("fp32", torch.device("cuda")) == torch.float32
+
+
+def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:
+    model = make_gpt().float()
+    history = make_trainer(model, precision="bf16", max_iters=40, learning_rate=0.03).fit(progress=False)
+    assert history.last.val_loss < history.evaluations[0].val_loss - 0.5
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_where_compiling_fails_there_is_one_warning_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: nn.Module) -> Any:
+        def call(*inputs: Any) -> Any:
+            raise RuntimeError("no C++ compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    trainer = make_trainer(compile=True)
+    with pytest.warns(UserWarning, match="torch.compile does not work here, going on without: .*no C") as caught:
+        list(trainer)
+    assert len(caught) == 1
+    assert torch.equal(weights(trainer), trained())
+
+
+def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    call = compile_or_warn(nn.Linear(2, 2))
+    call(torch.zeros(1, 2))
+    with pytest.raises(RuntimeError):
+        call(torch.zeros(1, 3))
+
+
+@pytest.mark.slow
+def test_compiled_training_gives_the_same_losses_and_clean_names() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own deprecations are not ours to mend
+        compiled = make_trainer(make_gpt().float(), compile=True)
+        losses = [step.loss for step in compiled]
+    plain = [step.loss for step in make_trainer(make_gpt().float())]
+    assert losses == pytest.approx(plain, abs=1e-4)
+    assert not any("_orig_mod" in name for name in compiled.model.state_dict())
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+def test_compare_trains_measures_and_samples_each_model() -> None:
+    models = {"bigram": BigramLanguageModel(DATA.vocab_size), "gpt": make_gpt()}
+    config = TrainerConfig(**(QUICK | {"max_iters": 60, "learning_rate": 0.05}))
+    found = compare(models, DATA, config, prompt="the ", sample_length=20, progress=False)
+    assert [contender.name for contender in found.contenders] == ["gpt", "bigram"]
+    assert found.guess.nats == math.log(DATA.vocab_size)
+    for contender in found.contenders:
+        model = models[contender.name]
+        assert contender.parameters == model.num_parameters()
+        again = Trainer(model, DATA, TrainerConfig(block_size=BLOCK, batch_size=4)).evaluate("val")
+        assert contender.loss.nats == pytest.approx(again.nats, abs=1e-12)
+        assert contender.loss.nats < found.guess.nats
+        assert len(contender.sample) == 24
+    table = str(found)
+    for word in (
+        "even guess",
+        f"{found.guess.nats:.4f}",
+        "bits/char",
+        "gpt writes:",
+        f"{models['gpt'].num_parameters():,}",
+    ):
+        assert word in table
+
+
+def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
+    models = {"a": BigramLanguageModel(DATA.vocab_size, block_size=4), "b": make_gpt()}
+    with pytest.raises(ConfigError, match=r"config must have the names \['a', 'b'\], got \['a'\]"):
+        compare(models, DATA, {"a": TrainerConfig()})
+    with pytest.raises(ConfigError, match="models must name at least one model"):
+        compare({}, DATA)
+    configs = {"a": TrainerConfig(**QUICK), "b": TrainerConfig(**(QUICK | {"max_iters": 2}))}
+    found = compare(models, DATA, configs, sample_length=0, progress=False)
+    assert {contender.name: contender.history.last.step for contender in found.contenders} == {"a": 6, "b": 2}
