@@ -194,7 +194,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if digest != envelope.get("sha256"):
         raise CheckpointCorruptError(
             f"{short(str(path))} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
-            f"{short(envelope.get('sha256'))[:13]}; use another copy"
+            f"{str(envelope.get('sha256'))[:12]}; use another copy"
         )
     return payload, tensors
 

@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are: every id is in ``range(vocab_size)``."""
+        """How many ids there are; every id is in ``range(vocab_size)``."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
@@ -251,7 +251,7 @@ def _checked_text(text: Any) -> str:
 def _as_integers(ids: Any) -> Integer[np.ndarray, " N"]:
     """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits."""
     if not isinstance(ids, np.ndarray):
-        ids = ids.tolist() if isinstance(ids, SupportsToList) else ids
+        ids = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors of any library
         if not isinstance(ids, Iterable):
             raise InputTypeError(f"ids must be a one-dimensional sequence of integers, got {short(ids)}")
         ids = list(ids)

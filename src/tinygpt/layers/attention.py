@@ -84,9 +84,9 @@ class KVCache:
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
         """Store ``T`` more places and return all ``S`` so far, as views."""
         start, self.length = self.length, self.length + key.shape[2]
-        self.key[:, :, start : self.length] = key
-        self.value[:, :, start : self.length] = value
-        return self.key[:, :, : self.length], self.value[:, :, : self.length]
+        self.key.narrow(2, start, key.shape[2]).copy_(key)
+        self.value.narrow(2, start, key.shape[2]).copy_(value)
+        return self.key.narrow(2, 0, self.length), self.value.narrow(2, 0, self.length)
 
 
 class MultiHeadAttention(nn.Module):
@@ -148,7 +148,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.n_head, self.head_size))  # B T 3 H D
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.n_head, self.head_size)  # B T 3 H D
         query, key, value = qkv.transpose(1, 3).unbind(dim=2)  # each B H T D
         past = 0 if cache is None else cache.length
         if self.norm is not None:

@@ -1,4 +1,4 @@
-"""The linear layer and the table of vectors: how they start, and how one row passes through quickly.
+"""The linear layer and the table of vectors: how they start, and how a few rows pass through quickly.
 
 All weights start from N(0, 0.02²) and all biases at zero, as in GPT-2.
 
@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from tinygpt.errors import check_integer, check_number
 
 STD = 0.02
-_PIECES = 4  # how many products a single row is cut into, so that several cores read the weights at once
+_PIECES = 4  # how many products the weights are cut into, so that several cores read them at once
+_FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
+_LARGE = 1 << 17  # weights: fewer are read before another core has begun
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear`` with GPT-2's initialisation, and quick on the single row that decoding passes through it.
+    """``torch.nn.Linear`` with GPT-2's initialisation, and quick on the few rows that decoding passes through it.
 
-    A product with one row is bound by reading the weights, and on a CPU PyTorch reads them with one core. Cut into
-    pieces by rows of the weight matrix, it is a batch of products, which is shared among cores.
+    A product with few rows is bound by reading the weights, and on a CPU PyTorch reads them with one core. Cut into
+    pieces by rows of the weight matrix it is a batch of products, which cores share: it takes about half the time.
 
     Args:
         in_features: Width of the input.
@@ -45,6 +47,7 @@ class Linear(nn.Linear):
         check_integer("in_features", in_features, minimum=1)
         check_integer("out_features", out_features, minimum=1)
         self.std = check_number("std", std, "of at least 0", lambda number: number >= 0)
+        self._large = in_features * out_features >= _LARGE and out_features % _PIECES == 0
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
@@ -55,16 +58,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*leading C"]) -> Float[Tensor, "*leading K"]:
         """Multiply by the weights and add the bias."""
-        one_row = x.numel() == self.in_features and not torch.is_grad_enabled() and x.device.type == "cpu"
-        if not one_row or self.out_features % _PIECES or torch.is_autocast_enabled("cpu"):
-            return F.linear(x, self.weight, self.bias)
-        row = x.reshape(1, 1, -1).expand(_PIECES, -1, -1)
-        pieces = self.weight.view(_PIECES, -1, self.in_features).transpose(1, 2)
-        if self.bias is None:
-            product = torch.bmm(row, pieces)
-        else:
-            product = torch.baddbmm(self.bias.view(_PIECES, 1, -1), row, pieces)
-        return product.view(*x.shape[:-1], self.out_features)
+        weight, bias = self.weight, self.bias
+        if torch.is_grad_enabled() or not self._large or x.numel() > _FEW_ROWS * self.in_features or not x.is_cpu:
+            return F.linear(x, weight, bias)
+        if torch.is_autocast_enabled("cpu"):
+            return F.linear(x, weight, bias)
+        rows = x.reshape(1, -1, self.in_features).expand(_PIECES, -1, -1)
+        pieces = weight.view(_PIECES, -1, self.in_features).mT
+        product = torch.bmm(rows, pieces) if bias is None else torch.baddbmm(bias.view(_PIECES, 1, -1), rows, pieces)
+        return product.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)
 
 
 class Embedding(nn.Embedding):

@@ -117,13 +117,13 @@ class LanguageModel(nn.Module, ABC):
         """
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
         check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
+        kept = self.vocab_size if top_k is None else min(check_integer("top_k", top_k, minimum=1), self.vocab_size)
+        kept = 1 if temperature == 0 else kept
         self._check_ids("idx", idx)
         idx = idx.long()
         for _ in range(max_new_tokens):
             logits = self(idx[:, -self.block_size :]).logits[:, -1]  # B V
-            kept = min(check_integer("top_k", top_k or self.vocab_size, minimum=1), self.vocab_size)
             likeliest, ids = logits.sort(dim=-1, descending=True, stable=True)  # ties: the lowest id first
-            kept = 1 if temperature == 0 else kept
             probabilities = (likeliest[:, :kept] / (temperature or 1.0)).softmax(dim=-1)
             drawn = torch.multinomial(probabilities, num_samples=1, generator=generator)  # B 1
             idx = torch.cat([idx, ids.gather(1, drawn)], dim=1)

@@ -117,7 +117,8 @@ class Filters:
         """Return the logits to draw from."""
         if self._temperature == 0:
             return keep_top_k(logits, 1)
-        logits = (logits - logits.amax(dim=-1, keepdim=True)) / self._temperature  # no overflow, however cold
+        if self._temperature != 1:
+            logits = (logits - logits.amax(dim=-1, keepdim=True)) / self._temperature  # no overflow, however cold
         for keep, option in self._filters:
             logits = keep(logits, option)
         return logits

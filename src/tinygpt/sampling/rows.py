@@ -10,6 +10,8 @@ from torch import Tensor
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import Tokenizer
 
+_DECODED_TOGETHER = 16  # ids: few enough that decoding them again for each new one costs nothing
+
 
 class Row:
     """One text being written: its last ids, how long it is in all, and where it ends."""
@@ -39,8 +41,7 @@ class Pieces:
     def __init__(self, tokenizer: Tokenizer, before: int, stops: list[str]) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
-        self._ids = [before]  # decoded together with the next id, for tokenizers that treat the first one specially
-        self._known = tokenizer.decode(self._ids)
+        self._restart(before)
         self._held = ""
         self.stopped = False
 
@@ -49,14 +50,20 @@ class Pieces:
         self._ids.append(new)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd") or last:  # else the bytes of a character are incomplete
-            self._held += text[len(self._known) :]
-            self._ids = [new]
-            self._known = self._tokenizer.decode(self._ids)
+            self._held += text[self._known :]
+            self._known = len(text)
+            if len(self._ids) >= _DECODED_TOGETHER:
+                self._restart(new)
         found = [place for place in (self._held.find(stop) for stop in self._stops) if place >= 0]
         self.stopped = bool(found)
         certain = min(found) if found else len(self._held) - (0 if last else self._may_be_stop())
         piece, self._held = self._held[:certain], self._held[certain:]
         return piece
+
+    def _restart(self, before: int) -> None:
+        """Go on from one id, which is decoded again with the next: a tokenizer may treat the first id specially."""
+        self._ids = [before]
+        self._known = len(self._tokenizer.decode(self._ids))
 
     def _may_be_stop(self) -> int:
         """Return the length of the longest end of the held text that a stop string starts with."""

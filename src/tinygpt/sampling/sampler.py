@@ -1,5 +1,6 @@
 """The :class:`Sampler`: text from a model, and how likely the model finds a text."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -26,7 +27,8 @@ class Sampler:
     with the text.
 
     *Randomness.* The draw at each place depends on the seed, the row and the place alone: not on other rows, not on
-    PyTorch's generator, not on what was drawn before. So a text can be continued exactly where it stopped.
+    PyTorch's generator, not on what was drawn before. So a text whose prompt was not empty can be
+    continued exactly where it stopped.
 
     *Past* ``block_size`` the window drops its ``stride`` oldest ids and is read again, and then grows until it is
     full. With ``stride=1`` each id sees the last ``block_size`` ids, as in ``LanguageModel.generate``, at the price of
@@ -40,8 +42,7 @@ class Sampler:
             in most character vocabularies.
 
     Raises:
-        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has another number of ids than
-            the model.
+        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has more ids than the model.
 
     Example:
         >>> tokenizer = CharTokenizer("abc")
@@ -113,9 +114,10 @@ class Sampler:
         rows = self._rows(prompts, max_new_tokens, stop, seed)
         filters = Filters(temperature, top_k, top_p, min_p)
         texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
-        for written in self._write(rows, filters):
-            for row, piece in written:
-                texts[row].append(piece)
+        with _evaluating(self.model):
+            for written in self._write(rows, filters):
+                for row, piece in written:
+                    texts[row].append(piece)
         whole = ["".join(texts[row]) for row in rows]
         return whole[0] if isinstance(prompt, str) else whole
 
@@ -141,7 +143,7 @@ class Sampler:
             raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
         rows = self._rows([prompt], max_new_tokens, stop, seed)
         filters = Filters(temperature, top_k, top_p, min_p)
-        return (piece for written in self._write(rows, filters) for _, piece in written)
+        return self._pieces(self._write(rows, filters))
 
     def score(self, text: str) -> Float64[Tensor, " N"]:
         """Return the log-probability, in nats, of each id of a text, given those before it.
@@ -210,20 +212,28 @@ class Sampler:
             rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
         return rows
 
-    def _write(self, rows: list[Row], filters: Filters) -> Iterator[list[tuple[Row, str]]]:
-        """Write an id to the shortest rows again and again until all are done, yielding what each step wrote.
+    def _pieces(self, steps: Iterator[list[tuple[Row, str]]]) -> Iterator[str]:
+        """Take the steps of a single row one by one, with the model as it was in between.
 
         The mode is set for each step, not over a ``yield``: whoever iterates may train in between, or never return.
         """
+        while True:
+            with _evaluating(self.model):
+                written = next(steps, [])
+            if not written:
+                return
+            yield written[0][1]
+
+    def _write(self, rows: list[Row], filters: Filters) -> Iterator[list[tuple[Row, str]]]:
+        """Write an id to the shortest rows again and again until all are done, yielding what each step wrote."""
         reader = Reader(self.model)
         while unfinished := [row for row in rows if not row.done]:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
-            with _evaluating(self.model):
-                logits = reader.read(active, length, self._window_start(length))
-                _check_finite(logits, f"after {length} ids in row {{}}")
-                chances = uniforms([row.key for row in active], length)
-                ids = draw(filters(logits.double().cpu()), torch.from_numpy(chances)).tolist()
+            logits = reader.read(active, length, self._window_start(length))
+            _check_finite(logits, f"after {length} ids in row {{}}")
+            chances = uniforms([row.key for row in active], length)
+            ids = draw(filters(logits.double().cpu()), torch.from_numpy(chances)).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
 
 
@@ -243,10 +253,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
     """Raise unless each row has a finite maximum: NaN, infinity, and nothing but -inf all fail."""
-    wrong = (~torch.isfinite(logits.amax(dim=-1))).nonzero()
-    if len(wrong):
-        row = int(wrong[0, 0])
+    largest = logits.amax(dim=-1).tolist()
+    if not all(map(math.isfinite, largest)):
+        row = next(row for row, value in enumerate(largest) if not math.isfinite(value))
         raise NonFiniteError(
-            f"logits must have a finite maximum, got {logits[row].amax().item()} {where.format(first + row)}; the "
+            f"logits must have a finite maximum, got {largest[row]} {where.format(first + row)}; the "
             "weights of the model are probably not finite"
         )

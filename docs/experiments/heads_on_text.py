@@ -1,0 +1,53 @@
+"""How many heads, on real text: a tiny model on Shakespeare, from two seeds, so that the noise can be seen.
+
+python docs/experiments/heads_on_text.py        about 15 s on one core
+"""
+
+import torch
+
+from tinygpt import (
+    CharTokenizer,
+    DecoderBlock,
+    FeedForward,
+    GPTLanguageModel,
+    MultiHeadAttention,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+    shakespeare,
+)
+
+WIDTH, BLOCK_SIZE, STEPS = 48, 32, 250
+
+
+def train(data: TokenDataset, n_head: int, seed: int) -> float:
+    """Return the validation loss of a model of one block after its steps."""
+    torch.manual_seed(seed)
+    block = DecoderBlock(WIDTH, attention=MultiHeadAttention(WIDTH, n_head), feed_forward=FeedForward(WIDTH))
+    model = GPTLanguageModel(data.vocab_size, BLOCK_SIZE, WIDTH, [block])
+    config = TrainerConfig(
+        max_iters=STEPS,
+        batch_size=16,
+        learning_rate=5e-3,
+        eval_interval=STEPS,
+        eval_iters=40,
+        sample_length=0,
+        seed=seed,
+    )
+    return Trainer(model, data, config).fit(progress=False).last.val_loss
+
+
+def main() -> None:
+    """Print the table."""
+    text = shakespeare()[:1_000_000]
+    data = TokenDataset(text, CharTokenizer.from_text(text))
+    print(f"validation loss (nats) after {STEPS} steps, one block at n_embd={WIDTH}")
+    print(f"{'n_head':>6}{'head_size':>11}{'seed 0':>9}{'seed 1':>9}")
+    print("-" * 35)
+    for n_head in (1, 2, 3, 4, 6, 12):
+        first, second = (train(data, n_head, seed) for seed in (0, 1))
+        print(f"{n_head:>6}{WIDTH // n_head:>11}{first:>9.3f}{second:>9.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""An encoder block: take away the mask, and a block reads in both directions.
+
+Run:   python examples/06_an_encoder_block.py
+Takes: about 10 seconds on two cores.
+
+A fifth of the characters of a passage is hidden, and a model has to put it back. A decoder may only look to the left;
+an encoder, which is the same block with ``causal=False``, looks both ways and guesses better.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from tinygpt import (
+    CharTokenizer,
+    DecoderBlock,
+    FeedForward,
+    GPTLanguageModel,
+    MultiHeadAttention,
+    TokenDataset,
+    shakespeare,
+)
+
+text = shakespeare()
+tokenizer = CharTokenizer.from_text(text + "█")  # one more symbol, for what is hidden
+data = TokenDataset(text, tokenizer, val_fraction=0.02)
+HIDDEN = tokenizer.encode("█")[0]
+
+
+def make_model(causal: bool) -> GPTLanguageModel:
+    """Build two blocks, with the mask or without."""
+    torch.manual_seed(0)
+    blocks = [
+        DecoderBlock(64, attention=MultiHeadAttention(64, 4, causal=causal), feed_forward=FeedForward(64))
+        for _ in range(2)
+    ]
+    return GPTLanguageModel(tokenizer.vocab_size, block_size=32, n_embd=64, blocks=blocks)
+
+
+def hide(ids: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids with a fifth of them hidden, and as targets those that are."""
+    hidden = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+    return ids.masked_fill(hidden, HIDDEN), ids.masked_fill(~hidden, -100)
+
+
+for name, causal in (("looks left", True), ("looks both ways", False)):
+    model = make_model(causal)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(400):
+        batch = data.batch("train", step=step, batch_size=32, block_size=32)
+        loss = model(*hide(batch.x, seed=step)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    model.eval()
+    x = data.batch("val", step=0, batch_size=200, block_size=32).x
+    masked, targets = hide(x, seed=0)
+    with torch.no_grad():
+        logits = model(masked).logits
+    right = (logits.argmax(dim=-1) == targets)[targets >= 0].double().mean()
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    print(f"{name:<16} loss {loss:.3f} nats, {right:.0%} of the hidden characters put back")

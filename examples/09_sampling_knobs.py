@@ -1,0 +1,55 @@
+"""Sampling knobs: temperature, top-k, top-p, min-p, stop strings, seeds, several prompts, streaming, scores.
+
+Run:   python examples/09_sampling_knobs.py
+Takes: about 25 seconds on two cores, most of it training.
+"""
+
+import torch
+
+from tinygpt import (
+    CharTokenizer,
+    GPTConfig,
+    GPTLanguageModel,
+    Sampler,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+    shakespeare,
+)
+
+text = shakespeare()
+tokenizer = CharTokenizer.from_text(text)
+data = TokenDataset(text, tokenizer, val_fraction=0.02)
+torch.manual_seed(0)
+config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=96)
+model = GPTLanguageModel.from_config(config)
+settings = TrainerConfig(max_iters=600, batch_size=16, learning_rate=4e-3, eval_interval=300, sample_length=0)
+Trainer(model, data, settings).fit()
+sampler = Sampler(model, tokenizer)
+
+for title, options in {
+    "temperature 0: always the likeliest, soon in circles": {"temperature": 0},
+    "temperature 0.7: bold": {"temperature": 0.7},
+    "temperature 1.3: wild": {"temperature": 1.3},
+    "top_k 5: one of the five likeliest": {"top_k": 5},
+    "top_p 0.8: from the likeliest four fifths": {"top_p": 0.8},
+    "min_p 0.1: nothing ten times less likely than the best": {"min_p": 0.1},
+    "another seed, another text": {"temperature": 0.7, "seed": 1},
+}.items():
+    written = sampler.generate("ROMEO:\nO, ", max_new_tokens=80, **options)
+    print(f"--- {title}\n{written}\n")
+
+print("--- stop at the end of a speech")
+print(sampler.generate("JULIET:\n", max_new_tokens=500, temperature=0.7, stop="\n\n"))
+
+print("\n--- several prompts at once, each as it would be alone")
+for written in sampler.generate(["KING:\nWhat ", "First Servant:\nMy lord, "], max_new_tokens=40, temperature=0.7):
+    print(repr(written))
+
+print("\n--- a stream: pieces come as they are written")
+for piece in sampler.stream("HAMLET:\nTo be", max_new_tokens=80, temperature=0.7):
+    print(piece, end="", flush=True)
+
+print("\n\n--- a score: how likely the model finds a text, in nats per character")
+for line in ("My lord, I will.", "My lrod, I wlil.", "xqzv jkkw pfgh."):
+    print(f"{-sampler.score(line).mean():.2f}  {line}")

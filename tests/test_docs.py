@@ -1,0 +1,124 @@
+"""The documentation: its snippets run, the values that they show are true, and nothing public is left out."""
+
+import ast
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from quick import cap_budget
+
+import tinygpt
+from tinygpt import layers, models, sampling, training
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"# -> (.+)$")
+PAGES = [
+    path for path in (*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))) if BLOCK.search(path.read_text("utf-8"))
+]
+EXPERIMENTS = sorted((DOCS / "experiments").glob("*.py"))
+
+
+def run_snippets(text: str, name: str) -> int:
+    """Run the Python blocks of a page in one namespace, compare each ``value  # -> shown``, and count those."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    compared = 0
+    lines = text.splitlines()
+    for block in BLOCK.finditer(text):
+        source = "\n" * text.count("\n", 0, block.start(1)) + block[1]  # so that tracebacks give the line of the page
+        for statement in ast.parse(source, name).body:
+            if not isinstance(statement, ast.Expr):
+                exec(compile(ast.Module([statement], []), name, "exec"), namespace)
+                continue
+            value = eval(compile(ast.Expression(statement.value), name, "eval"), namespace)
+            if shown := SHOWN.search(lines[(statement.end_lineno or 0) - 1]):
+                assert repr(value) == shown[1], f"{name}, line {statement.lineno}"
+                compared += 1
+    return compared
+
+
+def test_pages_with_snippets_are_found() -> None:
+    names = {page.name for page in PAGES}
+    assert names >= {"README.md", "index.md", "quickstart.md", "notebook.md", "compose.md", "sampling.md", "files.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run_and_show_true_values(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.chdir(tmp_path)
+    cap_budget(monkeypatch)
+    compared = run_snippets(page.read_text(encoding="utf-8"), page.name)
+    assert compared == len(re.findall(SHOWN.pattern, page.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_a_false_value_is_noticed() -> None:
+    page = "Words.\n\n```python\nn = 1\nn + 1  # -> {}\n```\n"
+    assert run_snippets(page.format(2), "page") == 1
+    with pytest.raises(AssertionError, match="page, line 5"):
+        run_snippets(page.format(3), "page")
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("layers", layers.__all__),
+        ("models", models.__all__),
+        ("sampling", sampling.__all__),
+        ("training", training.__all__),
+        ("randomness", ["check_seed", "derive_seed", "permutation", "uniforms"]),
+        ("corpora", ["read_text", "shakespeare", "tinyshakespeare"]),
+        ("data", ["Batch", "TokenDataset"]),
+        ("tokenizer", ["CharTokenizer", "Tokenizer"]),
+    ],
+)
+def test_every_name_of_a_room_is_on_its_page(room: str, names: list[str]) -> None:
+    page = (DOCS / "api" / f"{room}.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. auto(?:class|function):: (\w+)", page, re.MULTILINE)
+    assert sorted(listed) == sorted(names)
+
+
+def test_every_public_name_is_on_some_page() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.rst"))
+    listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)", pages, re.MULTILINE))
+    whole = set(re.findall(r"^\.\. automodule:: ([\w.]+)\n(?!   :no-members:)", pages + "\n", re.MULTILINE))
+    unlisted = [name for name in tinygpt.__all__ if name not in listed]
+    assert unlisted == ["load", "save"]
+    assert whole == {"tinygpt.checkpoint", "tinygpt.errors", "tinygpt.optim"}  # these pages list all that is in them
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_says_how_to_run_it_and_is_quoted(path: Path) -> None:
+    command = f"python docs/experiments/{path.name}"
+    assert command in path.read_text(encoding="utf-8")
+    assert command in (DOCS / "notebook.md").read_text(encoding="utf-8")
+
+
+def test_images_are_small_and_all_are_shown() -> None:
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    shown = set(re.findall(r"\]\(images/([\w.]+)\)", pages))
+    images = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir()}
+    assert shown == images.keys()
+    assert max(images.values()) < 80_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment_prints_the_table_that_is_quoted(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the digits, which are another machine's, and without touching the images."""
+    torch.set_default_dtype(torch.float32)
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: drawn.append(Path(path).name))
+    runpy.run_path(str(path), run_name="__main__")
+    printed = [re.sub(r" *-?\d[\d,.]*", " #", line) for line in capsys.readouterr().out.splitlines()]
+    page = [re.sub(r" *-?\d[\d,.]*", " #", line) for line in (DOCS / "notebook.md").read_text("utf-8").splitlines()]
+    assert printed
+    for line in printed:
+        assert line in page
+    assert all((DOCS / "images" / name).exists() for name in drawn)

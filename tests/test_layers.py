@@ -1,0 +1,507 @@
+"""The blocks: each keeps the promises of its kind, and the fast ones equal the readable ones."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import TOLERANCE, Dims, dims, randomised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinygpt import (
+    DecoderBlock,
+    Embedding,
+    FeedForward,
+    Head,
+    KVCache,
+    LearnedPositions,
+    Linear,
+    MultiHeadAttention,
+    RMSNorm,
+    RotaryPositions,
+    SoftCap,
+)
+from tinygpt.errors import ConfigError, InputTypeError
+from tinygpt.layers import relu_squared
+
+Make = Callable[[Dims], nn.Module]
+
+
+def rotary_attention(d: Dims, **options: Any) -> MultiHeadAttention:
+    parts = {"norm": RMSNorm(d.head_size), "positions": RotaryPositions(d.head_size)}
+    return MultiHeadAttention(d.n_embd, d.n_head, **(parts | options))
+
+
+def block(d: Dims, attention: nn.Module | None = None, norm: Any = nn.LayerNorm) -> DecoderBlock:
+    attention = MultiHeadAttention(d.n_embd, d.n_head) if attention is None else attention
+    return DecoderBlock(d.n_embd, attention=attention, feed_forward=FeedForward(d.n_embd), norm=norm)
+
+
+MIXERS = [  # they look at other places: causal by default
+    pytest.param(lambda d: Head(d.n_embd, d.head_size), id="head"),
+    pytest.param(lambda d: Head(d.n_embd, d.head_size, bias=True), id="head with biases"),
+    pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head), id="attention"),
+    pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head, bias=True, output_bias=False), id="gpt2 attention"),
+    pytest.param(rotary_attention, id="rotary attention"),
+    pytest.param(block, id="block"),
+    pytest.param(lambda d: block(d, rotary_attention(d), RMSNorm), id="modern block"),
+]
+PLACEWISE = [  # they work on each place by itself
+    pytest.param(lambda d: FeedForward(d.n_embd), id="feed_forward"),
+    pytest.param(lambda d: FeedForward(d.n_embd, activation=F.gelu, bias=False), id="gelu feed_forward"),
+    pytest.param(lambda d: FeedForward(d.n_embd, activation=relu_squared, hidden_size=5), id="narrow feed_forward"),
+    pytest.param(lambda d: RMSNorm(d.n_embd), id="rms_norm"),
+    pytest.param(lambda d: Linear(d.n_embd, 3), id="linear"),
+]
+PARTS = [*MIXERS, *PLACEWISE, pytest.param(lambda d: LearnedPositions(9, d.n_embd), id="learned positions")]
+CACHING = [param for param in MIXERS if "head" not in str(param.id)]
+
+every_part = pytest.mark.parametrize("make", PARTS)
+every_mixer = pytest.mark.parametrize("make", MIXERS)
+few = settings(max_examples=15)
+
+
+def made(make: Make, d: Dims) -> nn.Module:
+    """Build a part with weights that matter, in evaluation mode."""
+    return randomised(make(d), d.seed).eval()
+
+
+def gradient_of_place(part: nn.Module, x: Tensor, place: int) -> Tensor:
+    """Return how the output at one place depends on each input place: the largest derivative, by ``T``."""
+    x = x.clone().requires_grad_()
+    weights = torch.randn(part(x).shape[-1], generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad((part(x)[:, place] * weights).sum(), x)
+    return gradient.abs().amax(dim=(0, 2))
+
+
+# --- which places a place sees ----------------------------------------------------------------------------------------
+
+
+def check_sees_the_past_and_nothing_else(part: nn.Module, x: Tensor) -> None:
+    """No derivative to what comes later, exactly; and a real one to everything before."""
+    for place in range(x.shape[1]):
+        gradient = gradient_of_place(part, x, place)
+        assert bool((gradient[place + 1 :] == 0).all())
+        assert bool((gradient[: place + 1] > 1e-12).all())
+
+
+@every_mixer
+@few
+@given(d=dims(max_time=5))
+def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Dims) -> None:
+    check_sees_the_past_and_nothing_else(made(make, d), d.stream())
+
+
+class Misaligned(MultiHeadAttention):
+    """Its mask is a diagonal off, one way or the other, or missing."""
+
+    def __init__(self, d: Dims, diagonal: int | None) -> None:
+        super().__init__(d.n_embd, d.n_head)
+        self.diagonal = diagonal
+
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.n_head, self.head_size))
+        query, key, value = qkv.transpose(1, 3).unbind(dim=2)
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
+        mask = mask if self.diagonal is None else mask.tril(self.diagonal)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("diagonal", [1, -1, None])
+def test_a_mask_that_is_off_would_be_noticed(diagonal: int | None) -> None:
+    d = Dims(batch=2, time=5, n_head=2, head_size=4, vocab_size=5, seed=1)
+    with pytest.raises(AssertionError):
+        check_sees_the_past_and_nothing_else(randomised(Misaligned(d, diagonal)), d.stream())
+    check_sees_the_past_and_nothing_else(randomised(Misaligned(d, 0)), d.stream())
+
+
+@every_part
+@few
+@given(d=dims())
+def test_the_output_on_a_prefix_is_the_prefix_of_the_output(make: Make, d: Dims) -> None:
+    x, part = d.stream(), made(make, d)
+    for length in range(1, d.time + 1):
+        torch.testing.assert_close(part(x[:, :length]), part(x)[:, :length], **TOLERANCE)
+
+
+@every_part
+@few
+@given(d=dims())
+def test_sequences_of_a_batch_do_not_mix(make: Make, d: Dims) -> None:
+    x, part = d.stream(), made(make, d)
+    poisoned = x.clone()
+    poisoned[0] = math.nan
+    for row in range(d.batch):
+        torch.testing.assert_close(part(x)[row], part(x[row : row + 1])[0], **TOLERANCE)
+        assert bool(part(poisoned)[row].isfinite().all()) == (row > 0)
+
+
+@pytest.mark.parametrize("make", PLACEWISE)
+@few
+@given(d=dims())
+def test_a_placewise_part_gives_each_place_what_it_gives_it_alone(make: Make, d: Dims) -> None:
+    x, part = d.stream(), made(make, d)
+    for place in range(d.time):
+        torch.testing.assert_close(part(x)[:, place], part(x[:, place : place + 1])[:, 0], **TOLERANCE)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_without_the_mask_a_permutation_passes_through(causal: bool) -> None:
+    d = Dims(batch=2, time=6, n_head=2, head_size=4, vocab_size=5, seed=2)
+    for part in (Head(8, 4, causal=causal), MultiHeadAttention(8, 2, causal=causal)):
+        randomised(part)
+        order = torch.tensor([3, 0, 5, 1, 4, 2])
+        equal = torch.allclose(part(d.stream()[:, order]), part(d.stream())[:, order], rtol=0, atol=1e-12)
+        assert equal == (not causal)
+
+
+# --- what attention computes ------------------------------------------------------------------------------------------
+
+
+def check_equals_pytorch(head: Head, x: Tensor) -> None:
+    """The same output and the same gradients as PyTorch's own attention."""
+    expected = F.scaled_dot_product_attention(head.query(x), head.key(x), head.value(x), is_causal=True)
+    torch.testing.assert_close(head(x), expected, **TOLERANCE)
+    parameters = list(head.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(head(x).square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+@given(d=dims())
+def test_a_head_is_scaled_dot_product_attention(d: Dims) -> None:
+    head = Head(d.n_embd, d.head_size)
+    check_equals_pytorch(randomised(head, d.seed), d.stream())  # type: ignore[arg-type]
+    head.head_size = d.n_embd * 3  # scaled by another width than the head's: a common slip
+    if d.time > 1:
+        with pytest.raises(AssertionError):
+            check_equals_pytorch(head, d.stream())
+
+
+@given(d=dims())
+def test_attention_is_that_of_pytorch_outputs_and_gradients(d: Dims) -> None:
+    ours = MultiHeadAttention(d.n_embd, d.n_head, bias=True)
+    theirs = nn.MultiheadAttention(d.n_embd, d.n_head, batch_first=True)
+    randomised(ours, d.seed)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(ours.qkv.weight)
+        theirs.in_proj_bias.copy_(ours.qkv.bias)
+        theirs.out_proj.load_state_dict(ours.output.state_dict())
+    x = d.stream()
+    mask = nn.Transformer.generate_square_subsequent_mask(d.time)
+    expected, _ = theirs(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)
+    torch.testing.assert_close(ours(x), expected, **TOLERANCE)
+    ours(x).square().sum().backward()
+    expected.square().sum().backward()
+    assert theirs.in_proj_weight.grad is not None
+    torch.testing.assert_close(ours.qkv.weight.grad, theirs.in_proj_weight.grad, **TOLERANCE)
+    torch.testing.assert_close(ours.output.weight.grad, theirs.out_proj.weight.grad, **TOLERANCE)
+
+
+def heads_of(attention: MultiHeadAttention) -> list[Head]:
+    """Return the heads that an attention computes side by side, each with its part of the weights."""
+    query, key, value = attention.qkv.weight.unflatten(0, (3, attention.n_head, attention.head_size))
+    heads = []
+    for number in range(attention.n_head):
+        head = Head(attention.n_embd, attention.head_size, causal=attention.causal)
+        weights = {"query.weight": query[number], "key.weight": key[number], "value.weight": value[number]}
+        head.load_state_dict({name: weight.detach() for name, weight in weights.items()})
+        heads.append(head)
+    return heads
+
+
+@given(d=dims(), causal=st.booleans())
+def test_attention_is_its_heads_side_by_side_and_projected(d: Dims, causal: bool) -> None:
+    attention = MultiHeadAttention(d.n_embd, d.n_head, causal=causal)
+    randomised(attention, d.seed)
+    x, heads = d.stream(), heads_of(attention)
+    expected = attention.output(torch.cat([head(x) for head in heads], dim=-1))
+    torch.testing.assert_close(attention(x), expected, **TOLERANCE)
+
+
+def test_the_order_of_heads_is_a_matter_of_the_projection_alone() -> None:
+    attention = MultiHeadAttention(12, 3)
+    randomised(attention)
+    x, order = torch.randn(2, 5, 12), [2, 0, 1]
+    expected = attention(x)
+    with torch.no_grad():
+        qkv = attention.qkv.weight.unflatten(0, (3, 3, 4))[:, order].flatten(0, 2).clone()
+        output = attention.output.weight.unflatten(1, (3, 4))[:, order].flatten(1).clone()
+        attention.qkv.weight.copy_(qkv)
+        assert not torch.allclose(attention(x), expected)  # heads moved, projection not
+        attention.output.weight.copy_(output)
+    torch.testing.assert_close(attention(x), expected, **TOLERANCE)
+
+
+@given(d=dims())
+def test_weights_are_averages_of_what_may_be_seen(d: Dims) -> None:
+    head = Head(d.n_embd, d.head_size)
+    randomised(head, d.seed)
+    rows = head.weights(d.stream())
+    torch.testing.assert_close(rows.sum(-1), torch.ones(d.batch, d.time), rtol=0, atol=1e-12)
+    assert bool((rows.triu(1) == 0).all())
+
+
+@given(d=dims())
+def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Dims) -> None:
+    head = Head(d.n_embd, d.head_size)
+    randomised(head, d.seed)
+    nn.init.zeros_(head.query.weight)
+    values = head.value(d.stream())
+    mean = values.cumsum(dim=1) / torch.arange(1, d.time + 1).view(1, -1, 1)
+    torch.testing.assert_close(head(d.stream()), mean, rtol=0, atol=1e-12)
+
+
+@given(d=dims())
+def test_one_vector_added_to_all_keys_changes_nothing(d: Dims) -> None:
+    head = Head(d.n_embd, d.head_size, bias=True)
+    randomised(head, d.seed)
+    before = head(d.stream())
+    with torch.no_grad():
+        head.key.bias.add_(torch.randn(d.head_size, generator=d.generator()))
+    torch.testing.assert_close(head(d.stream()), before, **TOLERANCE)
+
+
+@every_part
+def test_derivatives_are_those_of_finite_differences(make: Make) -> None:
+    d = Dims(batch=2, time=3, n_head=2, head_size=2, vocab_size=5, seed=3)
+    x = d.stream().requires_grad_()
+    assert torch.autograd.gradcheck(made(make, d), (x,), eps=1e-6, atol=1e-6, rtol=1e-4)
+
+
+def check_is_identity_with_outputs_at_zero(make_block: Callable[[], DecoderBlock]) -> None:
+    part = make_block()
+    for name, parameter in part.named_parameters():
+        if ".output." in name:
+            nn.init.zeros_(parameter)
+    x = torch.randn(2, 5, 8)
+    assert torch.equal(part(x), x)
+
+
+def test_a_block_whose_outputs_are_zero_passes_the_stream_on() -> None:
+    d = Dims(batch=2, time=5, n_head=2, head_size=4, vocab_size=5, seed=3)
+    check_is_identity_with_outputs_at_zero(lambda: block(d))
+
+    class NormAfter(DecoderBlock):
+        def forward(self, x: Tensor, cache: Any = None) -> Tensor:
+            return self.attention_norm(super().forward(x))
+
+    parts = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
+    with pytest.raises(AssertionError):
+        check_is_identity_with_outputs_at_zero(lambda: NormAfter(8, **parts))
+
+
+# --- dropout, state, caches -------------------------------------------------------------------------------------------
+
+DROPPING = [
+    pytest.param(lambda p: Head(8, 4, dropout=p), id="head"),
+    pytest.param(lambda p: MultiHeadAttention(8, 2, dropout=p), id="attention"),
+    pytest.param(lambda p: FeedForward(8, dropout=p), id="feed_forward"),
+    pytest.param(lambda p: LearnedPositions(9, 8, dropout=p), id="learned positions"),
+]
+
+
+@pytest.mark.parametrize("make", DROPPING)
+def test_dropout_acts_in_training_alone_and_leaves_the_mean(make: Callable[[float], nn.Module]) -> None:
+    part, plain = randomised(make(0.3)), randomised(make(0.0))
+    x = torch.randn(1, 3, 8)
+    expected = plain(x).detach()
+    assert torch.equal(plain.eval()(x), expected)
+    assert torch.equal(part.eval()(x), expected)
+    many = part.train()(x.expand(20_000, -1, -1)).detach()
+    assert not torch.equal(many[0], many[1])
+    error = (many.mean(dim=0) - expected[0]).abs() / (many.std(dim=0) / len(many) ** 0.5 + 1e-12)
+    assert float(error.max()) < 5
+
+
+@every_part
+def test_nothing_of_the_size_of_a_window_is_stored(make: Make) -> None:
+    d = Dims(batch=1, time=7, n_head=3, head_size=4, vocab_size=5, seed=0)
+    part = made(make, d)
+    before = {name: value.shape for name, value in part.state_dict().items()}
+    part(d.stream())
+    assert {name: value.shape for name, value in part.state_dict().items()} == before
+    assert before.keys() == dict(part.named_parameters()).keys()  # no buffer at all
+    assert all(d.time not in shape for shape in before.values())
+
+
+def read_in_pieces(part: nn.Module, x: Tensor, cuts: list[int]) -> Tensor:
+    cache = part.new_cache(len(x), 9)  # type: ignore[operator]
+    pieces = [x[:, start:end] for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True)]
+    return torch.cat([part(piece, cache=cache) for piece in pieces], dim=1)
+
+
+@pytest.mark.parametrize("make", CACHING)
+@given(d=dims(), data=st.data())
+def test_any_pieces_through_a_cache_give_the_whole(make: Make, d: Dims, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, d.time - 1)), max_size=d.time - 1)))
+    part, x = made(make, d), d.stream()
+    torch.testing.assert_close(read_in_pieces(part, x, cuts), part(x), **TOLERANCE)
+
+
+@pytest.mark.parametrize("fault", ["upper left mask", "no offset"])
+def test_a_faulty_cache_would_be_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    d = Dims(batch=2, time=6, n_head=2, head_size=4, vocab_size=5, seed=3)
+    part, x = made(rotary_attention, d), d.stream()
+    expected = part(x)
+    if fault == "no offset":
+        plain = RotaryPositions.forward
+        monkeypatch.setattr(RotaryPositions, "forward", lambda self, x, offset=0: plain(self, x, 0))
+    else:
+        kernel: Any = F.scaled_dot_product_attention
+
+        def upper_left(*inputs: Tensor, attn_mask: Any, is_causal: bool, dropout_p: float) -> Tensor:
+            return kernel(*inputs, is_causal=True)
+
+        monkeypatch.setattr(F, "scaled_dot_product_attention", upper_left)
+    for cuts in ([3], [1, 2, 3, 4, 5]):
+        assert not torch.allclose(read_in_pieces(part, x, cuts), expected)
+
+
+def test_a_cache_takes_its_memory_at_once_and_without_the_mask_there_is_none() -> None:
+    attention = MultiHeadAttention(8, 2)
+    cache = attention.new_cache(3, 9)
+    assert cache is not None
+    assert cache.key.shape == cache.value.shape == (3, 2, 9, 4)
+    place = cache.key.data_ptr()
+    attention(torch.randn(3, 5, 8), cache=cache)
+    assert (cache.key.data_ptr(), cache.length) == (place, 5)
+    assert MultiHeadAttention(8, 2, causal=False).new_cache(3, 9) is None
+
+
+# --- positions, norms, linear layers ----------------------------------------------------------------------------------
+
+
+@given(d=dims(min_time=2), shift=st.integers(0, 500))
+def test_rotary_scores_depend_on_distance_alone_and_lengths_stay(d: Dims, shift: int) -> None:
+    rotary = RotaryPositions(d.head_size)
+    query, key = torch.randn(2, d.batch, d.n_head, d.time, d.head_size, generator=d.generator())
+    scores = rotary(query) @ rotary(key).transpose(-1, -2)
+    shifted = rotary(query, shift) @ rotary(key, shift).transpose(-1, -2)
+    torch.testing.assert_close(scores, shifted, rtol=0, atol=1e-10)
+    torch.testing.assert_close(rotary(query).norm(dim=-1), query.norm(dim=-1), **TOLERANCE)
+    torch.testing.assert_close(rotary(query)[:, :, 1:], rotary(query[:, :, 1:], 1), **TOLERANCE)
+    assert not torch.allclose(scores, query @ key.transpose(-1, -2))
+
+
+def test_rotary_turns_pairs_by_the_angles_of_the_paper() -> None:
+    rotated = RotaryPositions(4, base=100.0)(torch.tensor([1.0, 2.0, 3.0, 4.0]).expand(1, 1, 3, 4))[0, 0]
+    for place in range(3):
+        for pair, (first, second) in enumerate(((1, 3), (2, 4))):
+            angle = place * 100.0 ** (-pair / 2)
+            turned = complex(first, second) * complex(math.cos(angle), math.sin(angle))
+            assert rotated[place, pair].item() == pytest.approx(turned.real, abs=1e-12)
+            assert rotated[place, pair + 2].item() == pytest.approx(turned.imag, abs=1e-12)
+
+
+def test_learned_positions_start_at_the_offset() -> None:
+    positions = LearnedPositions(9, 4)
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(positions(x, 5), x + positions.table.weight[5:8])
+
+
+@given(d=dims())
+def test_rms_norm_gives_unit_mean_square_and_soft_cap_keeps_below_its_cap(d: Dims) -> None:
+    x = d.stream()
+    torch.testing.assert_close(RMSNorm(d.n_embd)(x), x / x.square().mean(-1, keepdim=True).sqrt(), rtol=0, atol=1e-9)
+    capped = SoftCap(2.0)(100 * x)
+    assert float(capped.abs().max()) <= 2.0
+    torch.testing.assert_close(SoftCap(2.0)(1e-5 * x), 1e-5 * x, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("n_out", [1, 3, 4, 8, 65])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (1, 1, 6), (2, 1, 6), (2, 3, 6), (40, 6)])
+def test_few_rows_pass_as_many_do(
+    n_out: int, bias: bool, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinygpt.layers.linear._LARGE", 0)
+    layer = Linear(6, n_out, bias=bias)
+    randomised(layer)
+    rows = torch.randn(*shape[:-1], 12)[..., ::2]  # not contiguous
+    expected = F.linear(rows, layer.weight, layer.bias)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(rows), expected, **TOLERANCE)
+    assert layer(rows).requires_grad
+    torch.testing.assert_close(layer(rows), expected, **TOLERANCE)
+
+
+def test_few_rows_take_the_quick_way_only_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    quick = torch.baddbmm
+
+    def watch(*inputs: Tensor) -> Tensor:
+        used.append(len(inputs))
+        return quick(*inputs)
+
+    monkeypatch.setattr(torch, "baddbmm", watch)
+    layer = Linear(512, 256)
+    layer(torch.randn(1, 1, 512))
+    with torch.no_grad():
+        layer(torch.randn(33, 1, 512))
+        assert not used
+        layer(torch.randn(16, 1, 512))
+    assert used
+
+
+@pytest.mark.parametrize("make", [lambda std: Linear(200, 300, std=std), lambda std: Embedding(300, 200, std=std)])
+@pytest.mark.parametrize("std", [0.0, 0.02, 1.0])
+def test_weights_start_with_the_standard_deviation_asked_for(make: Callable[[float], nn.Module], std: float) -> None:
+    layer = make(std)
+    assert layer.get_parameter("weight").std().item() == pytest.approx(std, rel=0.02)
+    if isinstance(layer, nn.Linear):
+        assert bool((layer.bias == 0).all())
+
+
+@every_part
+def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
+    shown = repr(make(Dims(batch=1, time=1, n_head=2, head_size=4, vocab_size=5, seed=0)))
+    assert shown.startswith(type(make(Dims(1, 1, 2, 4, 5, 0))).__name__ + "(")
+    assert "object at 0x" not in shown
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MultiHeadAttention(10, 3), "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
+        (lambda: MultiHeadAttention(0, 1), "n_embd must be an integer of at least 1, got n_embd=0"),
+        (lambda: MultiHeadAttention(8, 2.0), "got n_head=2.0"),  # type: ignore[arg-type]
+        (lambda: MultiHeadAttention(8, True), "got n_head=True"),
+        (lambda: MultiHeadAttention(8, 2, dropout=1.0), r"dropout must be a number in \[0, 1\), got dropout=1.0"),
+        (lambda: MultiHeadAttention(8, 2, dropout=-0.1), "got dropout=-0.1"),
+        (lambda: MultiHeadAttention(8, 2, dropout=math.nan), "got dropout=nan"),
+        (lambda: MultiHeadAttention(8, 2, output_std=-1), "std must be a number of at least 0, got std=-1"),
+        (lambda: Head(8, 0), "head_size must be an integer of at least 1, got head_size=0"),
+        (lambda: Head("8", 2), "got n_embd='8'"),  # type: ignore[arg-type]
+        (lambda: FeedForward(8, hidden_size=0), "got hidden_size=0"),
+        (lambda: FeedForward(8, dropout="a"), "got dropout='a'"),  # type: ignore[arg-type]
+        (lambda: RotaryPositions(3), "head_size must be even for rotary positions, got head_size=3; use 4"),
+        (lambda: RotaryPositions(4, base=1), "base must be a number above 1, got base=1"),
+        (lambda: LearnedPositions(0, 4), "got block_size=0"),
+        (lambda: Linear(0, 4), "in_features must be an integer of at least 1, got in_features=0"),
+        (lambda: Embedding(-1, 4), "got count=-1"),
+    ],
+)
+def test_sizes_out_of_range_are_named(build: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("name", ["attention", "feed_forward"])
+def test_a_part_that_is_no_module_is_named(name: str) -> None:
+    parts: dict[str, Any] = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
+    with pytest.raises(InputTypeError, match=f"{name} must be a module that maps B T C to B T C, got 7"):
+        DecoderBlock(8, **(parts | {name: 7}))

@@ -1,0 +1,606 @@
+"""The models: the notebook's to the last digit, and what every language model promises."""
+
+import hashlib
+import itertools
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import TOLERANCE, randomised
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinygpt import (
+    BigramLanguageModel,
+    DecoderBlock,
+    FeedForward,
+    GPTConfig,
+    GPTLanguageModel,
+    LanguageModel,
+    LearnedPositions,
+    MultiHeadAttention,
+)
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+from tinygpt.models.config import LAYOUTS
+
+VOCAB, BLOCK, N_EMBD = 7, 6, 8
+
+
+def make_gpt(layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
+    sizes = {"vocab_size": VOCAB, "block_size": BLOCK, "n_layer": 2, "n_head": 2, "n_embd": N_EMBD, "dropout": 0.2}
+    model = GPTLanguageModel.from_config(GPTConfig.from_dict(sizes | {"layout": layout} | changes))
+    randomised(model)
+    return model.eval()
+
+
+def make_composed() -> GPTLanguageModel:
+    model = GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [MeanOfThePast() for _ in range(2)])
+    randomised(model)
+    return model.eval()
+
+
+def make_bigram() -> BigramLanguageModel:
+    return BigramLanguageModel(VOCAB, block_size=BLOCK).eval()
+
+
+class MeanOfThePast(nn.Module):
+    """A block of one's own that knows nothing of this library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(N_EMBD, N_EMBD)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1).view(1, -1, 1)).tanh()
+
+
+GPTS = {layout: (lambda layout=layout: make_gpt(layout)) for layout in LAYOUTS} | {"composed": make_composed}
+every_gpt = pytest.mark.parametrize("make", GPTS.values(), ids=GPTS.keys())
+every_model = pytest.mark.parametrize("make", [*GPTS.values(), make_bigram], ids=[*GPTS.keys(), "bigram"])
+few = settings(max_examples=15)
+
+
+def ids(batch: int = 2, time: int = BLOCK, seed: int = 0) -> Tensor:
+    return torch.randint(VOCAB, (batch, time), generator=torch.Generator().manual_seed(seed))
+
+
+# --- the notebook's model ---------------------------------------------------------------------------------------------
+
+
+class NotebookBlock(nn.Module):
+    """The notebook's classes written out again, head by head, from its description."""
+
+    def __init__(self, n_embd: int, n_head: int) -> None:
+        super().__init__()
+        size = n_embd // n_head
+        self.queries, self.keys, self.values = (
+            nn.ModuleList(nn.Linear(n_embd, size, bias=False) for _ in range(n_head)) for _ in range(3)
+        )
+        self.projection = nn.Linear(n_embd, n_embd)
+        self.hidden, self.back = nn.Linear(n_embd, 4 * n_embd), nn.Linear(4 * n_embd, n_embd)
+        self.norm_1, self.norm_2 = nn.LayerNorm(n_embd), nn.LayerNorm(n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed, found = self.norm_1(x), []
+        for query, key, value in zip(self.queries, self.keys, self.values, strict=True):
+            q, k = query(normed), key(normed)
+            scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+            scores = scores.masked_fill(torch.tril(torch.ones(x.shape[1], x.shape[1])) == 0, -math.inf)
+            found.append(F.softmax(scores, dim=-1) @ value(normed))
+        x = x + self.projection(torch.cat(found, dim=-1))
+        return x + self.back(F.relu(self.hidden(self.norm_2(x))))
+
+
+class NotebookGPT(nn.Module):
+    def __init__(self, vocab_size: int, block_size: int, n_layer: int, n_head: int, n_embd: int) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocab_size, n_embd), nn.Embedding(block_size, n_embd)
+        self.blocks = nn.Sequential(*[NotebookBlock(n_embd, n_head) for _ in range(n_layer)])
+        self.norm, self.head = nn.LayerNorm(n_embd), nn.Linear(n_embd, vocab_size)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.tokens(idx) + self.places(torch.arange(idx.shape[1]))
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
+
+    def take_weights(self, ours: GPTLanguageModel) -> None:
+        """Copy the weights of a model of ours, name by name."""
+        theirs = {
+            "tokens.weight": ours.get_parameter("token_embedding.weight"),
+            "places.weight": ours.get_parameter("positions.table.weight"),
+        }
+        renamed = {"norm_1": "attention_norm", "norm_2": "feed_forward_norm", "projection": "attention.output"}
+        renamed |= {"hidden": "feed_forward.expand", "back": "feed_forward.output"}
+        for name in self.state_dict():
+            first, *rest = name.split(".")
+            if first == "blocks" and rest[1] in renamed:
+                theirs[name] = ours.get_parameter(f"blocks.{rest[0]}.{renamed[rest[1]]}.{rest[2]}")
+            elif first == "blocks":
+                part, head = ["queries", "keys", "values"].index(rest[1]), int(rest[2])
+                qkv = ours.get_parameter(f"blocks.{rest[0]}.attention.qkv.weight")
+                size = qkv.shape[1] // len(self.get_submodule(f"blocks.{rest[0]}.queries"))  # type: ignore[arg-type]
+                theirs[name] = qkv.unflatten(0, (3, -1, size))[part, head]
+            elif first in ("norm", "head"):
+                theirs[name] = ours.get_parameter(name)
+        self.load_state_dict({name: weight.detach() for name, weight in theirs.items()})
+
+
+@pytest.mark.parametrize(("n_layer", "n_head", "n_embd", "block_size"), [(2, 2, 8, 9), (3, 3, 12, 7), (1, 1, 4, 5)])
+def test_logits_equal_the_notebooks_at_every_length(n_layer: int, n_head: int, n_embd: int, block_size: int) -> None:
+    sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
+    ours, theirs = make_gpt("notebook", **sizes), NotebookGPT(VOCAB, **sizes)
+    theirs.take_weights(ours)
+    for length in range(1, block_size + 1):
+        idx = ids(3, length, seed=length)
+        torch.testing.assert_close(ours(idx).logits, theirs(idx), **TOLERANCE)
+    assert ours.num_parameters() == sum(parameter.numel() for parameter in theirs.parameters())
+
+
+@pytest.mark.slow
+def test_logits_equal_the_notebooks_at_its_size_and_every_length() -> None:
+    ours = GPTLanguageModel.from_config(GPTConfig(vocab_size=65)).eval()
+    theirs = NotebookGPT(65, 256, 6, 6, 384)
+    theirs.take_weights(ours)
+    idx = torch.randint(65, (1, 256))
+    with torch.no_grad():
+        for length in range(1, 257):
+            torch.testing.assert_close(ours(idx[:, :length]).logits, theirs(idx[:, :length]), **TOLERANCE)
+
+
+@pytest.mark.parametrize(("vocab_size", "expected"), [(137, 10_844_297), (65, 10_788_929)])
+def test_the_default_model_has_the_notebooks_parameters(vocab_size: int, expected: int) -> None:
+    with torch.device("meta"):
+        assert GPTLanguageModel.from_config(GPTConfig(vocab_size=vocab_size)).num_parameters() == expected
+
+
+def test_gpt2_has_the_parameters_of_gpt2() -> None:
+    with torch.device("meta"):
+        assert GPTLanguageModel.from_config(GPTConfig.gpt2()).num_parameters() == 124_439_808
+
+
+@given(n_layer=st.integers(1, 3), n_head=st.integers(1, 3), vocab_size=st.integers(1, 9), block_size=st.integers(1, 9))
+def test_the_number_of_parameters_follows_from_the_sizes(
+    n_layer: int, n_head: int, vocab_size: int, block_size: int
+) -> None:
+    c = 4 * n_head
+    sizes = {"n_layer": n_layer, "n_head": n_head, "n_embd": c, "vocab_size": vocab_size, "block_size": block_size}
+    block = 12 * c * c + 10 * c  # 4 norms' vectors, 1 + 4 + 1 biases
+    assert make_gpt("notebook", **sizes).num_parameters() == (
+        vocab_size * c + block_size * c + n_layer * block + 2 * c + c * vocab_size + vocab_size
+    )
+    assert make_gpt("modern", **sizes).num_parameters() == 2 * vocab_size * c + n_layer * 12 * c * c
+    gpt2 = vocab_size * c + block_size * c + n_layer * (block + 3 * c) + 2 * c
+    assert make_gpt("gpt2", **sizes).num_parameters() == gpt2
+
+
+def test_weights_start_as_the_notebooks() -> None:
+    torch.manual_seed(0)
+    model = GPTLanguageModel.from_config(GPTConfig(vocab_size=65, n_layer=2))
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.03)
+            assert abs(module.weight.mean().item()) < 1e-3
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            assert bool((module.bias == 0).all())
+
+
+def test_losses_at_the_start_are_those_of_an_even_guess() -> None:
+    torch.manual_seed(0)
+    idx, targets = torch.randint(65, (2, 4, 64)).unbind()
+    gpt = GPTLanguageModel.from_config(GPTConfig(vocab_size=65, n_layer=2))
+    assert math.log(65) - 0.02 < gpt(idx, targets).loss.item() < math.log(65) + 384 * 0.02**2 / 2 + 0.05
+    modern = GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=65, n_layer=2))
+    assert modern(idx, targets).loss.item() == pytest.approx(math.log(65), abs=1e-12)
+    bigram = BigramLanguageModel(65)
+    assert bigram(idx, targets).loss.item() == pytest.approx(math.log(65) + 0.5, abs=0.1)
+    nn.init.zeros_(bigram.table.weight)
+    assert bigram(idx, targets).loss.item() == pytest.approx(math.log(65), abs=1e-12)
+
+
+# --- every model ------------------------------------------------------------------------------------------------------
+
+
+def check_loss_is_the_mean_surprise(model: LanguageModel, idx: Tensor, targets: Tensor) -> None:
+    logits, loss = model(idx, targets)
+    surprises = -logits.log_softmax(-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(loss, surprises.mean(), rtol=0, atol=1e-12)
+
+
+@every_model
+@few
+@given(batch=st.integers(1, 3), time=st.integers(1, BLOCK), seed=st.integers(0, 99))
+def test_logits_always_have_one_shape_and_the_loss_is_their_surprise(
+    make: Any, batch: int, time: int, seed: int
+) -> None:
+    model, idx = make(), ids(batch, time, seed)
+    assert model(idx).logits.shape == (batch, time, VOCAB)
+    assert model(idx).loss is None
+    targets = ids(time, batch, seed + 1).T  # not contiguous
+    assert torch.equal(model(idx, targets).logits, model(idx).logits)
+    check_loss_is_the_mean_surprise(model, idx, targets)
+    torch.testing.assert_close(model(idx.int(), targets.int()).loss, model(idx, targets).loss, rtol=0, atol=0)
+
+
+def test_shifted_targets_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LanguageModel.forward
+    monkeypatch.setattr(
+        LanguageModel, "forward", lambda self, x, y=None: plain(self, x, None if y is None else y.roll(1, 1))
+    )
+    with pytest.raises(AssertionError):
+        check_loss_is_the_mean_surprise(make_gpt(), ids(), ids(seed=1))
+
+
+def test_ignored_targets_count_for_nothing() -> None:
+    model, idx, targets = make_gpt(), ids(), ids(seed=1)
+    targets[:, 3:] = -100
+    torch.testing.assert_close(model(idx, targets).loss, model(idx[:, :3], targets[:, :3]).loss, **TOLERANCE)
+
+
+@every_gpt
+def test_a_logit_depends_on_the_past_and_on_nothing_later(make: Any) -> None:
+    model, idx = make(), ids(1)
+    embedded: list[Tensor] = []
+    model.token_embedding.register_forward_hook(lambda module, inputs, output: embedded.append(output))
+    logits = model(idx).logits
+    weights = torch.randn(VOCAB, generator=torch.Generator().manual_seed(1))
+    for place in range(BLOCK):
+        (gradient,) = torch.autograd.grad((logits[:, place] * weights).sum(), embedded[0], retain_graph=True)
+        sizes = gradient.abs().amax(dim=(0, 2))
+        assert bool((sizes[place + 1 :] == 0).all())
+        assert bool((sizes[: place + 1] > 1e-12).all())
+
+
+def test_a_model_of_blocks_without_the_mask_sees_the_future() -> None:
+    blocks = [
+        DecoderBlock(N_EMBD, attention=MultiHeadAttention(N_EMBD, 2, causal=False), feed_forward=FeedForward(N_EMBD))
+    ]
+    model = GPTLanguageModel(VOCAB, BLOCK, N_EMBD, blocks)
+    randomised(model)
+    changed = ids()
+    changed[:, -1] = (changed[:, -1] + 1) % VOCAB
+    assert not torch.allclose(model(ids()).logits[:, 0], model(changed).logits[:, 0])
+    assert model.new_cache(1) is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_order_of_earlier_ids_matters(layout: str) -> None:
+    model = make_gpt(layout)
+    orders = itertools.permutations([1, 2, 3])
+    logits = torch.stack([model(torch.tensor([[*order, 4]])).logits[0, -1] for order in orders])
+    assert float(logits.std(dim=0).max()) > 1e-6
+
+
+def test_without_positions_the_order_would_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LearnedPositions, "forward", lambda self, x, offset=0: x)
+    model = make_gpt(n_layer=1)
+    first, second = (model(torch.tensor([row])).logits[0, -1] for row in ([1, 2, 3, 4], [2, 1, 3, 4]))
+    torch.testing.assert_close(first, second, **TOLERANCE)
+
+
+@every_gpt
+def test_relabelling_the_vocabulary_relabels_the_logits(make: Any) -> None:
+    model, other, order = make(), make(), torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    rows = [parameter for parameter in other.parameters() if parameter.shape[0] == VOCAB]
+    with torch.no_grad():
+        for parameter in rows:
+            parameter.copy_(parameter[order].clone())
+    relabelled = torch.argsort(order)[ids()]
+    torch.testing.assert_close(other(relabelled).logits, model(ids()).logits[..., order], rtol=0, atol=1e-12)
+
+
+@every_model
+def test_reading_changes_nothing(make: Any) -> None:
+    model = make()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    model(ids(), ids(seed=1))
+    model.generate(ids(), 3, generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert not model.training
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@every_model
+def test_dtypes_convert_and_agree(make: Any) -> None:
+    model, idx = make(), ids()
+    single = make().float()
+    model.load_state_dict(single.state_dict())  # rounded alike
+    before = [parameter.clone() for parameter in single.parameters()]
+    torch.testing.assert_close(single(idx).logits.double(), model(idx).logits, rtol=1e-4, atol=1e-4)
+    after = single.double().float().parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    half = [parameter.clone() for parameter in single.bfloat16().parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(half, single.float().bfloat16().parameters(), strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_seed_gives_the_same_weights_in_a_fresh_process(layout: str) -> None:
+    program = f"""
+import hashlib, torch, tinygpt
+torch.manual_seed({{seed}})
+config = tinygpt.GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, layout={layout!r})
+weights = torch.cat([p.detach().flatten() for p in tinygpt.GPTLanguageModel.from_config(config).parameters()])
+digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
+"""
+    names: dict[str, Any] = {}
+    torch.set_default_dtype(torch.float32)
+    exec(program.format(seed=1), names)
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(seed=1) + "print(digest)"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == names["digest"]
+    exec(program.format(seed=2), names)
+    assert done.stdout.strip() != names["digest"]
+    assert len(names["digest"]) == hashlib.sha256().digest_size * 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_model_learns_one_batch_by_heart(layout: str) -> None:
+    torch.manual_seed(0)
+    config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=0.0, layout=layout)
+    model = GPTLanguageModel.from_config(config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    idx, targets = ids(1), ids(1, seed=1)
+    for _ in range(300):
+        loss = model(idx, targets).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.05
+
+
+# --- the bigram in closed form ----------------------------------------------------------------------------------------
+
+
+@few
+@given(text=st.lists(st.integers(0, VOCAB - 1), min_size=2, max_size=60))
+def test_a_bigram_of_log_counts_has_the_texts_entropy_and_nothing_left_to_learn(text: list[int]) -> None:
+    x, y = torch.tensor([text[:-1]]), torch.tensor([text[1:]])
+    counts = torch.zeros(VOCAB, VOCAB).index_put((x[0], y[0]), torch.ones(len(text) - 1), accumulate=True)
+    model = BigramLanguageModel(VOCAB, block_size=60)
+    with torch.no_grad():
+        model.table.weight.copy_((counts + 1e-300).log())
+    entropy = -(counts * (counts / counts.sum(1, keepdim=True)).log()).nansum() / counts.sum()
+    loss = model(x, y).loss
+    torch.testing.assert_close(loss, entropy, rtol=0, atol=1e-9)
+    loss.backward()
+    assert model.table.weight.grad is not None
+    assert float(model.table.weight.grad.abs().max()) < 1e-9
+
+
+def test_a_trained_bigram_comes_to_the_entropy_and_leaves_unseen_rows() -> None:
+    text = torch.tensor([[0, 1, 2, 0, 2, 1, 0, 1, 1, 2] * 6])
+    x, y = text[:, :-1], text[:, 1:]
+    counts = torch.zeros(VOCAB, VOCAB).index_put((x[0], y[0]), torch.ones(x.numel()), accumulate=True)
+    entropy = -(counts * (counts / counts.sum(1, keepdim=True)).log()).nansum() / counts.sum()
+    model = BigramLanguageModel(VOCAB, block_size=60)
+    before = model.table.weight.detach().clone()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.3)
+    for _ in range(600):
+        loss = model(x, y).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() == pytest.approx(entropy.item(), abs=1e-3)
+    assert torch.equal(model.table.weight[3:], before[3:])
+
+
+# --- generate, caches, composing --------------------------------------------------------------------------------------
+
+
+@every_gpt
+def test_any_pieces_through_a_cache_give_the_logits_of_the_whole(make: Any) -> None:
+    model = make()
+    if model.new_cache(1) is None:
+        assert isinstance(model.blocks[0], MeanOfThePast)
+        return
+    for split in range(1, BLOCK):
+        cache = model.new_cache(2)
+        pieces = [model.compute_logits(part, cache=cache) for part in (ids()[:, :split], ids()[:, split:])]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids()).logits, **TOLERANCE)
+
+
+@every_model
+@pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_generate_continues_any_length_and_draws_from_the_last_window(make: Any, length: int) -> None:
+    model, idx = make(), ids(2, length)
+    assert torch.equal(model.generate(idx, 0), idx)
+    greedy = model.generate(idx, 9, temperature=0)
+    assert torch.equal(greedy[:, :length], idx)
+    for end in range(length, length + 9):
+        window = greedy[:, max(0, end - BLOCK) : end]
+        assert torch.equal(greedy[:, end], model(window).logits[:, -1].argmax(-1))
+    first, second = (model.generate(idx, 9, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(model.generate(idx, 9, top_k=1), greedy)
+    assert torch.equal(model.generate(idx.int(), 9, temperature=0), greedy)
+
+
+def test_top_k_of_generate_draws_from_k_ids_alone() -> None:
+    model = make_bigram()
+    drawn = model.generate(torch.full((500, 1), 2), 1, top_k=3)[:, 1]
+    assert set(drawn.tolist()) == set(model(torch.tensor([[2]])).logits[0, 0].topk(3).indices.tolist())
+
+
+def test_a_model_of_your_own_blocks_takes_three_lines_and_learns() -> None:
+    blocks = [MeanOfThePast() for _ in range(2)]
+    model = GPTLanguageModel(vocab_size=VOCAB, block_size=BLOCK, n_embd=N_EMBD, blocks=blocks)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    first = None
+    for _ in range(40):
+        loss = model(ids(1), ids(1, seed=1)).loss
+        first = loss.item() if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert first is not None
+    assert loss.item() < first / 3
+
+
+def test_your_own_model_needs_one_method() -> None:
+    class Constant(LanguageModel):
+        def __init__(self) -> None:
+            super().__init__(VOCAB, BLOCK)
+            self.table = nn.Parameter(torch.arange(float(VOCAB)))
+
+        def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+            return self.table.expand(*idx.shape, -1)
+
+    model = Constant()
+    assert model.num_parameters() == VOCAB
+    assert model.new_cache(1) is None
+    assert model.generate(ids(1, 1), 3, temperature=0).tolist()[0][1:] == [VOCAB - 1] * 3
+    with pytest.raises(TypeError, match="abstract"):
+        LanguageModel(VOCAB, BLOCK)  # type: ignore[abstract]
+
+
+def test_parameters_are_counted_once_and_shown() -> None:
+    model = make_gpt("gpt2")
+    assert model.get_parameter("head.weight") is model.get_parameter("token_embedding.weight")
+    model.get_parameter("norm.weight").requires_grad_(False)
+    assert model.num_parameters() - model.num_parameters(trainable_only=True) == N_EMBD
+    shown = repr(model)
+    assert f"vocab_size={VOCAB}, block_size={BLOCK}, {model.num_parameters():,} parameters" in shown
+    assert "(0-1): 2 x DecoderBlock" in shown
+
+
+# --- settings and bad input -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config", [GPTConfig(vocab_size=65), GPTConfig.gpt2(), GPTConfig.modern(vocab_size=9, n_layer=1, dropout=0.1)]
+)
+def test_a_config_survives_json_and_cannot_be_changed(config: GPTConfig) -> None:
+    assert GPTConfig.from_json(config.to_json()) == config
+    with pytest.raises(AttributeError):
+        config.n_layer = 3  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_embd": 10, "n_head": 3}, "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
+        ({"n_layer": 0}, "n_layer must be an integer of at least 1, got n_layer=0"),
+        ({"n_head": 2.0}, "got n_head=2.0"),
+        ({"n_embd": True}, "got n_embd=True"),
+        ({"block_size": "8"}, "got block_size='8'"),
+        ({"vocab_size": None}, "got vocab_size=None"),
+        ({"n_embd": 2**40, "n_head": 1}, r"at most 1e\+11 parameters, got about 8\.7e\+25 from .*use smaller ones"),
+        ({"vocab_size": 2**40}, r"at most 1e\+11 parameters"),
+        ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got dropout=1.0"),
+        ({"dropout": -0.1}, "got dropout=-0.1"),
+        ({"dropout": math.nan}, "got dropout=nan"),
+        (
+            {"layout": "modem"},
+            "layout must be one of 'notebook', 'gpt2', 'modern', got 'modem'; did you mean 'modern'?",
+        ),
+        ({"layout": "modern", "n_embd": 9, "n_head": 3}, "n_embd / n_head must be even for rotary positions, got"),
+        ({"n_heads": 4}, "GPTConfig has no setting 'n_heads'; did you mean 'n_head'?"),
+        ({"_target_": "os.system"}, "GPTConfig has no setting '_target_'$"),
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GPTConfig.from_dict({"vocab_size": 65} | changes)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_numpy_integers_are_integers() -> None:
+    assert GPTConfig.from_dict({"vocab_size": np.int64(65)}) == GPTConfig(vocab_size=65)
+    assert type(GPTConfig.from_dict({"vocab_size": np.int64(65)}).vocab_size) is int
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "a config must be JSON, got '{'"),
+        ("[1]", "a config must be a JSON object"),
+        ('{"n_layer": 2}', "GPTConfig needs vocab_size; use tokenizer.vocab_size"),
+        ('{"vocab_size": 5, "dropout": NaN}', "got dropout=nan"),
+        ("[" * 100_000, "a config must be JSON"),
+        ('{"vocab_size": 1e9}', "got vocab_size=1000000000.0"),
+    ],
+)
+def test_json_that_is_no_config_is_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GPTConfig.from_json(text)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("inputs", "kind", "message"),
+    [
+        (
+            (torch.zeros(2, 3),),
+            InputTypeError,
+            r"idx must be an int32 or int64 tensor, got torch.float32; use idx.long\(\)",
+        ),
+        ((torch.zeros(2, 3, dtype=torch.bool),), InputTypeError, "got torch.bool"),
+        ((torch.zeros(2, 3, dtype=torch.uint8),), InputTypeError, "got torch.uint8"),
+        (([[1, 2]],), InputTypeError, "got list"),
+        ((torch.zeros(3, dtype=torch.long),), ShapeError, r"shape \(B, T\) with B and T at least 1, got \(3,\)"),
+        ((torch.zeros(1, 2, 3, dtype=torch.long),), ShapeError, r"got \(1, 2, 3\)"),
+        ((torch.zeros(1, 0, dtype=torch.long),), ShapeError, r"got \(1, 0\)"),
+        ((torch.zeros(0, 2, dtype=torch.long),), ShapeError, r"got \(0, 2\)"),
+        (
+            (torch.zeros(1, 9, dtype=torch.long),),
+            ShapeError,
+            r"idx has length 9, longer than block_size=6; crop it first, e.g. idx\[:, -6:\]",
+        ),
+        (
+            (torch.tensor([[1, 7]]),),
+            ShapeError,
+            r"from 0 to vocab_size - 1 = 6, got ids from 1 to 7, 7 at position \(0, 1\)",
+        ),
+        ((torch.tensor([[1, 2], [-1, 3]]),), ShapeError, r"got ids from -1 to 3, -1 at position \(1, 0\)"),
+        ((ids(), ids(2, 5)), ShapeError, r"targets must have the shape of idx, got \(2, 5\) beside \(2, 6\)"),
+        ((ids(), ids().double()), InputTypeError, "targets must be an int32 or int64 tensor, got torch.float64"),
+        ((ids(), ids() - 3), ShapeError, "targets must hold ids from 0"),
+        (
+            (ids(), torch.full((2, 6), -100)),
+            ShapeError,
+            "targets must hold at least one id to predict, got -100 everywhere",
+        ),
+        ((torch.zeros(1, 2, dtype=torch.long, device="meta"),), InputTypeError, "idx on meta and the model on cpu"),
+    ],
+)
+def test_ids_that_do_not_fit_are_named(inputs: tuple[Any, ...], kind: type[Exception], message: str) -> None:
+    for model in (make_gpt(), make_bigram()):
+        with pytest.raises(kind, match=message):
+            model(*inputs)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": -1}, "got max_new_tokens=-1"),
+        ({"temperature": -1.0}, "temperature must be a number of at least 0, got temperature=-1.0"),
+        ({"top_k": -2}, "top_k must be an integer of at least 1, got top_k=-2"),
+        ({"top_k": 0}, "top_k must be an integer of at least 1, got top_k=0"),
+    ],
+)
+def test_options_of_generate_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_bigram().generate(ids(), **({"max_new_tokens": 2} | options))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_blocks_that_do_not_fit_are_named() -> None:
+    block = MeanOfThePast()
+    with pytest.raises(
+        ConfigError, match=r"the same one twice; build each anew, e\.g\. \[make_block\(\) for _ in range"
+    ):
+        GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [block, block])
+    with pytest.raises(InputTypeError, match="blocks must be modules that map B T C to B T C, got 3"):
+        GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [3])  # type: ignore[list-item]
