@@ -4,6 +4,8 @@ Run:   python examples/09_sampling_knobs.py
 Takes: about 25 seconds on two cores, most of it training.
 """
 
+from typing import Any
+
 import torch
 
 from tinygpt import (
@@ -27,7 +29,7 @@ settings = TrainerConfig(max_iters=600, batch_size=16, learning_rate=4e-3, eval_
 Trainer(model, data, settings).fit()
 sampler = Sampler(model, tokenizer)
 
-for title, options in {
+variations: dict[str, dict[str, Any]] = {
     "temperature 0: always the likeliest, soon in circles": {"temperature": 0},
     "temperature 0.7: bold": {"temperature": 0.7},
     "temperature 1.3: wild": {"temperature": 1.3},
@@ -35,7 +37,8 @@ for title, options in {
     "top_p 0.8: from the likeliest four fifths": {"top_p": 0.8},
     "min_p 0.1: nothing ten times less likely than the best": {"min_p": 0.1},
     "another seed, another text": {"temperature": 0.7, "seed": 1},
-}.items():
+}
+for title, options in variations.items():
     written = sampler.generate("ROMEO:\nO, ", max_new_tokens=80, **options)
     print(f"--- {title}\n{written}\n")
 

@@ -27,8 +27,18 @@ def main(directory: Path) -> None:
     constraints = Path(__file__).parent.parent / "constraints.txt"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
-        python = Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", constraints, wheel]
+        python = str(Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+        install = [
+            python,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "install",
+            "-q",
+            "-c",
+            str(constraints),
+            str(wheel),
+        ]
         subprocess.run(install, check=True)
         use = [python, "-W", "error", "-c", USE.format(version=version)]
         done = subprocess.run(use, check=True, cwd=folder, capture_output=True, text=True)

@@ -24,7 +24,7 @@ class _TorchRandom:
 
 
 TORCH_RANDOM = _TorchRandom()  # Hypothesis keeps only a weak reference
-hypothesis.register_random(TORCH_RANDOM)  # type: ignore[arg-type]  # the three methods are all that is used
+hypothesis.register_random(TORCH_RANDOM)
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=300, print_blob=True)
 hypothesis.settings.load_profile("default")

@@ -29,6 +29,7 @@ from tinygpt.errors import (
     CheckpointNotFoundError,
     CheckpointSaveError,
     CheckpointVersionError,
+    ConfigError,
     InputTypeError,
     short,
 )
@@ -104,8 +105,7 @@ def load(
                 f"{short(str(path))} holds the weights of a {short(name)} composed by hand; build it again and use "
                 "load(path, into=model)"
             )
-        with torch.random.fork_rng(devices=[]):  # the first weights are overwritten: draw them from nobody's stream
-            model = _build(name, payload["config"]).eval()
+        model = _build(path, name, payload["config"]).eval()
     else:
         if name != type(into).__name__:
             raise CheckpointMismatchError(
@@ -125,10 +125,15 @@ def _config_of(model: LanguageModel) -> dict[str, Any] | None:
     return asdict(config) if isinstance(config, GPTConfig) else None
 
 
-def _build(name: str, config: dict[str, Any]) -> LanguageModel:
-    if name == "BigramLanguageModel":
-        return BigramLanguageModel(**config)
-    return GPTLanguageModel.from_config(GPTConfig.from_dict(config))
+def _build(path: Path, name: str, config: Any) -> LanguageModel:
+    """Build the model that a file describes; its first weights, soon overwritten, are drawn from nobody's stream."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            if name == "BigramLanguageModel":
+                return BigramLanguageModel(**config)
+            return GPTLanguageModel.from_config(GPTConfig.from_dict(config))
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise CheckpointCorruptError(f"{short(str(path))} holds settings that are none: {error}") from error
 
 
 def _unshared(model: LanguageModel) -> dict[str, Tensor]:
@@ -185,7 +190,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise KeyError("payload")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         looks = (
-            " (it looks like a pickle or zip file, which is never opened)" if raw[:2] in (b"PK", b"\x80\x02") else ""
+            " (it looks like a pickle or zip file, which is never opened)"
+            if raw[:2] == b"PK" or raw[:1] == b"\x80"
+            else ""
         )
         raise CheckpointCorruptError(
             f"{short(str(path))} is not a model file of tinygpt{looks}: {short(str(error))}"

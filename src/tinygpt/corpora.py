@@ -99,7 +99,7 @@ _SPEAKER = re.compile(r"^\*\*(.+?)\*\*\s*$", re.MULTILINE)
 def _speeches(markdown: str) -> str:
     """Turn one play's Markdown into ``NAME:``, lines, blank line."""
     text = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
-    text = _EMPHASISED.sub("", _BRACKETED.sub("", text))
+    text = _BRACKETED.sub("", _EMPHASISED.sub("", text))
     text = re.sub(r"\\(?=\W)", "", text).replace("—", "--")
     parts = _SPEAKER.split(text)[1:]  # what stands before the first speaker is nobody's speech
     speeches = []
@@ -148,6 +148,8 @@ def _download(url: str, timeout: float) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
             raw: bytes = response.read(64 << 20)  # a wrong address may serve gigabytes
+            if response.length:
+                raise ConnectionError(f"the connection was cut after {len(raw):,} bytes")
             return raw
     except (urllib.error.URLError, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "reason", error)

@@ -5,6 +5,7 @@ notebook's: every distinct character of a text is one id, in the order of code p
 """
 
 import json
+import warnings
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
@@ -100,7 +101,10 @@ class CharTokenizer:
             InputTypeError: If ``text`` is not a string.
             TokenizerError: If it is empty.
         """
-        return cls(sorted(set(_checked_text(text))), on_unknown=on_unknown)
+        symbols = sorted(set(_checked_text(text)))
+        if len(symbols) == 1:
+            warnings.warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt", stacklevel=2)
+        return cls(symbols, on_unknown=on_unknown)
 
     @property
     def vocab_size(self) -> int:

@@ -41,6 +41,7 @@ class Pieces:
     def __init__(self, tokenizer: Tokenizer, before: int, stops: list[str]) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
+        self._known = 0  # characters of the text of `_ids` that were given out
         self._restart(before)
         self._held = ""
         self.stopped = False

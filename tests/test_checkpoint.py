@@ -1,0 +1,264 @@
+"""One file holds a model: it comes back as it was, or not at all."""
+
+import json
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from strategies import randomised
+from torch import nn
+
+import tinygpt
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel
+from tinygpt.checkpoint import FORMAT_VERSION, _digest, _to_json
+from tinygpt.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    CheckpointSaveError,
+    CheckpointVersionError,
+    InputTypeError,
+)
+
+TOKENIZER = CharTokenizer(["a", "b", "\ud83d", "\udc4d", "\n"], on_unknown="skip")
+
+
+def make_gpt(layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
+    sizes = {"vocab_size": 5, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 4} | changes
+    model = GPTLanguageModel.from_config(GPTConfig.from_dict(sizes | {"layout": layout}))
+    randomised(model)
+    return model.float()
+
+
+def make_composed() -> GPTLanguageModel:
+    return GPTLanguageModel(5, 4, 4, [nn.Linear(4, 4)]).float()
+
+
+MODELS: dict[str, Callable[[], LanguageModel]] = {
+    "notebook": lambda: make_gpt("notebook"),
+    "gpt2": lambda: make_gpt("gpt2"),
+    "modern": lambda: make_gpt("modern"),
+    "bigram": lambda: BigramLanguageModel(5, block_size=3).float(),
+    "composed": make_composed,
+}
+every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+
+
+@pytest.fixture(autouse=True)
+def _float32(_float64: None) -> None:
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a small saved model."""
+    target = tmp_path / "model.safetensors"
+    tinygpt.save(target, BigramLanguageModel(3, block_size=2), CharTokenizer("abc"))
+    return target
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+@every_model
+def test_a_model_comes_back_bit_for_bit(make: Callable[[], LanguageModel], tmp_path: Path) -> None:
+    model, target = make(), tmp_path / "model.safetensors"
+    state = torch.get_rng_state()
+    model.train()
+    tinygpt.save(target, model, TOKENIZER)
+    assert model.training
+    into = make_composed() if model.__dict__.get("config", 0) is None else None
+    loaded, tokenizer = tinygpt.load(target, into=into)
+    assert torch.equal(torch.get_rng_state(), state) or into is not None
+    assert same(loaded, model)
+    assert tokenizer == TOKENIZER
+    assert (loaded is into) if into is not None else not loaded.training
+    assert type(loaded) is type(model)
+    assert loaded.block_size == model.block_size
+    first = target.read_bytes()
+    tinygpt.save(target, loaded, tokenizer)
+    assert target.read_bytes() == first
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_tied_weights_are_written_once_and_stay_tied(tmp_path: Path) -> None:
+    tinygpt.save(tmp_path / "model", make_gpt("gpt2"))
+    loaded, tokenizer = tinygpt.load(tmp_path / "model")
+    assert loaded.get_parameter("head.weight") is loaded.get_parameter("token_embedding.weight")
+    assert tokenizer is None
+
+
+def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
+    with safe_open(path, framework="numpy") as file:
+        assert list(file.keys()) == ["table.weight"]
+        payload = json.loads(file.metadata()["tinygpt"])["payload"]
+    assert payload == {
+        "config": {"block_size": 2, "vocab_size": 3},
+        "format": FORMAT_VERSION,
+        "model": "BigramLanguageModel",
+        "tokenizer": {"on_unknown": "error", "symbols": ["a", "b", "c"], "type": "CharTokenizer"},
+    }
+
+
+def test_any_changed_bit_is_noticed(path: Path) -> None:
+    raw = path.read_bytes()
+    places = {*range(64 * 8), *random.Random(0).sample(range(len(raw) * 8), 600)}
+    for place in places:
+        changed = bytearray(raw)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointCorruptError, match=r"model\.safetensors"):
+            tinygpt.load(path)
+
+
+def test_without_the_digest_a_changed_weight_would_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    recorded = json.loads(json.loads(changed[8 : 8 + int.from_bytes(changed[:8], "little")])["__metadata__"]["tinygpt"])
+    monkeypatch.setattr("tinygpt.checkpoint._digest", lambda tensors, payload: recorded["sha256"])
+    tinygpt.load(path)
+
+
+def test_a_file_cut_short_or_grown_is_noticed(path: Path) -> None:
+    raw = path.read_bytes()
+    for changed in [*(raw[:length] for length in range(0, len(raw), 7)), raw + b"\0", raw[:100] + raw[108:]]:
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointCorruptError):
+            tinygpt.load(path)
+
+
+class Bomb:
+    """Leaves a file behind if it is ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "torch"])
+def test_a_pickle_is_never_opened(kind: str, path: Path, tmp_path: Path) -> None:
+    sentinel = tmp_path / "sentinel"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(sentinel)))
+    elif kind == "torch":
+        torch.save(Bomb(sentinel), path)
+    else:
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data.pkl", pickle.dumps(Bomb(sentinel)))
+    with pytest.raises(CheckpointCorruptError, match="it looks like a pickle or zip file, which is never opened"):
+        tinygpt.load(path)
+    assert not sentinel.exists()
+
+
+def test_weights_that_do_not_fit_are_named_all_at_once(tmp_path: Path) -> None:
+    tinygpt.save(tmp_path / "model", make_gpt())
+    with pytest.raises(
+        CheckpointMismatchError, match=r"token_embedding.weight is \(5, 4\) torch.float32, expected \(6, 4\)"
+    ):
+        tinygpt.load(tmp_path / "model", into=make_gpt(vocab_size=6))
+    with pytest.raises(CheckpointMismatchError, match=r"blocks\.1\..* is missing; .*; and \d+ more"):
+        tinygpt.load(tmp_path / "model", into=make_gpt(n_layer=2))
+    with pytest.raises(CheckpointMismatchError, match=r"torch.float32, expected .* torch.float64"):
+        tinygpt.load(tmp_path / "model", into=make_gpt().double())
+    tinygpt.save(tmp_path / "two", make_gpt(n_layer=2))
+    with pytest.raises(CheckpointMismatchError, match=r"blocks\.1\..* is not in the model"):
+        tinygpt.load(tmp_path / "two", into=make_gpt())
+
+
+def test_a_model_of_another_kind_or_composed_by_hand_is_named(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatchError, match="holds a 'BigramLanguageModel', got a GPTLanguageModel"):
+        tinygpt.load(path, into=make_gpt())
+    tinygpt.save(tmp_path / "own", make_composed())
+    with pytest.raises(
+        CheckpointMismatchError, match=r"composed by hand; build it again and use load\(path, into=model\)"
+    ):
+        tinygpt.load(tmp_path / "own")
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Change the payload of a file and sign it anew, as a newer or a stranger's program might."""
+    with safe_open(path, framework="pt") as file:
+        payload = json.loads(file.metadata()["tinygpt"])["payload"] | changes
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, {"tinygpt": _to_json({"payload": payload, "sha256": _digest(tensors, payload)})})
+
+
+def test_a_newer_format_is_named(path: Path) -> None:
+    rewrite(path, format=FORMAT_VERSION + 1)
+    with pytest.raises(CheckpointVersionError, match=f"has format {FORMAT_VERSION + 1}, this tinygpt reads up to"):
+        tinygpt.load(path)
+
+
+@pytest.mark.parametrize("config", [{"vocab_size": 0}, {"n_layer": 1}, [], "x"])
+def test_a_config_that_does_not_fit_is_a_checkpoint_error(path: Path, config: Any) -> None:
+    rewrite(path, config=config)
+    with pytest.raises(CheckpointCorruptError, match="holds settings that are none"):
+        tinygpt.load(path)
+
+
+def test_paths_that_hold_no_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"there is no model file '.*absent'"):
+        tinygpt.load(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        tinygpt.load(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="must be a regular file"):
+        tinygpt.load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="must be a regular file"):
+        tinygpt.load(tmp_path / "pipe")
+
+
+def test_what_cannot_be_written_is_named_and_leaves_all_as_it_was(path: Path, tmp_path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(CheckpointSaveError, match=r"cannot write '.*absent/model' \([\d,]+ bytes\): No such file"):
+        tinygpt.save(tmp_path / "absent" / "model", make_gpt())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(CheckpointSaveError, match="No space left on device"):
+            tinygpt.save(path, make_gpt())
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_new_file_has_the_mode_that_any_file_would_have(mask: int, mode: int, tmp_path: Path) -> None:
+    previous = os.umask(mask)
+    try:
+        tinygpt.save(tmp_path / "model", make_gpt())
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "model").stat().st_mode & 0o777 == mode
+
+
+def test_a_link_stays_a_link_and_a_mode_stays_a_mode(path: Path, tmp_path: Path) -> None:
+    path.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    tinygpt.save(link, make_gpt())
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert type(tinygpt.load(path)[0]) is GPTLanguageModel
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> None:
+    with pytest.raises(InputTypeError, match="model must be a LanguageModel, got Linear"):
+        tinygpt.save(tmp_path / "model", nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="tokenizer must be a CharTokenizer or None, got str"):
+        tinygpt.save(tmp_path / "model", make_gpt(), "abc")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

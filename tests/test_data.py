@@ -1,0 +1,251 @@
+"""Windows of a corpus: all are reachable, none is mixed up, and each batch is a function of its arguments."""
+
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt import CharTokenizer, TokenDataset
+from tinygpt.errors import ConfigError, DataError, InputTypeError
+from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
+
+COUNTING = TokenDataset(range(60), val_fraction=0.25)  # each id is its own place
+
+
+def check_reaches_every_window(draw: Callable[[int], int], length: int, block_size: int) -> None:
+    """Over many draws every start comes, from the first to the last that a window fits."""
+    assert {draw(number) for number in range(50 * length)} == set(range(length - block_size))
+
+
+def test_batches_reach_every_window_also_the_last() -> None:
+    def start(step: int) -> int:
+        return int(COUNTING.batch("train", step=step, batch_size=1, block_size=7).x[0, 0])
+
+    check_reaches_every_window(start, len(COUNTING.train), 7)
+    short = np.random.default_rng(0)  # the usual slip leaves out the last one
+    with pytest.raises(AssertionError):
+        check_reaches_every_window(lambda _: int(short.integers(len(COUNTING.train) - 8)), len(COUNTING.train), 7)
+
+
+@given(step=st.integers(0, 10**6), batch=st.integers(1, 9), block=st.integers(1, 14), seed=st.integers(0, 2**64 - 1))
+def test_a_batch_is_a_function_of_its_arguments(step: int, batch: int, block: int, seed: int) -> None:
+    state = torch.get_rng_state()
+    for split, ids in (("train", range(45)), ("val", range(45, 60))):
+        x, y = COUNTING.batch(split, step=step, batch_size=batch, block_size=block, seed=seed)
+        again = COUNTING.batch(split, step=step, batch_size=batch, block_size=block, seed=seed)
+        assert torch.equal(x, again.x)
+        assert x.shape == y.shape == (batch, block)
+        assert x.dtype == y.dtype == torch.int64
+        assert torch.equal(y, x + 1)  # the ids count up, so what follows is one more
+        assert torch.equal(x - x[:, :1], torch.arange(block).expand(batch, -1))
+        assert set(x.flatten().tolist()) | set(y.flatten().tolist()) <= set(ids)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_of_several_processes_make_up_the_batch() -> None:
+    x = COUNTING.batch("train", step=3, batch_size=12, block_size=5).x
+    together = torch.empty_like(x)
+    for rank in range(4):
+        together[rank::4] = COUNTING.batch("train", step=3, batch_size=12, block_size=5).x[rank::4]
+    assert torch.equal(together, x)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(8, True), (7, False)])
+def test_starts_are_uniform(count: int, expected: bool) -> None:
+    """By chi-square over as many classes as there are windows; with a class too few it fails."""
+    data = TokenDataset(range(8 + 1), val_fraction=0)
+    starts = torch.cat([data.batch("train", step=s, batch_size=500, block_size=1).x[:, 0] for s in range(8)])
+    counts = torch.bincount(starts % count if expected else starts.clamp(max=count - 1), minlength=count).double()
+    statistic = ((counts - counts.sum() / count) ** 2 / (counts.sum() / count)).sum()
+    p_value = torch.special.gammaincc(torch.tensor((count - 1) / 2), statistic / 2).item()
+    assert (p_value > 1e-4) == expected
+
+
+@given(length=st.integers(2, 40), block=st.integers(1, 9), batch=st.integers(1, 5))
+def test_windows_predict_every_id_once_in_order(length: int, block: int, batch: int) -> None:
+    if length <= block:
+        return
+    data = TokenDataset(range(length), val_fraction=0)
+    batches = list(data.windows("train", batch_size=batch, block_size=block))
+    assert torch.cat([y.flatten() for _, y in batches]).tolist() == list(range(1, length))
+    assert all(torch.equal(y, x + 1) for x, y in batches)
+    few = list(data.windows("train", batch_size=batch, block_size=block, limit=2))
+    assert 1 <= sum(len(x) for x, _ in few) <= 2 + ((length - 1) // block <= 2)
+
+
+@given(
+    length=st.integers(2, 40),
+    block=st.integers(1, 9),
+    batch=st.integers(1, 5),
+    stride=st.none() | st.integers(1, 9),
+    epoch=st.integers(0, 5),
+)
+def test_an_epoch_has_each_of_its_windows_once(
+    length: int, block: int, batch: int, stride: int | None, epoch: int
+) -> None:
+    if length <= block:
+        return
+    data = TokenDataset(range(length), val_fraction=0)
+    batches = list(data.epoch("train", batch_size=batch, block_size=block, stride=stride, epoch=epoch))
+    starts = [int(row[0]) for x, _ in batches for row in x]
+    assert sorted(starts) == sorted({*range(0, length - block, stride or block), length - block - 1})
+    assert [len(x) for x, _ in batches[:-1]] == [batch] * (len(batches) - 1)
+    if (stride or block) <= block:
+        assert {int(i) for _, y in batches for i in y.flatten()} == set(range(1, length))
+
+
+def test_epochs_have_orders_of_their_own() -> None:
+    def order(**options: int) -> list[int]:
+        return [int(x[0, 0]) for x, _ in COUNTING.epoch("train", batch_size=1, block_size=4, stride=1, **options)]
+
+    assert order() == order(epoch=0, seed=0)
+    assert order() != order(epoch=1)
+    assert order() != order(seed=1)
+
+
+@given(length=st.integers(1, 99), share=st.floats(0, 0.99))
+def test_splits_are_contiguous_and_together_the_corpus(length: int, share: float) -> None:
+    data = TokenDataset(range(length), val_fraction=share)
+    assert [*data.train, *data.val] == list(range(length))
+    assert len(data.val) == int(length * share)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda ids: np.array(ids, np.uint16)])
+def test_ids_come_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
+    data = TokenDataset(kind([3, 1, 2] * 10))
+    assert data.vocab_size == 4
+    assert data.batch("train", step=0, batch_size=2, block_size=3).x.dtype == torch.int64
+
+
+def test_a_memory_mapped_corpus_stays_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "ids.bin"
+    np.arange(1000, dtype=np.uint16).tofile(path)
+    data = TokenDataset(np.memmap(path, np.uint16, mode="r"))
+    assert isinstance(data.train, np.memmap)
+    x, y = data.batch("val", step=0, batch_size=4, block_size=9)
+    assert torch.equal(y, x + 1)
+
+
+def test_a_batch_of_the_notebooks_size_takes_at_most_a_millisecond() -> None:
+    data = TokenDataset(np.arange(1_000_000) % 65)
+    steps = iter(range(100))
+    times = timeit.repeat(
+        lambda: data.batch("train", step=next(steps), batch_size=64, block_size=256), number=1, repeat=100
+    )
+    assert min(times) < 1e-3
+
+
+def test_characters_per_id() -> None:
+    text = "abcd" * 10
+    assert TokenDataset(text, CharTokenizer.from_text(text)).characters_per_id("train") == 1
+    assert TokenDataset(range(9)).characters_per_id("train") == 1
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+LETTERS = CharTokenizer("abc")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("source", "options", "kind", "message"),
+    [
+        ("", {"tokenizer": LETTERS}, DataError, "corpus is empty"),
+        ([], {}, DataError, "corpus is empty"),
+        ("abc", {}, InputTypeError, r"a text needs a tokenizer, e\.g\. TokenDataset\(text, CharTokenizer"),
+        ([0.5, 1.0], {}, InputTypeError, r"sequence of integer ids, got \[0.5, 1.0\] \(float64 of shape \(2,\)\)"),
+        ([[1, 2]], {}, InputTypeError, r"of shape \(1, 2\)"),
+        (b"abc", {}, InputTypeError, "source must be a text or a one-dimensional sequence"),
+        (None, {}, InputTypeError, "got None"),
+        ([1, -2], {}, DataError, "ids must be 0 or more, got ids from -2 to 1"),
+        (
+            [1, 5],
+            {"tokenizer": LETTERS},
+            DataError,
+            "ids must be from 0 to 2, the tokenizer's range, got ids from 1 to 5",
+        ),
+        ([1, 2], {"val_fraction": 1}, ConfigError, r"val_fraction must be a number in \[0, 1\), got val_fraction=1"),
+        ([1, 2], {"val_fraction": -0.1}, ConfigError, "got val_fraction=-0.1"),
+    ],
+)
+def test_sources_that_are_no_corpus_are_named(
+    source: Any, options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        TokenDataset(source, **options)
+
+
+def test_a_split_that_is_too_short_is_named_with_a_way_out() -> None:
+    data = TokenDataset(range(100))
+    message = r"the val split has 10 of 100 ids, need at least block_size\+1 = 13; use val_fraction=0.14 or a lower"
+    with pytest.raises(DataError, match=message):
+        data.batch("val", step=0, batch_size=1, block_size=12)
+    assert TokenDataset(range(100), val_fraction=0.14).batch("val", step=0, batch_size=1, block_size=12)
+    message = (
+        r"the train split has 90 of 100 ids, need at least block_size\+1 = 96; use a lower block_size or more text"
+    )
+    for method in (data.windows, data.epoch):
+        with pytest.raises(DataError, match=message):
+            method("train", batch_size=1, block_size=95)  # at once, not when iterated
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "test"}, "split must be one of 'train', 'val', got 'test'"),
+        ({"split": "vall"}, "did you mean 'val'?"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got batch_size=0"),
+        ({"block_size": 2.0}, "got block_size=2.0"),
+        ({"step": -1}, "step must be an integer of at least 0, got step=-1"),
+        ({"seed": 2**64}, "got seed=18446744073709551616"),
+        ({"seed": True}, "got seed=True"),
+    ],
+)
+def test_numbers_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
+    fitting: dict[str, Any] = {"split": "train", "step": 0, "batch_size": 2, "block_size": 3}
+    with pytest.raises(ConfigError, match=message):
+        COUNTING.batch(**(fitting | changes))
+
+
+# --- randomness -------------------------------------------------------------------------------------------------------
+
+
+def split_mix(state: int) -> int:
+    """Return an output of SplitMix64, written out in plain integers."""
+    word = (1 << 64) - 1
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & word
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & word
+    return state ^ (state >> 31)
+
+
+@given(key=st.integers(0, 2**64 - 1), number=st.integers(0, 2**40))
+def test_draws_are_those_of_split_mix(key: int, number: int) -> None:
+    state = (key + (number + 1) * 0x9E3779B97F4A7C15) % 2**64
+    found = uniforms([key], number)[0]
+    assert found == (split_mix(state) >> 11) / 2**53
+    assert 0 <= found < 1
+
+
+def test_split_mix_from_seed_zero_begins_as_published() -> None:
+    """The first output of the reference implementation seeded with 0."""
+    assert int(uniforms([0], 0)[0] * 2**53) == 0xE220A8397B1DCDAF >> 11
+
+
+@given(words=st.lists(st.integers(0, 2**64 - 1) | st.text(max_size=5), max_size=4))
+def test_derived_seeds_differ_with_any_word(words: list[int | str]) -> None:
+    seed = derive_seed(*words)
+    assert check_seed(seed) == seed == derive_seed(*words)
+    assert seed != derive_seed(*words, 0)
+    assert not words or seed != derive_seed(*words[:-1])
+
+
+@given(key=st.integers(0, 2**64 - 1), count=st.integers(0, 50))
+def test_a_permutation_has_each_number_once(key: int, count: int) -> None:
+    assert sorted(permutation(key, count)) == list(range(count))

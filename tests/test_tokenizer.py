@@ -1,0 +1,258 @@
+"""Text to ids and back: nothing is lost, nothing is guessed, and mistakes are named."""
+
+import os
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt import CharTokenizer, Tokenizer
+from tinygpt.errors import InputTypeError, TokenizerError
+
+ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), min_size=1)  # lone surrogates included
+EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
+NOTEBOOK_SYMBOLS = "\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz"
+
+
+def check_round_trip(encode: Callable[[str], str], text: str) -> None:
+    """What is read is what was written, whatever is done to it in between."""
+    assert encode(text) == text
+
+
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+@given(text=ANY_TEXT)
+def test_every_text_comes_back_as_it_was(text: str) -> None:
+    tokenizer = CharTokenizer.from_text(text)
+    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode(written)), text)
+    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode_array(written)), text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (lambda text: unicodedata.normalize("NFC", text), "e\u0301"),
+        (lambda text: "\n".join(text.splitlines()), "a\u2028b"),
+        (str.strip, " a"),
+        (lambda text: text.encode("utf-8").decode("utf-8-sig"), "\ufeffa"),
+        (lambda text: text.replace("\r\n", "\n"), "a\r\nb"),
+    ],
+)
+def test_a_text_that_was_tidied_up_would_be_noticed(fault: Callable[[str], str], text: str) -> None:
+    with pytest.raises(AssertionError):
+        check_round_trip(fault, text)
+    tokenizer = CharTokenizer.from_text(text)
+    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode(written)), text)
+
+
+def test_all_code_points_at_once_are_ids_in_order_also_after_json() -> None:
+    tokenizer = CharTokenizer.from_text(EVERYTHING)
+    assert tokenizer.vocab_size == 1_114_112
+    assert np.array_equal(tokenizer.encode_array(EVERYTHING), np.arange(1_114_112))
+    again = CharTokenizer.from_json(tokenizer.to_json())
+    assert again == tokenizer
+    assert again.decode(again.encode_array(EVERYTHING[::-1])) == EVERYTHING[::-1]
+
+
+@given(a=st.text("abcü☃𝄞"), b=st.text("abcü☃𝄞"))
+def test_encoding_goes_character_by_character(a: str, b: str) -> None:
+    tokenizer = CharTokenizer("abcü☃𝄞")
+    assert tokenizer.encode(a + b) == tokenizer.encode(a) + tokenizer.encode(b)
+    assert tokenizer.encode(a) == ["abcü☃𝄞".index(character) for character in a]
+    assert (tokenizer.encode(a) == tokenizer.encode(b)) == (a == b)
+
+
+@pytest.mark.parametrize("size", [1, 2, 254, 255, 256, 257, 65_535, 65_536, 65_537])
+def test_ids_take_the_smallest_unsigned_type_that_holds_them(size: int) -> None:
+    tokenizer = CharTokenizer(EVERYTHING[:size])
+    expected = np.uint8 if size <= 256 else np.uint16 if size <= 65_536 else np.uint32
+    for text in ("", EVERYTHING[size - 1], EVERYTHING[:size], EVERYTHING[:size] + EVERYTHING[0]):
+        ids = tokenizer.encode_array(text)
+        assert ids.dtype == expected
+        assert ids.tolist() == [ord(character) for character in text]
+    with pytest.raises(TokenizerError, match=f"U\\+{size:04X}"):
+        tokenizer.encode(EVERYTHING[:size] + chr(size))
+
+
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+@given(text=ANY_TEXT, times=st.integers(1, 3))
+def test_the_vocabulary_depends_on_the_set_of_characters_alone(text: str, times: int) -> None:
+    assert CharTokenizer.from_text(text[::-1] * times) == CharTokenizer.from_text(text)
+    assert list(CharTokenizer.from_text(text).symbols) == sorted(set(text))
+
+
+def test_the_vocabulary_does_not_depend_on_the_hash_seed() -> None:
+    program = "from tinygpt import CharTokenizer; print(CharTokenizer.from_text('hello world').to_json())"
+    written = {
+        subprocess.check_output([sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed})
+        for seed in ("1", "2")
+    }
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, np.array, torch.tensor, lambda ids: torch.tensor(ids, dtype=torch.int32)]
+)
+def test_decode_takes_integers_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
+    tokenizer = CharTokenizer("abc")
+    assert tokenizer.decode(kind([2, 0, 1, 1])) == "cabb"
+    assert tokenizer.decode(kind(tokenizer.encode("ab"))[:0] if kind is not torch.tensor else []) == ""
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("ids", "kind", "message"),
+    [
+        ([0, -1], TokenizerError, "ids must be from 0 to 2, got -1 at position 1"),
+        ([3], TokenizerError, "ids must be from 0 to 2, got 3 at position 0"),
+        ([0, 2**63], TokenizerError, f"got {2**63} at position 1"),
+        ([2**70], TokenizerError, f"got {2**70} at position 0"),
+        (np.array([0, -1]), TokenizerError, "got -1 at position 1"),
+        (torch.tensor([9]), TokenizerError, "got 9 at position 0"),
+        ([True], InputTypeError, "ids must be integers, got True of type bool at position 0"),
+        ([0, 1.0], InputTypeError, "got 1.0 of type float at position 1"),
+        (["1"], InputTypeError, "got '1' of type str at position 0"),
+        ([[0, 1]], InputTypeError, r"got \[0, 1\] of type list at position 0"),
+        (np.zeros((1, 1), int), InputTypeError, r"one-dimensional array of integers, got int64 of shape \(1, 1\)"),
+        (np.array([True]), InputTypeError, "got bool of shape"),
+        (7, InputTypeError, "one-dimensional sequence of integers, got 7"),
+    ],
+)
+def test_ids_that_are_none_are_named(ids: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        CharTokenizer("abc").decode(ids)
+
+
+def test_an_unknown_character_is_named_with_its_place_and_company() -> None:
+    tokenizer = CharTokenizer("ab")
+    message = r"text has 'z' \(U\+007A\) at position 2, which is not among the 2 symbols of this tokenizer"
+    with pytest.raises(TokenizerError, match=message):
+        tokenizer.encode("abz")
+    with pytest.raises(TokenizerError, match=r"7 characters are unknown: 'u', 'v', 'w', 'x', 'y', \.\.\.; fit on more"):
+        tokenizer.encode("uvwxyzu")
+    with pytest.raises(TokenizerError) as caught:
+        tokenizer.encode("\x1b[31m" * 100_000)
+    assert len(str(caught.value)) <= 300
+    assert "\x1b" not in str(caught.value)
+
+
+@given(text=st.text("abxyz☃"))
+def test_unknown_characters_are_skipped_or_replaced_where_asked(text: str) -> None:
+    kept = "".join(character for character in text if character in "ab")
+    skipping, replacing = CharTokenizer("ab", on_unknown="skip"), CharTokenizer("ab", on_unknown="b")
+    assert skipping.decode(skipping.encode(text)) == kept
+    assert replacing.decode(replacing.encode(text)) == "".join(c if c in "ab" else "b" for c in text)
+
+
+@given(symbols=st.sets(st.characters(codec=None, exclude_categories=()), min_size=1, max_size=9), data=st.data())
+def test_json_keeps_everything_and_equality_sees_everything(symbols: set[str], data: st.DataObject) -> None:
+    policy = data.draw(st.sampled_from(["error", "skip", *sorted(symbols)]))
+    tokenizer = CharTokenizer(sorted(symbols), on_unknown=policy)
+    again = CharTokenizer.from_json(tokenizer.to_json())
+    assert (again, hash(again), again.to_json()) == (tokenizer, hash(tokenizer), tokenizer.to_json())
+    assert tokenizer.to_json().isascii()
+    assert tokenizer != CharTokenizer(sorted(symbols), on_unknown="error" if policy != "error" else "skip")
+    assert tokenizer != "tokenizer"
+
+
+def test_two_surrogates_side_by_side_stay_two() -> None:
+    """As one JSON string they would come back as one character."""
+    tokenizer = CharTokenizer(["\ud83d", "\udc4d"])
+    assert CharTokenizer.from_json(tokenizer.to_json()).vocab_size == 2
+
+
+def test_the_notebooks_sentence_has_the_notebooks_ids() -> None:
+    expected = [46, 53, 50, 39, 6, 1, 55, 59, 43, 1, 58, 39, 50, 12]
+    assert CharTokenizer.from_text(NOTEBOOK_SYMBOLS).encode("hola, que tal?") == expected
+
+
+def test_on_tiny_shakespeare_it_is_the_notebooks_encode() -> None:
+    path = os.environ.get("TINYGPT_TINYSHAKESPEARE")
+    if not path:
+        pytest.skip("TINYGPT_TINYSHAKESPEARE names no copy of tiny Shakespeare")
+    text = Path(path).read_text(encoding="utf-8")
+    tokenizer = CharTokenizer.from_text(text)
+    stoi = {character: number for number, character in enumerate(sorted(set(text)))}
+    assert tokenizer.vocab_size == 65
+    assert tokenizer.encode(text) == [stoi[character] for character in text]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "symbols must hold at least one character, got none"),
+        ((["a", "b", "a"],), "symbols must be distinct, got 'a' as entry 0 and as entry 2"),
+        ((["a", "bc"],), "symbols must be single characters, got 'bc' as entry 1"),
+        ((["a", ""],), "got '' as entry 1"),
+        ((["a", 7],), "got 7 as entry 1"),
+    ],
+)
+def test_symbols_that_are_no_vocabulary_are_named(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        CharTokenizer(*arguments)
+
+
+@pytest.mark.parametrize("policy", ["replace", "z", ""])
+def test_a_policy_that_is_none_is_named(policy: str) -> None:
+    with pytest.raises(TokenizerError, match=f"on_unknown must be 'error', 'skip', or the symbol .*, got '{policy}'"):
+        CharTokenizer("ab", on_unknown=policy)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"ab", r"text must be a str, got bytes; decode it first, e\.g\."), (None, "got NoneType"), (["a"], "got list")],
+)
+def test_what_is_no_text_is_named(text: Any, message: str) -> None:
+    for function in (CharTokenizer.from_text, CharTokenizer("ab").encode, CharTokenizer("ab").encode_array):
+        with pytest.raises(InputTypeError, match=message):
+            function(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "text must be JSON that to_json"),
+        ("[1]", 'with "type": "CharTokenizer", got '),
+        ('{"type": "CharTokenizer"}', r"got the keys \['type'\]"),
+        ('{"type": "CharTokenizer", "symbols": "ab", "on_unknown": "error"}', "must hold a list of symbols"),
+        ('{"type": "CharTokenizer", "symbols": ["a", "a"], "on_unknown": "error"}', "'a' as entry 0 and as entry 1"),
+        ("[" * 100_000, "text must be JSON"),
+    ],
+)
+def test_json_that_is_no_tokenizer_is_named(text: str, message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        CharTokenizer.from_json(text)
+
+
+def test_one_symbol_is_a_vocabulary_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match="vocabulary has 1 symbol; its loss will be 0"):
+        assert CharTokenizer.from_text("aaaa").encode("aa") == [0, 0]
+
+
+def test_anything_with_three_names_is_a_tokenizer() -> None:
+    class Upper:
+        vocab_size = 26
+
+        def encode(self, text: str) -> list[int]:
+            return [ord(character) - 65 for character in text]
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(chr(number + 65) for number in ids)
+
+    assert isinstance(Upper(), Tokenizer)
+    assert isinstance(CharTokenizer("a"), Tokenizer)
+    assert not isinstance(object(), Tokenizer)
+
+
+def test_repr_shows_the_symbols() -> None:
+    assert repr(CharTokenizer("ab", on_unknown="skip")) == "CharTokenizer('ab', on_unknown='skip')"
+    assert len(repr(CharTokenizer(EVERYTHING[:5000]))) < 100
