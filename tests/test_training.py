@@ -328,6 +328,7 @@ def test_patience_ends_a_run_that_does_not_get_better(monkeypatch: pytest.Monkey
     [
         ([(4, 4)], "best validation loss 4.0000 at step 0: nothing was learnt yet"),
         ([(4, 4), (1, 1.2)], "at step 100, the last: still falling, train longer"),
+        ([(4, 4), (1, 1.2), (1, 1.195)], "best validation loss 1.1950 at step 200, the last: it has converged"),
         ([(4, 4), (1, 1.2), (0.9, 1.4)], "the last 1.4000: overfitting, the best weights are kept"),
         ([(4, 4), (1, 1.2), (2, 2)], "the last 2.0000: it got worse, try a lower learning rate"),
         ([(4, 4), (1, 1.2), (1, 1.205)], "the last 1.2050: it has converged"),

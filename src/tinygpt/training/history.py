@@ -95,6 +95,8 @@ class History:
         said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
         if last.step == 0:
             said += ": nothing was learnt yet"
+        elif best is last and self.evaluations[-2].val_loss - last.val_loss < 0.01:
+            said += ", the last: it has converged"
         elif best is last:
             said += ", the last: still falling, train longer"
         elif last.val_loss > best.val_loss + 0.01 and last.train_loss < best.train_loss:
