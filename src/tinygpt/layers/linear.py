@@ -63,7 +63,7 @@ class Linear(nn.Linear):
             return F.linear(x, weight, bias)
         if torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
-        rows = x.reshape(1, -1, self.in_features).expand(_PIECES, -1, -1)
+        rows = x.reshape(-1, self.in_features).expand(_PIECES, -1, -1)
         pieces = weight.view(_PIECES, -1, self.in_features).mT
         product = torch.bmm(rows, pieces) if bias is None else torch.baddbmm(bias.view(_PIECES, 1, -1), rows, pieces)
         return product.transpose(0, 1).reshape(*x.shape[:-1], self.out_features)

@@ -95,7 +95,7 @@ class History:
         said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
         if last.step == 0:
             said += ": nothing was learnt yet"
-        elif best is last and self.evaluations[-2].val_loss - last.val_loss < 0.01:
+        elif best is last and len(self.evaluations) > 1 and self.evaluations[-2].val_loss - last.val_loss < 0.01:
             said += ", the last: it has converged"
         elif best is last:
             said += ", the last: still falling, train longer"
