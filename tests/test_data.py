@@ -158,6 +158,7 @@ LETTERS = CharTokenizer("abc")
     [
         ("", {"tokenizer": LETTERS}, DataError, "corpus is empty"),
         ([], {}, DataError, "corpus is empty"),
+        ("abc", {"tokenizer": object()}, InputTypeError, "vocab_size, encode and decode, got object, which does not"),
         ("abc", {}, InputTypeError, r"a text needs a tokenizer, e\.g\. TokenDataset\(text, CharTokenizer"),
         ([0.5, 1.0], {}, InputTypeError, r"sequence of integer ids, got \[0.5, 1.0\] \(float64 of shape \(2,\)\)"),
         ([[1, 2]], {}, InputTypeError, r"of shape \(1, 2\)"),

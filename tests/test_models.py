@@ -602,5 +602,7 @@ def test_blocks_that_do_not_fit_are_named() -> None:
         ConfigError, match=r"the same one twice; build each anew, e\.g\. \[make_block\(\) for _ in range"
     ):
         GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [block, block])
+    with pytest.raises(InputTypeError, match="config must be a GPTConfig, got dict"):
+        GPTLanguageModel.from_config({"vocab_size": 5})  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="blocks must be modules that map B T C to B T C, got 3"):
         GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [3])  # type: ignore[list-item]

@@ -525,6 +525,7 @@ def test_memory_does_not_grow_with_the_number_of_ids() -> None:
         ({"seed": 2**64}, "got seed=18446744073709551616"),
         ({"seed": "a"}, "got seed='a'"),
         ({"seed": [1, 2]}, "one for each prompt, got 2 for 1"),
+        ({"stop": 3}, "stop must be a text of at least one character, or a list of such, got 3"),
         ({"stop": ""}, "stop must be a text of at least one character"),
         ({"stop": ["a", ""]}, "stop must be a text of at least one character"),
     ],

@@ -62,6 +62,9 @@ class TokenDataset:
         val_fraction: float = 0.1,
     ) -> None:
         check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            kind = type(tokenizer).__name__
+            raise InputTypeError(f"tokenizer must have vocab_size, encode and decode, got {kind}, which does not")
         self.tokenizer = tokenizer
         ids = _encode(source, tokenizer) if isinstance(source, str) else _as_ids(source)
         if not len(ids):

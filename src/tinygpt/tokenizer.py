@@ -81,7 +81,7 @@ class CharTokenizer:
                 raise TokenizerError(
                     f"symbols must be distinct, got {symbol!r} as entry {seen[symbol]} and as entry {entry}"
                 )
-        if on_unknown not in ("error", "skip") and on_unknown not in seen:
+        if not isinstance(on_unknown, str) or (on_unknown not in ("error", "skip") and on_unknown not in seen):
             raise TokenizerError(
                 "on_unknown must be 'error', 'skip', or the symbol of the vocabulary to put in place of an unknown "
                 f"character, got {short(on_unknown)}"

@@ -89,6 +89,8 @@ class GPTLanguageModel(LanguageModel):
             >>> GPTLanguageModel.from_config(GPTConfig(vocab_size=137)).num_parameters()
             10844297
         """
+        if not isinstance(config, GPTConfig):
+            raise InputTypeError(f"config must be a GPTConfig, got {type(config).__name__}; use GPTConfig(...)")
         build = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
         model = build(config)
         model.config = config

@@ -194,8 +194,9 @@ class Sampler:
         seed: int | Sequence[int],
     ) -> list[Row]:
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
-        stops = [stop] if isinstance(stop, str) else list(stop or [])
-        if not all(isinstance(text, str) and text for text in stops):
+        stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Sequence) else []
+        known = stop is None or isinstance(stop, Sequence)
+        if not known or not all(isinstance(text, str) and text for text in stops):
             raise ConfigError(f"stop must be a text of at least one character, or a list of such, got {short(stop)}")
         if isinstance(seed, Sequence) and not isinstance(seed, str):
             if len(seed) != len(prompts):
