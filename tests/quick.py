@@ -1,7 +1,6 @@
 """A small budget, on which examples and snippets of the documentation run as they stand, in moments."""
 
 import string
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -32,30 +31,26 @@ def tiny_plays() -> str:
 def cap_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each training take two steps and each corpus be short, without a download."""
     text, tiny_text = plays(), tiny_plays()
-    real_config, real_read = tinygpt.TrainerConfig, tinygpt.read_text
+    real_check, real_read = tinygpt.TrainerConfig.__post_init__, tinygpt.read_text
 
-    def config(**settings: Any) -> tinygpt.TrainerConfig:
-        asked = real_config(**settings)  # what is written must be valid before it is cut short
-        steps = min(asked.max_iters, STEPS)
-        return replace(
-            asked,
-            max_iters=steps,
-            eval_interval=min(asked.eval_interval, steps),
-            eval_iters=None if asked.eval_iters is None else min(asked.eval_iters, STEPS),
-            warmup_iters=None if asked.warmup_iters is None else min(asked.warmup_iters, steps),
-            sample_length=min(asked.sample_length, 10),
-        )
+    def check(config: tinygpt.TrainerConfig) -> None:
+        real_check(config)  # what is written must be valid before it is cut short
+        steps = min(config.max_iters, STEPS)
+        for name, most in {
+            "max_iters": steps,
+            "eval_interval": steps,
+            "eval_iters": STEPS,
+            "warmup_iters": steps,
+            "sample_length": 10,
+        }.items():
+            value = getattr(config, name)
+            object.__setattr__(config, name, value and min(value, most))
 
     def read_text(path: str | Path, **options: Any) -> str:
         return real_read(path, **options)[:CHARACTERS] if Path(path).exists() else tiny_text
 
-    rooms = ["tinygpt", "tinygpt.corpora", "tinygpt.training", "tinygpt.training.trainer", "tinygpt.training.compare"]
-    for room in map(import_module, rooms):
-        for name, stand_in in {
-            "TrainerConfig": config,
-            "read_text": read_text,
-            "shakespeare": lambda: text,
-            "tinyshakespeare": lambda **options: tiny_text,
-        }.items():
-            if hasattr(room, name):
-                monkeypatch.setattr(room, name, stand_in)
+    monkeypatch.setattr(tinygpt.TrainerConfig, "__post_init__", check)
+    for room in map(import_module, ["tinygpt", "tinygpt.corpora"]):
+        monkeypatch.setattr(room, "read_text", read_text)
+        monkeypatch.setattr(room, "shakespeare", lambda: text)
+        monkeypatch.setattr(room, "tinyshakespeare", lambda **options: tiny_text)

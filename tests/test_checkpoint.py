@@ -33,7 +33,7 @@ TOKENIZER = CharTokenizer(["a", "b", "\ud83d", "\udc4d", "\n"], on_unknown="skip
 
 def make_gpt(layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
     sizes = {"vocab_size": 5, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 4} | changes
-    model = GPTLanguageModel.from_config(GPTConfig.from_dict(sizes | {"layout": layout}))
+    model = GPTLanguageModel.from_config(GPTConfig(**sizes | {"layout": layout}))
     randomised(model)
     return model.float()
 
@@ -261,4 +261,8 @@ def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> Non
         tinygpt.save(tmp_path / "model", nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="tokenizer must be a CharTokenizer or None, got str"):
         tinygpt.save(tmp_path / "model", make_gpt(), "abc")  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="path must be a str or a path, got None"):
+        tinygpt.save(None, make_gpt())  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="path must be a str or a path, got None"):
+        tinygpt.load(None)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

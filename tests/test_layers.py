@@ -505,3 +505,10 @@ def test_a_part_that_is_no_module_is_named(name: str) -> None:
     parts: dict[str, Any] = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
     with pytest.raises(InputTypeError, match=f"{name} must be a module that maps B T C to B T C, got 7"):
         DecoderBlock(8, **(parts | {name: 7}))
+
+
+def test_a_part_of_another_width_is_named_before_it_is_called() -> None:
+    with pytest.raises(
+        ConfigError, match="feed_forward must be as wide as the stream, got n_embd=16 in it and n_embd=8"
+    ):
+        DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(16))

@@ -34,7 +34,7 @@ VOCAB, BLOCK, N_EMBD = 7, 6, 8
 
 def make_gpt(layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
     sizes = {"vocab_size": VOCAB, "block_size": BLOCK, "n_layer": 2, "n_head": 2, "n_embd": N_EMBD, "dropout": 0.2}
-    model = GPTLanguageModel.from_config(GPTConfig.from_dict(sizes | {"layout": layout} | changes))
+    model = GPTLanguageModel.from_config(GPTConfig(**sizes | {"layout": layout} | changes))
     randomised(model)
     return model.eval()
 
@@ -510,13 +510,21 @@ def test_a_config_survives_json_and_cannot_be_changed(config: GPTConfig) -> None
 )
 def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        GPTConfig.from_dict({"vocab_size": 65} | changes)
+        GPTConfig(**{"vocab_size": 65} | changes)
+
+
+def test_settings_are_given_by_name() -> None:
+    with pytest.raises(InputTypeError, match="GPTConfig takes its settings by name, got 65 without one"):
+        GPTConfig(65)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"GPTConfig needs vocab_size, got \[\]"):
+        GPTConfig()  # type: ignore[call-arg]
 
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_numpy_integers_are_integers() -> None:
-    assert GPTConfig.from_dict({"vocab_size": np.int64(65)}) == GPTConfig(vocab_size=65)
-    assert type(GPTConfig.from_dict({"vocab_size": np.int64(65)}).vocab_size) is int
+    config = GPTConfig(vocab_size=np.int64(65))  # type: ignore[arg-type]
+    assert config == GPTConfig(vocab_size=65)
+    assert type(config.vocab_size) is int
 
 
 @pytest.mark.usefixtures("unchecked_types")
@@ -525,7 +533,7 @@ def test_numpy_integers_are_integers() -> None:
     [
         ("{", "a config must be JSON, got '{'"),
         ("[1]", "a config must be a JSON object"),
-        ('{"n_layer": 2}', "GPTConfig needs vocab_size; use tokenizer.vocab_size"),
+        ('{"n_layer": 2}', r"GPTConfig needs vocab_size, got \['n_layer'\]"),
         ('{"vocab_size": 5, "dropout": NaN}', "got dropout=nan"),
         ("[" * 100_000, "a config must be JSON"),
         ('{"vocab_size": 1e9}', "got vocab_size=1000000000.0"),
@@ -604,5 +612,12 @@ def test_blocks_that_do_not_fit_are_named() -> None:
         GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [block, block])
     with pytest.raises(InputTypeError, match="config must be a GPTConfig, got dict"):
         GPTLanguageModel.from_config({"vocab_size": 5})  # type: ignore[arg-type]
-    with pytest.raises(InputTypeError, match="blocks must be modules that map B T C to B T C, got 3"):
+    with pytest.raises(InputTypeError, match=r"blocks\[0\] must be a module that maps B T C to B T C, got 3"):
         GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [3])  # type: ignore[list-item]
+    with pytest.raises(InputTypeError, match=r"blocks must be a list of modules, got MeanOfThePast; use \[block\]"):
+        GPTLanguageModel(VOCAB, BLOCK, N_EMBD, block)  # type: ignore[arg-type]
+    wide = FeedForward(2 * N_EMBD)
+    with pytest.raises(
+        ConfigError, match=rf"blocks\[1\] must be as wide as .*n_embd={2 * N_EMBD} in it and n_embd={N_EMBD}"
+    ):
+        GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [block, wide])

@@ -200,6 +200,14 @@ def test_symbols_that_are_no_vocabulary_are_named(arguments: tuple[Any, ...], me
         CharTokenizer(*arguments)
 
 
+@pytest.mark.usefixtures("unchecked_types")
+def test_no_symbols_at_all_are_named() -> None:
+    with pytest.raises(
+        InputTypeError, match=r"symbols must be characters, got None; use CharTokenizer\.from_text\(text"
+    ):
+        CharTokenizer(None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("policy", ["replace", "z", ""])
 def test_a_policy_that_is_none_is_named(policy: str) -> None:
     with pytest.raises(TokenizerError, match=f"on_unknown must be 'error', 'skip', or the symbol .*, got '{policy}'"):

@@ -492,6 +492,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
         ({"betas": 0.9}, "betas must be two numbers, got betas=0.9"),
         ({"max_iters": 5, "warmup_iters": 6}, "warmup_iters must be an integer from 0 to 5, got warmup_iters=6"),
         ({"seed": -1}, "got seed=-1"),
+        ({"lr": 1e-3}, "TrainerConfig has no setting 'lr'$"),
+        ({"max_iter": 3}, "TrainerConfig has no setting 'max_iter'; did you mean 'max_iters'?"),
         ({"precision": "fp8"}, "precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp8'"),
     ],
     ids=str,
@@ -508,6 +510,8 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
         ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
         ({"data": TEXT}, InputTypeError, r"data must be a TokenDataset, got str; use TokenDataset\(text, tokenizer\)"),
         ({"model": BigramLanguageModel(3)}, ConfigError, f"got vocab_size={DATA.vocab_size} in the data and 3 in the"),
+        ({"config": {"max_iters": 3}}, InputTypeError, r"config must be a TrainerConfig, got {'max_iters': 3}; use "),
+        ({"run_dir": 7}, InputTypeError, "run_dir must be a str or a path, got 7"),
         ({"config": TrainerConfig(block_size=9)}, ConfigError, "at most the model's, got 9 and 8 in the model"),
         ({"data": TokenDataset(TEXT[:9], TOKENIZER)}, DataError, r"need at least block_size\+1 = 9"),
         ({"data": TokenDataset(TEXT, TOKENIZER, val_fraction=0)}, DataError, "the val split has 0 of 540 ids"),
@@ -625,7 +629,7 @@ def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
     models = {"a": BigramLanguageModel(DATA.vocab_size, block_size=4), "b": make_gpt()}
     with pytest.raises(ConfigError, match=r"config must have the names \['a', 'b'\], got \['a'\]"):
         compare(models, DATA, {"a": TrainerConfig()})
-    with pytest.raises(ConfigError, match="models must name at least one model"):
+    with pytest.raises(InputTypeError, match=r"models must be models by name, .* got {}"):
         compare({}, DATA)
     configs = {"a": TrainerConfig(**QUICK), "b": TrainerConfig(**(QUICK | {"max_iters": 2}))}
     found = compare(models, DATA, configs, sample_length=0, progress=False)

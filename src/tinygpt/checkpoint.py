@@ -31,6 +31,7 @@ from tinygpt.errors import (
     CheckpointVersionError,
     ConfigError,
     InputTypeError,
+    check_path,
     short,
 )
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
@@ -53,7 +54,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         tokenizer: The tokenizer, or None.
 
     Raises:
-        InputTypeError: If ``model`` is not a language model, or the tokenizer cannot be written.
+        InputTypeError: If ``model`` is not a language model, the tokenizer cannot be written, or ``path`` is no path.
         CheckpointSaveError: If the file cannot be written.
     """
     if not isinstance(model, LanguageModel):
@@ -62,6 +63,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         raise InputTypeError(
             f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it in its own way"
         )
+    path = check_path("path", path)
     tensors = _unshared(model)
     payload = {
         "format": FORMAT_VERSION,
@@ -70,7 +72,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         "tokenizer": None if tokenizer is None else json.loads(tokenizer.to_json()),
     }
     envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
-    _write(Path(path), save_tensors(tensors, metadata={_KEY: _to_json(envelope)}))
+    _write(path, save_tensors(tensors, metadata={_KEY: _to_json(envelope)}))
 
 
 def load(
@@ -87,12 +89,13 @@ def load(
         The model and the tokenizer, which is None if none was saved.
 
     Raises:
+        InputTypeError: If ``path`` is no path.
         CheckpointNotFoundError: If there is no such file.
         CheckpointCorruptError: If the file is not one that :func:`save` wrote, or was changed since.
         CheckpointVersionError: If a newer tinygpt wrote it.
         CheckpointMismatchError: If the weights do not fit the model, naming each that does not.
     """
-    path = Path(path)
+    path = check_path("path", path)
     payload, tensors = _read(path)
     if payload["format"] > FORMAT_VERSION:
         raise CheckpointVersionError(
@@ -131,7 +134,7 @@ def _build(path: Path, name: str, config: Any) -> LanguageModel:
         with torch.random.fork_rng(devices=[]):
             if name == "BigramLanguageModel":
                 return BigramLanguageModel(**config)
-            return GPTLanguageModel.from_config(GPTConfig.from_dict(config))
+            return GPTLanguageModel.from_config(GPTConfig(**config))
     except (ConfigError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{short(str(path))} holds settings that are none: {error}") from error
 

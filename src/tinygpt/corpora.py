@@ -15,7 +15,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from tinygpt.errors import DataError, short
+from tinygpt.errors import DataError, check_path, short
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -34,9 +34,10 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        InputTypeError: If ``path`` is neither a str nor a path.
         DataError: If it is not a regular file, is empty, is not text in this encoding, or looks binary.
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.exists() and not path.is_file():
         raise DataError(f"corpus must be a regular file, got {short(str(path))}, which is a directory or a device")
     raw = path.read_bytes()

@@ -6,10 +6,16 @@ fits, so ``except ValueError`` keeps working. A message states the rule, then wh
 
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
-from typing import Any
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+Settings = TypeVar("Settings", bound=type)
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 50
@@ -153,6 +159,55 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     if value not in words:
         allowed = ", ".join(map(repr, words))
         raise ConfigError(f"{name} must be one of {allowed}, got {short(value)}{did_you_mean(value, words)}")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return ``value`` as a :class:`~pathlib.Path` if it names a place in the file system.
+
+    Raises:
+        InputTypeError: If it is anything else, such as None.
+
+    Example:
+        >>> check_path("run_dir", 7)
+        Traceback (most recent call last):
+            ...
+        tinygpt.errors.InputTypeError: run_dir must be a str or a path, got 7
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputTypeError(f"{name} must be a str or a path, got {short(value)}")
+    return Path(value)
+
+
+def checked_settings(cls: Settings) -> Settings:
+    """Let a dataclass of settings refuse an unknown or a missing name with an error of ours, not Python's.
+
+    Example:
+        >>> @checked_settings
+        ... @dataclass(kw_only=True)
+        ... class Sizes:
+        ...     n_head: int
+        >>> Sizes(n_heads=4)
+        Traceback (most recent call last):
+            ...
+        tinygpt.errors.ConfigError: Sizes has no setting 'n_heads'; did you mean 'n_head'?
+    """
+    make = cls.__init__  # type: ignore[misc]
+    known = {field.name: field.default is field.default_factory is MISSING for field in fields(cls)}
+
+    @wraps(make)
+    def checked(self: Any, *values: Any, **settings: Any) -> None:
+        if values:
+            raise InputTypeError(f"{cls.__name__} takes its settings by name, got {short(values[0])} without one")
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"{cls.__name__} has no setting {short(name)}{did_you_mean(name, known)}")
+        for name, needed in known.items():
+            if needed and name not in settings:
+                raise ConfigError(f"{cls.__name__} needs {name}, got {sorted(settings)}")
+        make(self, **settings)
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
 
 
 def did_you_mean(word: object, words: Iterable[str]) -> str:

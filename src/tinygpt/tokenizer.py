@@ -69,6 +69,8 @@ class CharTokenizer:
     """
 
     def __init__(self, symbols: Iterable[str], *, on_unknown: str = "error") -> None:
+        if not isinstance(symbols, Iterable):
+            raise InputTypeError(f"symbols must be characters, got {short(symbols)}; use CharTokenizer.from_text(text)")
         self.symbols = tuple(symbols)
         self.on_unknown = on_unknown
         if not self.symbols:

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.errors import InputTypeError, check_integer, short
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, short
 
 
 class DecoderBlock(nn.Module):
@@ -27,6 +27,7 @@ class DecoderBlock(nn.Module):
 
     Raises:
         InputTypeError: If a part is not a module.
+        ConfigError: If a part that tells its ``n_embd`` has another one.
 
     Example:
         >>> block = DecoderBlock(64, attention=MultiHeadAttention(64, 4), feed_forward=FeedForward(64))
@@ -48,9 +49,9 @@ class DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_integer("n_embd", n_embd, minimum=1)
-        for name, part in (("attention", attention), ("feed_forward", feed_forward)):
-            if not isinstance(part, nn.Module):
-                raise InputTypeError(f"{name} must be a module that maps B T C to B T C, got {short(part)}")
+        self.n_embd = n_embd
+        check_part("attention", attention, n_embd)
+        check_part("feed_forward", feed_forward, n_embd)
         self.attention_norm = norm(n_embd)
         self.attention = attention
         self.feed_forward_norm = norm(n_embd)
@@ -64,6 +65,20 @@ class DecoderBlock(nn.Module):
     def new_cache(self, batch_size: int, block_size: int) -> Any:
         """Return an empty cache of the attention's own kind, or None where it has none."""
         return new_cache(self.attention, batch_size, block_size)
+
+
+def check_part(name: str, part: Any, n_embd: int) -> None:
+    """Raise unless a part can stand in a stream of width ``n_embd``, as far as it can be told before it is called.
+
+    Raises:
+        InputTypeError: If it is not a module.
+        ConfigError: If it has an ``n_embd`` of its own, and another one.
+    """
+    if not isinstance(part, nn.Module):
+        raise InputTypeError(f"{name} must be a module that maps B T C to B T C, got {short(part)}")
+    own = getattr(part, "n_embd", n_embd)
+    if own != n_embd:
+        raise ConfigError(f"{name} must be as wide as the stream, got n_embd={own} in it and n_embd={n_embd} around it")
 
 
 def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:

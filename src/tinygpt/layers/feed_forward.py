@@ -56,7 +56,7 @@ class FeedForward(nn.Module):
         output_std: float = STD,
     ) -> None:
         super().__init__()
-        check_integer("n_embd", n_embd, minimum=1)
+        self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         hidden_size = check_integer("hidden_size", 4 * n_embd if hidden_size is None else hidden_size, minimum=1)
         self.expand = Linear(n_embd, hidden_size, bias=bias)
         self.activation = activation

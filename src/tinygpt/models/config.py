@@ -1,16 +1,17 @@
 """The settings of a GPT: plain numbers and words, checked when they are made."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, did_you_mean, short
+from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, checked_settings, short
 from tinygpt.layers.attention import head_size
 
 LAYOUTS = ("notebook", "gpt2", "modern")
 _MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
 
 
+@checked_settings
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
     """The sizes of a GPT and the layout of its parts. The defaults are the notebook's model, exactly.
@@ -29,12 +30,12 @@ class GPTConfig:
             see :class:`GPTLanguageModel`.
 
     Raises:
-        ConfigError: If a value is out of range, or ``n_head`` does not divide ``n_embd``.
+        ConfigError: If a name is unknown, a value is out of range, or ``n_head`` does not divide ``n_embd``.
 
     Example:
         >>> GPTConfig(vocab_size=65)
         GPTConfig(vocab_size=65, block_size=256, n_layer=6, n_head=6, n_embd=384, dropout=0.2, layout='notebook')
-        >>> GPTConfig.from_dict({"vocab_size": 65, "n_heads": 4})
+        >>> GPTConfig(vocab_size=65, n_heads=4)
         Traceback (most recent call last):
             ...
         tinygpt.errors.ConfigError: GPTConfig has no setting 'n_heads'; did you mean 'n_head'?
@@ -73,7 +74,7 @@ class GPTConfig:
         Source:
             Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019, table 2.
         """
-        sizes = {
+        sizes: dict[str, Any] = {
             "vocab_size": 50257,
             "block_size": 1024,
             "n_layer": 12,
@@ -81,27 +82,12 @@ class GPTConfig:
             "n_embd": 768,
             "dropout": 0.1,
         }
-        return cls.from_dict(sizes | {"layout": "gpt2"} | changes)
+        return cls(**sizes | {"layout": "gpt2"} | changes)
 
     @classmethod
     def modern(cls, **changes: Any) -> "GPTConfig":
         """Return the layout that trains fastest, without dropout, with the changes that you name."""
-        return cls.from_dict({"dropout": 0.0, "layout": "modern"} | changes)
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> "GPTConfig":
-        """Return a config from named settings, refusing names that do not exist.
-
-        Raises:
-            ConfigError: If a name is unknown or a value is out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        for name in settings:
-            if name not in known:
-                raise ConfigError(f"GPTConfig has no setting {short(name)}{did_you_mean(name, known)}")
-        if "vocab_size" not in settings:
-            raise ConfigError("GPTConfig needs vocab_size; use tokenizer.vocab_size")
-        return cls(**settings)
+        return cls(**dict[str, Any](dropout=0.0, layout="modern") | changes)
 
     def to_json(self) -> str:
         """Return the config as one line of JSON."""
@@ -120,4 +106,4 @@ class GPTConfig:
             raise ConfigError(f"a config must be JSON, got {short(text)}: {error}") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"a config must be a JSON object, got {short(text)}")
-        return cls.from_dict(settings)
+        return cls(**settings)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, check_integer, short
+from tinygpt.errors import ConfigError, InputTypeError, check_integer
 from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
@@ -18,7 +18,7 @@ from tinygpt.layers import (
     SoftCap,
     relu_squared,
 )
-from tinygpt.layers.block import call_with_cache, new_cache
+from tinygpt.layers.block import call_with_cache, check_part, new_cache
 from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
@@ -43,7 +43,7 @@ class GPTLanguageModel(LanguageModel):
         head: Maps ``B T C`` to ``B T V``; by default a linear layer with a bias.
 
     Raises:
-        ConfigError: If a number is out of range, or a block appears twice.
+        ConfigError: If a number is out of range, or a block appears twice or has another ``n_embd``.
         InputTypeError: If a part is not a module.
 
     Example:
@@ -77,7 +77,7 @@ class GPTLanguageModel(LanguageModel):
         self.config: GPTConfig | None = None  # set where a config says it all, so that a file can rebuild the model
         self.token_embedding = Embedding(vocab_size, n_embd) if token_embedding is None else token_embedding
         self.positions = None if positions is None else positions(block_size, n_embd)
-        self.blocks = nn.ModuleList(_distinct_modules(blocks))
+        self.blocks = nn.ModuleList(_distinct_parts(blocks, n_embd))
         self.norm = norm(n_embd)
         self.head = Linear(n_embd, vocab_size) if head is None else head
 
@@ -200,11 +200,12 @@ def _modern(config: GPTConfig) -> GPTLanguageModel:
     )
 
 
-def _distinct_modules(blocks: Iterable[nn.Module]) -> list[nn.Module]:
+def _distinct_parts(blocks: Iterable[nn.Module], n_embd: int) -> list[nn.Module]:
+    if not isinstance(blocks, Iterable):
+        raise InputTypeError(f"blocks must be a list of modules, got {type(blocks).__name__}; use [block]")
     parts = list(blocks)
-    for block in parts:
-        if not isinstance(block, nn.Module):
-            raise InputTypeError(f"blocks must be modules that map B T C to B T C, got {short(block)}")
+    for place, block in enumerate(parts):
+        check_part(f"blocks[{place}]", block, n_embd)
     if len(set(map(id, parts))) < len(parts):
         raise ConfigError(
             "blocks must be distinct modules, got the same one twice; build each anew, "

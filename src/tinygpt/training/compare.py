@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError
+from tinygpt.errors import ConfigError, InputTypeError, short
 from tinygpt.models import LanguageModel
 from tinygpt.sampling import Sampler
-from tinygpt.training.config import TrainerConfig
+from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import History, Loss
 from tinygpt.training.trainer import Trainer
 
@@ -85,7 +85,8 @@ def compare(
         progress: Whether to show each training.
 
     Raises:
-        ConfigError: If there is no model, or the names of the configs are not those of the models.
+        ConfigError: If the names of the configs are not those of the models.
+        InputTypeError: If ``models`` is not a mapping with at least one model.
 
     Example:
         >>> text = "to be, or not to be: that is the question. " * 20
@@ -96,9 +97,9 @@ def compare(
         >>> comparison.contenders[0].loss.nats < comparison.guess.nats
         True
     """
-    if not models:
-        raise ConfigError("models must name at least one model, got none")
-    configs = config if isinstance(config, Mapping) else dict.fromkeys(models, config or TrainerConfig())
+    if not isinstance(models, Mapping) or not models:
+        raise InputTypeError(f'models must be models by name, e.g. {{"gpt": model}}, got {short(models)}')
+    configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))
     if configs.keys() != models.keys():
         raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")
     shortest = min(configs[name].block_size or model.block_size for name, model in models.items())

@@ -1,13 +1,23 @@
 """The settings of a training run."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from tinygpt.errors import ConfigError, check_choice, check_integer, check_number
+from tinygpt.errors import (
+    ConfigError,
+    InputTypeError,
+    check_choice,
+    check_integer,
+    check_number,
+    checked_settings,
+    short,
+)
 from tinygpt.randomness import check_seed
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
+@checked_settings
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """How to train: plain numbers and words, checked when they are made.
@@ -102,3 +112,16 @@ class TrainerConfig:
     def floor(self) -> float:
         """The end of the schedule as a share of its peak."""
         return 0.1 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
+
+
+def check_config(config: Any) -> TrainerConfig:
+    """Return the config, for None the defaults.
+
+    Raises:
+        InputTypeError: If it is neither.
+    """
+    if config is None:
+        return TrainerConfig()
+    if not isinstance(config, TrainerConfig):
+        raise InputTypeError(f"config must be a TrainerConfig, got {short(config)}; use TrainerConfig(...)")
+    return config

@@ -4,11 +4,10 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tinygpt.checkpoint import save
-from tinygpt.errors import RunExistsError, short
+from tinygpt.errors import RunExistsError, check_path, short
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 from tinygpt.training.config import TrainerConfig
@@ -18,7 +17,7 @@ class RunDirectory:
     """A directory for one run: its settings, its metrics, its models. Without a path it keeps nothing."""
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = None if path is None else check_path("run_dir", path)
 
     def check_unused(self) -> None:
         """Raise if there is a run in the directory: nothing is ever overwritten.

@@ -25,7 +25,7 @@ from tinygpt.models import LanguageModel
 from tinygpt.optim import adamw, warmup_cosine
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
-from tinygpt.training.config import TrainerConfig
+from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory
@@ -92,7 +92,7 @@ class Trainer:
         run_dir: str | Path | None = None,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     ) -> None:
-        self.config = config = TrainerConfig() if config is None else config
+        self.config = config = check_config(config)
         self._run = RunDirectory(run_dir)
         self.block_size = self._check(model, data)
         self.device = choose_device(config.device)
