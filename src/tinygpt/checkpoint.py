@@ -1,16 +1,17 @@
 """One file holds a model: weights, config and tokenizer, in the safetensors format, with a digest of it all.
 
 Nothing in it can execute code, and any safetensors reader opens it. What is not weights is one JSON text in the
-file's metadata: ``{"payload": ..., "sha256": ...}``, where the digest covers the payload and every tensor.
+file's metadata: ``{"payload": ..., "sha256": ...}``, where the digest covers the payload and every tensor. The files
+from which training goes on are the same, with the state of the training beside the weights.
 
 Source:
     The format: https://github.com/huggingface/safetensors#format
 """
 
 import hashlib
-import json
+import math
 import os
-import tempfile
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -31,21 +32,29 @@ from tinygpt.errors import (
     CheckpointVersionError,
     ConfigError,
     InputTypeError,
+    NonFiniteError,
+    TinyGPTError,
     check_path,
     short,
 )
+from tinygpt.files import parse_json, read_whole, to_json, write_whole
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
+TRAINING = "training/"  # what the names of all tensors that are not weights begin with
+MOST_BYTES = 8 << 30  # a file that is larger is not read: no small model fills it
 _KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
+_MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
+_KINDS = {"format": int, "model": str, "config": dict | None, "tokenizer": dict | None, "training": dict | None}
 
 
 def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
     """Write a model, and the tokenizer it was trained with, to one file.
 
-    The file appears whole or not at all: what was at the path before stays until the new one is complete. Equal
-    models give equal bytes. A tokenizer of your own is yours to keep: only a :class:`CharTokenizer` can be written.
+    The file appears whole or not at all: when this returns it survives a loss of power, and until then what was at
+    the path before does. Equal models give equal bytes. A tokenizer of your own is yours to keep: only a
+    :class:`CharTokenizer` can be written.
 
     Args:
         path: Where to write, by custom ``*.safetensors``.
@@ -55,6 +64,8 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
 
     Raises:
         InputTypeError: If ``model`` is not a language model, the tokenizer cannot be written, or ``path`` is no path.
+        ConfigError: If the tokenizer has more ids than the model.
+        NonFiniteError: If a weight is NaN.
         CheckpointSaveError: If the file cannot be written.
     """
     if not isinstance(model, LanguageModel):
@@ -63,16 +74,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         raise InputTypeError(
             f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it in its own way"
         )
-    path = check_path("path", path)
-    tensors = _unshared(model)
-    payload = {
-        "format": FORMAT_VERSION,
-        "model": type(model).__name__,
-        "config": _config_of(model),
-        "tokenizer": None if tokenizer is None else json.loads(tokenizer.to_json()),
-    }
-    envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
-    _write(path, save_tensors(tensors, metadata={_KEY: _to_json(envelope)}))
+    write(check_path("path", path), *pack(model, tokenizer))
 
 
 def load(
@@ -81,7 +83,7 @@ def load(
     """Read a model and its tokenizer, in evaluation mode and on the CPU.
 
     Args:
-        path: A file that :func:`save` wrote.
+        path: A file that :func:`save` or a :class:`Trainer` wrote.
         into: A model to put the weights into, for one composed by hand: build it as before and pass it here. It is
             the one returned, in its own mode and on its own device.
 
@@ -96,11 +98,8 @@ def load(
         CheckpointMismatchError: If the weights do not fit the model, naming each that does not.
     """
     path = check_path("path", path)
-    payload, tensors = _read(path)
-    if payload["format"] > FORMAT_VERSION:
-        raise CheckpointVersionError(
-            f"{short(str(path))} has format {payload['format']}, this tinygpt reads up to {FORMAT_VERSION}; upgrade it"
-        )
+    payload, tensors = read(path)
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
     name = payload["model"]
     if into is None:
         if payload["config"] is None or name not in ("GPTLanguageModel", "BigramLanguageModel"):
@@ -108,17 +107,71 @@ def load(
                 f"{short(str(path))} holds the weights of a {short(name)} composed by hand; build it again and use "
                 "load(path, into=model)"
             )
-        model = _build(path, name, payload["config"]).eval()
+        model = _rebuild(path, name, payload["config"], weights).eval()
     else:
         if name != type(into).__name__:
             raise CheckpointMismatchError(
                 f"{short(str(path))} holds a {short(name)}, got a {type(into).__name__} to load it into"
             )
         model = into
-    _check_fit(path, model, tensors)
-    model.load_state_dict(tensors, strict=False)  # names were checked; of tied weights the file holds one
-    tokenizer = None if payload["tokenizer"] is None else CharTokenizer.from_json(_to_json(payload["tokenizer"]))
-    return model, tokenizer
+        put_weights(path, model, weights)
+    return model, unpack_tokenizer(path, payload, model)
+
+
+def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a file holds of a model: its weights, copied, and the payload that describes it.
+
+    Raises:
+        ConfigError: If the tokenizer has more ids than the model.
+        NonFiniteError: If a weight is NaN.
+    """
+    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
+        raise ConfigError(
+            f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and {model.vocab_size}; "
+            "use the tokenizer that the model was trained with"
+        )
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in _distinct(model).items()}
+    if spoilt := _first_nan(weights):
+        raise NonFiniteError(
+            f"weights must not be NaN to be saved, got NaN in {spoilt}; what was saved before is intact"
+        )
+    payload = {
+        "format": FORMAT_VERSION,
+        "model": type(model).__name__,
+        "config": _config_of(model),
+        "tokenizer": None if tokenizer is None else parse_json(tokenizer.to_json()),
+        "training": None,
+    }
+    return weights, payload
+
+
+def put_weights(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
+    """Put the weights of a file into a model, if they are just those that it has.
+
+    Raises:
+        CheckpointMismatchError: If they are not, naming each that does not fit.
+    """
+    _check_fit(path, model, weights, same_dtype=True)
+    model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file holds one
+
+
+def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> CharTokenizer | None:
+    """Return the tokenizer of a file.
+
+    Raises:
+        CheckpointCorruptError: If it is none, or not one for this model.
+    """
+    if payload["tokenizer"] is None:
+        return None
+    try:
+        tokenizer = CharTokenizer.from_json(to_json(payload["tokenizer"]))
+    except TinyGPTError as error:
+        raise CheckpointCorruptError(f"{short(str(path))} holds a tokenizer that is none: {error}") from error
+    if tokenizer.vocab_size > model.vocab_size:
+        raise CheckpointCorruptError(
+            f"{short(str(path))} holds a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
+        )
+    return tokenizer
 
 
 def _config_of(model: LanguageModel) -> dict[str, Any] | None:
@@ -128,123 +181,144 @@ def _config_of(model: LanguageModel) -> dict[str, Any] | None:
     return asdict(config) if isinstance(config, GPTConfig) else None
 
 
-def _build(path: Path, name: str, config: Any) -> LanguageModel:
-    """Build the model that a file describes; its first weights, soon overwritten, are drawn from nobody's stream."""
+def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) -> LanguageModel:
+    """Build the model that a file describes around the weights of the file.
+
+    It is built without memory first, so that a file which says a huge model and holds a small one costs nothing.
+    """
     try:
-        with torch.random.fork_rng(devices=[]):
-            if name == "BigramLanguageModel":
-                return BigramLanguageModel(**config)
-            return GPTLanguageModel.from_config(GPTConfig(**config))
-    except (ConfigError, TypeError, AttributeError) as error:
+        if config.get("n_layer", 0) > len(weights):
+            raise ConfigError(f"n_layer={config['n_layer']} is more than there are tensors")
+        with torch.device("meta"):
+            model: LanguageModel = (
+                BigramLanguageModel(**config)
+                if name == "BigramLanguageModel"
+                else GPTLanguageModel.from_config(GPTConfig(**config))
+            )
+    except (TinyGPTError, TypeError) as error:  # a setting may also be of a wrong type
         raise CheckpointCorruptError(f"{short(str(path))} holds settings that are none: {error}") from error
+    _check_fit(path, model, weights, same_dtype=False)
+    shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in _distinct(model).items()}
+    whole = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
+    model.load_state_dict(whole, assign=True)
+    return model
 
 
-def _unshared(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the weights by name, each storage once: of tied weights the first name in alphabetical order stays."""
+def _distinct(model: LanguageModel) -> dict[str, Tensor]:
+    """Return the weights by name, each once: of tied weights the first name in alphabetical order stays."""
     tensors, seen = {}, set()
-    for name, tensor in sorted(model.state_dict().items()):
-        place = (tensor.device, tensor.data_ptr(), tensor.shape)
-        if place not in seen or not tensor.numel():
-            tensors[name] = tensor.detach().cpu().contiguous()
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        is_placed = tensor.numel() and not tensor.is_meta
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if is_placed else id(tensor)
+        if place not in seen:
+            tensors[name] = tensor
         seen.add(place)
     return tensors
 
 
-def _check_fit(path: Path, model: LanguageModel, tensors: Mapping[str, Tensor]) -> None:
+def _check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, same_dtype: bool) -> None:
     """Raise unless the file has just the weights that the model needs, in shape and dtype."""
-    expected = _unshared(model)
-    wrong = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    wrong += [f"{name} is not in the model" for name in tensors.keys() - expected.keys()]
-    for name in expected.keys() & tensors.keys():
-        found, wanted = tensors[name], expected[name]
-        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
-            wrong.append(f"{name} is {tuple(found.shape)} {found.dtype}, expected {tuple(wanted.shape)} {wanted.dtype}")
+    expected = _distinct(model)
+    wrong = [f"{name} is missing" for name in expected.keys() - weights.keys()]
+    wrong += [f"{short(name)} is not in the model" for name in weights.keys() - expected.keys()]
+    for name in expected.keys() & weights.keys():
+        found, wanted = weights[name], expected[name]
+        dtype_fits = found.dtype == wanted.dtype if same_dtype else found.is_floating_point()
+        if found.shape != wanted.shape or not dtype_fits:
+            shapes = short(tuple(found.shape)), short(tuple(wanted.shape))
+            wrong.append(f"{name} is {shapes[0]} {found.dtype}, expected {shapes[1]} {wanted.dtype}")
     if wrong:
-        shown = "; ".join(sorted(wrong)[:4]) + (f"; and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-        raise CheckpointMismatchError(f"{short(str(path))} does not fit the model: {shown}")
+        shown = "; ".join(sorted(wrong)[:4])
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise CheckpointMismatchError(f"{short(str(path))} does not fit the model: {shown}{more}")
+
+
+def _first_nan(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor with a NaN in it, or nothing. Infinite weights may be meant: log of 0."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
+            return name
+    return ""
 
 
 def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(_to_json(payload).encode())
+    digest = hashlib.sha256(to_json(payload).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(_to_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(to_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _to_json(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> None:
+    """Write tensors and a payload to a file that verifies itself.
 
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the file once, and return its payload and tensors if the digest holds."""
-    if not path.exists():
-        raise CheckpointNotFoundError(f"there is no model file {short(str(path))}")
-    if not path.is_file():
-        raise CheckpointError(f"a model file must be a regular file, got {short(str(path))}")
-    raw = path.read_bytes()
+    Raises:
+        CheckpointSaveError: If it cannot be written, with the bytes it needs and those that are free.
+    """
+    envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
+    raw = save_tensors(dict(tensors), metadata={_KEY: to_json(envelope)})
     try:
-        tensors = load_tensors(raw)
-        header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        envelope = json.loads(header["__metadata__"][_KEY])
+        write_whole(path, raw)
+    except OSError as error:
+        message = f"cannot write {short(str(path))}: {error.strerror or error}; it needs {len(raw):,} bytes"
+        if path.parent.is_dir():
+            message += f", {shutil.disk_usage(path.parent).free:,} are free"
+        raise CheckpointSaveError(error.errno, f"{message}; what was there before is intact") from error
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file once, and return its payload and tensors if the digest holds.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such file.
+        CheckpointCorruptError: If it is not one that :func:`write` wrote, or was changed since.
+        CheckpointVersionError: If a newer tinygpt wrote it.
+        CheckpointError: If it is not a regular file, larger than ``MOST_BYTES``, or cannot be read.
+    """
+    try:
+        raw = read_whole(path, MOST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointNotFoundError(f"there is no model file {short(str(path))}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {short(str(path))} as a model file: {error}") from error
+    try:
+        envelope = _read_envelope(raw)
         payload = envelope["payload"]
-        if payload.keys() != {"format", "model", "config", "tokenizer"} or not isinstance(payload["format"], int):
-            raise KeyError("payload")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        looks = (
-            " (it looks like a pickle or zip file, which is never opened)"
-            if raw[:2] == b"PK" or raw[:1] == b"\x80"
-            else ""
-        )
+        if payload["format"] > FORMAT_VERSION:
+            raise CheckpointVersionError(
+                f"{short(str(path))} has format {payload['format']}, this tinygpt reads up to {FORMAT_VERSION}; "
+                "upgrade it"
+            )
+        tensors = load_tensors(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        pickled = raw[:2] == b"PK" or raw[:1] == b"\x80" or raw[257:262] == b"ustar"
+        looks = " (it looks like a pickle, zip or tar file, which is never opened)" if pickled else ""
         raise CheckpointCorruptError(
             f"{short(str(path))} is not a model file of tinygpt{looks}: {short(str(error))}"
         ) from error
     digest = _digest(tensors, payload)
-    if digest != envelope.get("sha256"):
+    if digest != envelope["sha256"]:
         raise CheckpointCorruptError(
             f"{short(str(path))} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
-            f"{str(envelope.get('sha256'))[:12]}; use another copy"
+            f"{short(envelope['sha256'])}; use another copy"
         )
+    if spoilt := _first_nan(tensors):
+        raise CheckpointCorruptError(f"{short(str(path))} holds NaN in {short(spoilt)}; use another copy")
     return payload, tensors
 
 
-def _write(path: Path, raw: bytes) -> None:
-    """Put the bytes at the path in one rename, once they are safely on the disk."""
-    target = path.resolve()  # a link stays a link
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=".tinygpt-", suffix=".tmp", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(target)
-        _sync_directory(target.parent)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise CheckpointSaveError(f"cannot write {short(str(path))} ({len(raw):,} bytes): {reason}") from error
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable; where directories cannot be opened, as on Windows, the system does it by itself."""
-    try:
-        handle = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _read_envelope(raw: bytes) -> dict[str, Any]:
+    """Return the JSON text of ours in a file's header, with every kind of value checked that it is read as."""
+    size = int.from_bytes(raw[:8], "little")
+    if len(raw) < 8 or size > min(len(raw) - 8, _MOST_HEADER):
+        raise ValueError(f"a header of {size} bytes in a file of {len(raw)}")
+    header = parse_json(raw[8 : 8 + size])
+    envelope = parse_json(header["__metadata__"][_KEY])
+    payload = envelope["payload"]
+    if envelope.keys() != {"payload", "sha256"} or payload.keys() != _KINDS.keys():
+        raise ValueError("it does not hold a payload and its sha256")
+    for name, kind in _KINDS.items():
+        if not isinstance(payload[name], kind) or isinstance(payload[name], bool):
+            raise ValueError(f"{name} must be a {kind}, got {short(payload[name])}")
+    return envelope

@@ -8,7 +8,6 @@ import codecs
 import hashlib
 import os
 import re
-import tempfile
 import urllib.error
 import urllib.request
 import warnings
@@ -16,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tinygpt.errors import DataError, check_path, short
+from tinygpt.files import write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -141,7 +141,8 @@ def tinyshakespeare(
             f"{short(url)} is not tiny Shakespeare: its sha256 starts with {digest[:12]}, expected "
             f"{TINYSHAKESPEARE_SHA256[:12]}; download it by hand and use read_text(path)"
         )
-    _write_whole(path, raw)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, raw)
     return raw.decode("utf-8")
 
 
@@ -158,16 +159,3 @@ def _download(url: str, timeout: float) -> bytes:
             f"could not download {short(url)}: {short(str(reason))}; get the file in another way and use "
             "read_text(path)"
         ) from error
-
-
-def _write_whole(path: Path, raw: bytes) -> None:
-    """Put the bytes at the path in one rename, so that no reader ever sees half of them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".tinygpt-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -78,7 +78,10 @@ class CheckpointVersionError(CheckpointError):
 
 
 class CheckpointSaveError(CheckpointError, OSError):
-    """A model file could not be written; what was there before is untouched."""
+    """A model file could not be written; what was there before is untouched. ``errno`` says why."""
+
+    def __str__(self) -> str:
+        return str(self.strerror or super().__str__())
 
 
 def short(value: object) -> str:

@@ -4,7 +4,6 @@
 notebook's: every distinct character of a text is one id, in the order of code points.
 """
 
-import json
 import warnings
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ import numpy as np
 from jaxtyping import Integer, UInt
 
 from tinygpt.errors import InputTypeError, TokenizerError, short
+from tinygpt.files import parse_json, to_json
 
 _CHUNK = 1 << 15  # characters encoded at once: the working memory then stays in the processor's cache
 
@@ -163,7 +163,7 @@ class CharTokenizer:
         """
         # A list of characters, not one string: JSON would read two lone surrogates side by side as one character.
         state = {"type": "CharTokenizer", "symbols": self.symbols, "on_unknown": self.on_unknown}
-        return json.dumps(state, sort_keys=True, separators=(",", ":"))
+        return to_json(state)
 
     @classmethod
     def from_json(cls, text: str) -> "CharTokenizer":
@@ -173,8 +173,8 @@ class CharTokenizer:
             TokenizerError: If the text is not that, naming the entry that is wrong.
         """
         try:
-            state = json.loads(text)
-        except (ValueError, RecursionError, TypeError) as error:
+            state = parse_json(text)
+        except (ValueError, TypeError) as error:
             raise TokenizerError(f"text must be JSON that to_json() wrote, got {short(text)}: {error}") from error
         if not isinstance(state, dict) or state.get("type") != "CharTokenizer":
             raise TokenizerError(f'text must be JSON with "type": "CharTokenizer", got {short(state)}')

@@ -1,10 +1,10 @@
 """The settings of a GPT: plain numbers and words, checked when they are made."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, checked_settings, short
+from tinygpt.files import parse_json, to_json
 from tinygpt.layers.attention import head_size
 
 LAYOUTS = ("notebook", "gpt2", "modern")
@@ -91,7 +91,7 @@ class GPTConfig:
 
     def to_json(self) -> str:
         """Return the config as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return to_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "GPTConfig":
@@ -101,8 +101,8 @@ class GPTConfig:
             ConfigError: If the text is not a JSON object, has unknown names, or values out of range.
         """
         try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError, TypeError) as error:
+            settings = parse_json(text)
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"a config must be JSON, got {short(text)}: {error}") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"a config must be a JSON object, got {short(text)}")
