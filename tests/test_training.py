@@ -417,10 +417,12 @@ def test_a_run_directory_holds_settings_metrics_and_models(tmp_path: Path) -> No
     history = trainer.fit(progress=False)
     directory = tmp_path / "runs" / "first"
     assert sorted(path.name for path in directory.iterdir()) == [
+        ".lock",
         "best.safetensors",
         "config.json",
-        "last.safetensors",
         "metrics.jsonl",
+        "step-00000002.safetensors",
+        "step-00000004.safetensors",
     ]
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert [record["loss"] for record in records if "loss" in record] == history.losses
@@ -437,8 +439,10 @@ def test_a_run_directory_holds_settings_metrics_and_models(tmp_path: Path) -> No
 def test_a_directory_with_a_run_is_not_written_to(tmp_path: Path) -> None:
     make_trainer(run_dir=tmp_path / "run").fit(progress=False)
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(RunExistsError, match=r"run_dir must be new or empty, got .*run"):
-        make_trainer(run_dir=tmp_path / "run")
+    trainer = make_trainer(run_dir=tmp_path / "run")
+    with pytest.raises(RunExistsError, match=r"must be new or empty, got .*run'.*fit\(resume=True\) to go on with it"):
+        trainer.fit(progress=False)
+    assert trainer.steps_taken == 0
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

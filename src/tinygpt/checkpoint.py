@@ -36,6 +36,7 @@ from tinygpt.errors import (
     TinyGPTError,
     check_path,
     short,
+    show,
 )
 from tinygpt.files import parse_json, read_whole, to_json, write_whole
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
@@ -104,14 +105,14 @@ def load(
     if into is None:
         if payload["config"] is None or name not in ("GPTLanguageModel", "BigramLanguageModel"):
             raise CheckpointMismatchError(
-                f"{short(str(path))} holds the weights of a {short(name)} composed by hand; build it again and use "
+                f"{show(path)} holds the weights of a {short(name)} composed by hand; build it again and use "
                 "load(path, into=model)"
             )
         model = _rebuild(path, name, payload["config"], weights).eval()
     else:
         if name != type(into).__name__:
             raise CheckpointMismatchError(
-                f"{short(str(path))} holds a {short(name)}, got a {type(into).__name__} to load it into"
+                f"{show(path)} holds a {short(name)}, got a {type(into).__name__} to load it into"
             )
         model = into
         put_weights(path, model, weights)
@@ -130,7 +131,7 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
             f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and {model.vocab_size}; "
             "use the tokenizer that the model was trained with"
         )
-    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in _distinct(model).items()}
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
     if spoilt := _first_nan(weights):
         raise NonFiniteError(
             f"weights must not be NaN to be saved, got NaN in {spoilt}; what was saved before is intact"
@@ -138,7 +139,7 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
     payload = {
         "format": FORMAT_VERSION,
         "model": type(model).__name__,
-        "config": _config_of(model),
+        "config": config_of(model),
         "tokenizer": None if tokenizer is None else parse_json(tokenizer.to_json()),
         "training": None,
     }
@@ -166,15 +167,16 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
     try:
         tokenizer = CharTokenizer.from_json(to_json(payload["tokenizer"]))
     except TinyGPTError as error:
-        raise CheckpointCorruptError(f"{short(str(path))} holds a tokenizer that is none: {error}") from error
+        raise CheckpointCorruptError(f"{show(path)} holds a tokenizer that is none: {error}") from error
     if tokenizer.vocab_size > model.vocab_size:
         raise CheckpointCorruptError(
-            f"{short(str(path))} holds a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
+            f"{show(path)} holds a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
         )
     return tokenizer
 
 
-def _config_of(model: LanguageModel) -> dict[str, Any] | None:
+def config_of(model: LanguageModel) -> dict[str, Any] | None:
+    """Return the settings from which a model can be built again, or None for one composed by hand."""
     if isinstance(model, BigramLanguageModel):
         return {"vocab_size": model.vocab_size, "block_size": model.block_size}
     config = getattr(model, "config", None)
@@ -196,15 +198,15 @@ def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) 
                 else GPTLanguageModel.from_config(GPTConfig(**config))
             )
     except (TinyGPTError, TypeError) as error:  # a setting may also be of a wrong type
-        raise CheckpointCorruptError(f"{short(str(path))} holds settings that are none: {error}") from error
+        raise CheckpointCorruptError(f"{show(path)} holds settings that are none: {error}") from error
     _check_fit(path, model, weights, same_dtype=False)
-    shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in _distinct(model).items()}
+    shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
     whole = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
     model.load_state_dict(whole, assign=True)
     return model
 
 
-def _distinct(model: LanguageModel) -> dict[str, Tensor]:
+def distinct(model: LanguageModel) -> dict[str, Tensor]:
     """Return the weights by name, each once: of tied weights the first name in alphabetical order stays."""
     tensors, seen = {}, set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
@@ -218,7 +220,7 @@ def _distinct(model: LanguageModel) -> dict[str, Tensor]:
 
 def _check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, same_dtype: bool) -> None:
     """Raise unless the file has just the weights that the model needs, in shape and dtype."""
-    expected = _distinct(model)
+    expected = distinct(model)
     wrong = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     wrong += [f"{short(name)} is not in the model" for name in weights.keys() - expected.keys()]
     for name in expected.keys() & weights.keys():
@@ -230,7 +232,7 @@ def _check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], 
     if wrong:
         shown = "; ".join(sorted(wrong)[:4])
         more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise CheckpointMismatchError(f"{short(str(path))} does not fit the model: {shown}{more}")
+        raise CheckpointMismatchError(f"{show(path)} does not fit the model: {shown}{more}")
 
 
 def _first_nan(tensors: Mapping[str, Tensor]) -> str:
@@ -261,7 +263,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any])
     try:
         write_whole(path, raw)
     except OSError as error:
-        message = f"cannot write {short(str(path))}: {error.strerror or error}; it needs {len(raw):,} bytes"
+        message = f"cannot write {show(path)}: {error.strerror or error}; it needs {len(raw):,} bytes"
         if path.parent.is_dir():
             message += f", {shutil.disk_usage(path.parent).free:,} are free"
         raise CheckpointSaveError(error.errno, f"{message}; what was there before is intact") from error
@@ -279,32 +281,31 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         raw = read_whole(path, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointNotFoundError(f"there is no model file {short(str(path))}") from error
+        raise CheckpointNotFoundError(f"there is no model file {show(path)}") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {short(str(path))} as a model file: {error}") from error
+        raise CheckpointError(f"cannot read {show(path)} as a model file: {error}") from error
     try:
         envelope = _read_envelope(raw)
         payload = envelope["payload"]
         if payload["format"] > FORMAT_VERSION:
             raise CheckpointVersionError(
-                f"{short(str(path))} has format {payload['format']}, this tinygpt reads up to {FORMAT_VERSION}; "
-                "upgrade it"
+                f"{show(path)} has format {payload['format']}, this tinygpt reads up to {FORMAT_VERSION}; upgrade it"
             )
         tensors = load_tensors(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         pickled = raw[:2] == b"PK" or raw[:1] == b"\x80" or raw[257:262] == b"ustar"
         looks = " (it looks like a pickle, zip or tar file, which is never opened)" if pickled else ""
         raise CheckpointCorruptError(
-            f"{short(str(path))} is not a model file of tinygpt{looks}: {short(str(error))}"
+            f"{show(path)} is not a model file of tinygpt{looks}: {short(str(error))}"
         ) from error
     digest = _digest(tensors, payload)
     if digest != envelope["sha256"]:
         raise CheckpointCorruptError(
-            f"{short(str(path))} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
-            f"{short(envelope['sha256'])}; use another copy"
+            f"{show(path)} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
+            f"{str(envelope['sha256'])[:12]!r}; use another copy"
         )
     if spoilt := _first_nan(tensors):
-        raise CheckpointCorruptError(f"{short(str(path))} holds NaN in {short(spoilt)}; use another copy")
+        raise CheckpointCorruptError(f"{show(path)} holds NaN in {short(spoilt)}; use another copy")
     return payload, tensors
 
 

@@ -14,7 +14,7 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from tinygpt.errors import DataError, check_path, short
+from tinygpt.errors import DataError, check_path, short, show
 from tinygpt.files import write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -39,16 +39,16 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     """
     path = check_path("path", path)
     if path.exists() and not path.is_file():
-        raise DataError(f"corpus must be a regular file, got {short(str(path))}, which is a directory or a device")
+        raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory or a device")
     raw = path.read_bytes()
     if not raw:
-        raise DataError(f"corpus is empty: {short(str(path))} has 0 bytes")
+        raise DataError(f"corpus is empty: {show(path)} has 0 bytes")
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         if raw.startswith(_UTF16_MARKS):
-            raise DataError(f"{short(str(path))} starts with a UTF-16 byte-order mark; pass encoding='utf-16'")
+            raise DataError(f"{show(path)} starts with a UTF-16 byte-order mark; pass encoding='utf-16'")
         if raw.startswith(codecs.BOM_UTF8):
             warnings.warn(
-                f"{short(str(path))} starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass "
+                f"{show(path)} starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass "
                 "encoding='utf-8-sig' to drop it",
                 stacklevel=2,
             )
@@ -56,7 +56,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{short(str(path))} is not {encoding} text: byte 0x{raw[error.start]:02x} at offset {error.start} does "
+            f"{show(path)} is not {encoding} text: byte 0x{raw[error.start]:02x} at offset {error.start} does "
             "not fit; pass encoding=..., e.g. encoding='latin-1'"
         ) from error
     except LookupError as error:
@@ -64,7 +64,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     control = _CONTROL.search(text)
     if control and ("\x00" in text or len(_CONTROL.findall(text)) > 0.01 * len(text)):
         raise DataError(
-            f"{short(str(path))} looks binary: control character U+{ord(control[0]):04X} at position "
+            f"{show(path)} looks binary: control character U+{ord(control[0]):04X} at position "
             f"{control.start()}; pass a text file, or its encoding=..."
         )
     return text

@@ -1,5 +1,6 @@
 """A corpus as windows: what a model is trained on and measured with."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
 SPLITS = ("train", "val")
+_HASHED_TOGETHER = 1 << 24  # ids: a mapped file is read piece by piece
 
 
 class Batch(NamedTuple):
@@ -188,6 +190,14 @@ class TokenDataset:
         batches = np.split(starts, range(batch_size, len(starts), batch_size))
         tail = [(np.array([whole * block_size]), rest)] if rest else []
         return (_gather(ids, rows, length) for rows, length in [*((rows, block_size) for rows in batches), *tail])
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the ids and of where they are split: equal for equal corpora."""
+        digest = hashlib.sha256(f"{self.train.dtype.str} {len(self.train)} {len(self.val)}".encode())
+        for ids in (self.train, self.val):
+            for start in range(0, len(ids), _HASHED_TOGETHER):
+                digest.update(np.ascontiguousarray(ids[start : start + _HASHED_TOGETHER]).data)
+        return digest.hexdigest()
 
     def characters_per_id(self, split: str) -> float:
         """Return the mean length in characters of a split's ids: 1 for characters, about 4 for byte-pair tokens.

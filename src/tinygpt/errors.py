@@ -19,6 +19,8 @@ Settings = TypeVar("Settings", bound=type)
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 50
+_PATH = reprlib.Repr()
+_PATH.maxstring = 120
 
 
 class TinyGPTError(Exception):
@@ -57,6 +59,10 @@ class RunExistsError(TinyGPTError, FileExistsError):
     """The run directory already holds a run."""
 
 
+class RunLockedError(TinyGPTError, RuntimeError):
+    """Another trainer is at work in the run directory."""
+
+
 class CheckpointError(TinyGPTError, RuntimeError):
     """A model file cannot be written or read."""
 
@@ -78,10 +84,14 @@ class CheckpointVersionError(CheckpointError):
 
 
 class CheckpointSaveError(CheckpointError, OSError):
-    """A model file could not be written; what was there before is untouched. ``errno`` says why."""
+    """A model file could not be written; what was there before is untouched. ``errno`` is the system's reason."""
+
+    def __init__(self, errno: int | None, message: str) -> None:
+        super().__init__(errno, message)
+        self.errno = errno
 
     def __str__(self) -> str:
-        return str(self.strerror or super().__str__())
+        return str(self.args[1])
 
 
 def short(value: object) -> str:
@@ -92,6 +102,11 @@ def short(value: object) -> str:
         "'to be, or not to be, t..., to be, or not to be, '"
     """
     return _SHORT.repr(value)
+
+
+def show(path: Path) -> str:
+    """Return a path for a message: quoted, with what is not printable escaped, and only a long one cut."""
+    return _PATH.repr(str(path))
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:

@@ -12,9 +12,12 @@ Source:
 
 import json
 import os
+import platform
 import secrets
 import stat
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +133,39 @@ def _refuse(word: str) -> Any:
 def to_json(value: object) -> str:
     """Return the one JSON text that stands for a value: plain ASCII, names sorted, equal for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made if needed, while the block runs; the system lets go of a killed process's.
+
+    Raises:
+        BlockingIOError: If another holds it; its text is what that one wrote about itself.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if not _take_lock(handle):
+            raise BlockingIOError(os.read(handle, 200).decode("utf-8", "replace").strip())
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take_lock(handle: int) -> bool:
+    """Lock an open file if nobody else has; imported here, since neither module is on every system."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(handle, 1 << 30, os.SEEK_SET)  # far beyond the text, which others must be able to read
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tinygpt.errors import (
     ConfigError,
     InputTypeError,
@@ -15,6 +17,23 @@ from tinygpt.errors import (
 from tinygpt.randomness import check_seed
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it another run
+    "max_iters",
+    "learning_rate",
+    "final_learning_rate",
+    "warmup_iters",
+    "eval_interval",
+    "eval_iters",
+    "patience",
+    "save_interval",
+    "keep_checkpoints",
+    "sample_length",
+    "device",
+    "precision",
+    "compile",
+    "torch",
+    "threads",
+)
 
 
 @checked_settings
@@ -37,6 +56,9 @@ class TrainerConfig:
         eval_iters: None measures the whole validation split, and as many windows of the training split. A number is
             the notebook's estimate instead: the mean of so many random batches of each.
         patience: Stop after so many evaluations without a better validation loss; None never stops early.
+        save_interval: Steps between the checkpoints in the run directory, from which the run can go on; None writes
+            one after each evaluation.
+        keep_checkpoints: How many of them to keep, the newest.
         sample_length: Characters to write as a preview at each evaluation; 0 for none.
         seed: Decides batches, dropout and previews. The model's first weights are drawn before the trainer comes in:
             for them call ``torch.manual_seed``.
@@ -68,6 +90,8 @@ class TrainerConfig:
     eval_interval: int = 500
     eval_iters: int | None = None
     patience: int | None = None
+    save_interval: int | None = None
+    keep_checkpoints: int = 2
     sample_length: int = 100
     seed: int = 0
     device: str = "auto"
@@ -75,9 +99,9 @@ class TrainerConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_iters", "batch_size", "accumulation", "eval_interval"):
+        for name in ("max_iters", "batch_size", "accumulation", "eval_interval", "keep_checkpoints"):
             check_integer(name, getattr(self, name), minimum=1)
-        for name in ("block_size", "eval_iters", "patience"):
+        for name in ("block_size", "eval_iters", "patience", "save_interval"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
         check_integer("sample_length", self.sample_length, minimum=0)
@@ -102,6 +126,9 @@ class TrainerConfig:
             )
         check_seed(self.seed)
         check_choice("precision", self.precision, PRECISIONS)
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it
 
     @property
     def warmup(self) -> int:

@@ -1,12 +1,12 @@
 """The training loop: one step at a time for those who write the loop, and :meth:`Trainer.fit` for those who do not."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, put_weights, unpack_tokenizer
 from tinygpt.data import TokenDataset
 from tinygpt.errors import (
+    CheckpointMismatchError,
+    CheckpointSaveError,
     ConfigError,
     InputTypeError,
     NonFiniteError,
     check_integer,
+    show,
 )
+from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.optim import adamw, warmup_cosine
 from tinygpt.randomness import derive_seed
@@ -28,7 +33,19 @@ from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
 from tinygpt.training.history import Evaluation, History, Loss
-from tinygpt.training.run import RunDirectory
+from tinygpt.training.run import RunDirectory, savable
+from tinygpt.training.signals import finishing_the_step
+from tinygpt.training.state import (
+    changed_settings,
+    check_same_tokenizer,
+    check_training,
+    pack_best,
+    pack_history,
+    pack_optimizer,
+    unpack_best,
+    unpack_history,
+    unpack_optimizer,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +80,8 @@ class Trainer:
         data: The corpus.
         config: How to train; the defaults are near the notebook's.
         run_dir: A directory to write to, made if needed: ``config.json``, ``metrics.jsonl`` with a line for each step
-            and each evaluation, ``best.safetensors`` and ``last.safetensors``. None writes nothing.
+            and each evaluation, ``best.safetensors``, and the checkpoints ``step-*.safetensors`` from which the run
+            can go on. None writes nothing.
         optimizer: Makes the optimizer from the model; by default AdamW as the config says. The schedule scales the
             learning rate of each of its groups.
 
@@ -71,7 +89,7 @@ class Trainer:
         ConfigError: If the data has ids that the model does not know, or a window is longer than the model reads.
         DataError: If a split is shorter than a window.
         DeviceError: If the device is not on this machine.
-        RunExistsError: If ``run_dir`` holds a run already.
+        CheckpointSaveError: If nothing can be written to ``run_dir``.
 
     Example:
         >>> text = "the quick brown fox jumps over the lazy dog. " * 20
@@ -114,35 +132,51 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._call: Callable[..., Any] = compile_or_warn(model) if config.compile else model
         self._seconds = 0.0
-        self._best: dict[str, Tensor] = {}
+        self._best: dict[str, Tensor] = {}  # weights, each once
+        self._has_begun = False
+        self._has_unsaved = False
 
-    def fit(self, *, progress: bool = True) -> History:
+    def fit(self, *, resume: bool = False, progress: bool = True) -> History:
         """Train to the end, put the best weights into the model, and say how it went.
 
-        Ctrl-C ends it after the step at hand, as if it were the last: what was learnt is evaluated, kept and
-        returned. A second Ctrl-C raises at once.
+        Ctrl-C ends it after the step at hand, as if it were the last: what was learnt is saved, evaluated and returned.
+        A request of the system to end (SIGTERM) saves and ends the process. A second signal acts at once.
 
         Args:
+            resume: Whether to go on with the run in ``run_dir``, exactly where its newest checkpoint stands: see
+                :meth:`resume`.
             progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
 
         Raises:
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
+            RunExistsError: If ``run_dir`` holds a run, and not to be resumed.
+            RunLockedError: If another trainer is at work in ``run_dir``.
+            CheckpointSaveError: If the last checkpoint cannot be written. One before it that fails is a warning.
         """
-        bar = tqdm(total=self.config.max_iters, initial=self.steps_taken, disable=not progress, unit="step")
-        with bar, _interruptible() as interrupted:
-            shown = 0
-            for step in self:
-                bar.update()
-                shown = self._show(bar, step, shown)
-                if interrupted:
-                    self.history.stopped = "interrupted"
-                    break
-            if self.history.last.step != self.steps_taken:
-                self._evaluate_now()
-            self._show(bar, None, shown)
-            self.restore_best()
-            if progress:
-                bar.write(self.history.verdict)
+        with self._run.locked(), finishing_the_step() as interruption:
+            if resume:
+                self.resume()
+            bar = tqdm(total=self.config.max_iters, initial=self.steps_taken, disable=not progress, unit="step")
+            with bar:
+                shown = len(self.history.evaluations)
+                for step in self:
+                    bar.update()
+                    shown = self._show(bar, step, shown)
+                    if interruption:
+                        self.history.stopped = "interrupted"
+                        break
+                if interruption or self._has_unsaved:
+                    saved = self.save()
+                    if saved and progress:
+                        bar.write(f"saved {saved}; fit(resume=True) goes on from there")
+                interruption.pass_on()
+                if self.history.last.step != self.steps_taken:
+                    self._evaluate_now()
+                self._show(bar, None, shown)
+                self.restore_best()
+                self._run.save_best(self.model, self.data.tokenizer)
+                if progress:
+                    bar.write(self.history.verdict)
         return self.history
 
     def __iter__(self) -> Iterator[Step]:
@@ -151,26 +185,74 @@ class Trainer:
         Nothing happens until it is iterated. Break out and iterate again, or call :meth:`fit`, to go on. The model is
         in training mode during a step and in whatever mode you leave it otherwise.
         """
-        self._run.open(self.config, self.model)
-        if not self.history.evaluations:
-            self._evaluate_now()
-        waited = 0
-        while self.steps_taken < self.config.max_iters:
-            loss, norm, rate, seconds = self._take_step(self.steps_taken)
-            self.steps_taken += 1
-            self._seconds += seconds
-            self.history.losses.append(loss)
-            speed = self.config.batch_size * self.block_size / seconds
-            self._run.log({"step": self.steps_taken, "loss": loss, "learning_rate": rate, "grad_norm": norm})
-            evaluation = None
-            due = self.steps_taken % self.config.eval_interval == 0 or self.steps_taken == self.config.max_iters
-            if due:
-                evaluation = self._evaluate_now()
-                waited = 0 if evaluation is self.history.best else waited + 1
-            yield Step(self.steps_taken, loss, rate, norm, speed, evaluation)
-            if due and self.config.patience is not None and waited >= self.config.patience:
-                self.history.stopped = "early"
-                return
+        with self._run.locked():
+            if not self._has_begun:
+                self._run.start(self.config, self.model)
+                self._has_begun = True
+                self.save()
+            if not self.history.evaluations:
+                self._evaluate_now()
+            while self.steps_taken < self.config.max_iters and not self._is_out_of_patience():
+                yield self._advance()
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint in ``run_dir`` that verifies.
+
+        What follows is what would have followed there: the same weights, optimizer, learning rates and losses, bit for
+        bit, on the same device with the same versions and number of threads. The settings must be those of the run.
+        ``learning_rate`` and its schedule, ``max_iters``, ``patience``, the intervals, ``keep_checkpoints``,
+        ``sample_length``, ``device``, ``precision`` and ``compile`` may have changed, with a warning that says so.
+
+        Raises:
+            ConfigError: If there is no ``run_dir``, or a setting is another that must not be.
+            CheckpointNotFoundError: If there is no checkpoint.
+            CheckpointCorruptError: If there are some but none verifies; newer ones that do not are a warning each.
+            CheckpointMismatchError: If the model, the corpus, the tokenizer or the optimizer is another.
+            RunLockedError: If another trainer is at work in ``run_dir``.
+        """
+        if self._run.path is None:
+            raise ConfigError("to resume a run the trainer needs its run_dir, got run_dir=None")
+        with self._run.locked():
+            path, payload, tensors = self._run.newest()
+            weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
+            training = payload["training"]
+            check_training(path, training)
+            self._check_same_run(path, payload, training)
+            put_weights(path, self.model, weights)
+            unpack_optimizer(self.optimizer, tensors, training["numbers"])
+            self.history = unpack_history(tensors, training["evaluations"])
+            self.steps_taken, self._seconds = training["step"], training["seconds"]
+            self._scaler.load_state_dict(training["scaler"])
+            self._best = unpack_best(tensors, weights) if self.history.evaluations else {}
+            self._has_begun = True
+            self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of this very step to ``run_dir``, from which :meth:`resume` goes on. Return its path.
+
+        It is written by itself at each ``save_interval``. Without a ``run_dir`` there is nothing to do.
+
+        Raises:
+            CheckpointSaveError: If it cannot be written. All that was there is still there then.
+        """
+        if self._run.path is None:
+            return None
+        weights, payload = pack(self.model, savable(self.data.tokenizer))
+        moments, numbers = pack_optimizer(self.optimizer)
+        losses, evaluations = pack_history(self.history)
+        payload["training"] = {
+            "step": self.steps_taken,
+            "settings": self._settings(),
+            "corpus": self._corpus,
+            "evaluations": evaluations,
+            "numbers": numbers,
+            "scaler": self._scaler.state_dict(),
+            "seconds": self._seconds,
+        }
+        tensors = weights | moments | losses | pack_best(self._best, weights)
+        path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
+        self._has_unsaved = False
+        return path
 
     def evaluate(self, split: str = "val") -> Loss:
         """Measure the loss on a whole split: every id predicted once, in consecutive windows, without randomness.
@@ -198,7 +280,7 @@ class Trainer:
     def restore_best(self) -> None:
         """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
         if self._best:
-            self.model.load_state_dict(self._best)
+            self.model.load_state_dict(self._best, strict=False)  # of tied weights one is kept
 
     def _check(self, model: LanguageModel, data: TokenDataset) -> int:
         """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
@@ -220,8 +302,79 @@ class Trainer:
             )
         for split in ("train", "val"):
             data.split(split, block_size)
-        self._run.check_unused()
         return block_size
+
+    @cached_property
+    def _corpus(self) -> str:
+        return self.data.digest()
+
+    def _settings(self) -> dict[str, Any]:
+        """Return all that decides what comes out, as a file keeps it."""
+        settings = asdict(self.config) | {
+            "block_size": self.block_size,
+            "device": str(self.device),
+            "precision": str(self._dtype),
+            "optimizer": type(self.optimizer).__name__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        read_back: dict[str, Any] = parse_json(to_json(settings))
+        return read_back
+
+    def _check_same_run(self, path: Path, payload: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """Raise unless the run of a checkpoint is the one that this trainer is set up for."""
+        name, config = type(self.model).__name__, config_of(self.model)
+        if payload["model"] != name:
+            raise CheckpointMismatchError(f"{show(path)} holds the run of a {payload['model']}, got a {name}")
+        changes = "; ".join(filter(None, changed_settings(payload["config"] or {}, config or {})))
+        if changes:
+            raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {changes}")
+        if training["corpus"] != self._corpus:
+            raise CheckpointMismatchError(
+                f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the "
+                "same text and val_fraction"
+            )
+        tokenizer = savable(self.data.tokenizer)
+        check_same_tokenizer(path, unpack_tokenizer(path, payload, self.model), tokenizer)
+        allowed, refused = changed_settings(training["settings"], self._settings())
+        if refused:
+            raise ConfigError(f"to resume the run in {show(path)} its settings must be the same, got {refused}")
+        if allowed:
+            warnings.warn(f"the run goes on, but not as it would have, with {allowed}", stacklevel=4)
+
+    def _is_out_of_patience(self) -> bool:
+        """Say, and note, whether the evaluations since the best one are as many as the patience."""
+        evaluations = self.history.evaluations
+        waited = len(evaluations) - 1 - evaluations.index(self.history.best)
+        if self.config.patience is None or waited < self.config.patience:
+            return False
+        self.history.stopped = "early"
+        return True
+
+    def _advance(self) -> Step:
+        """Take one step, and measure and save if it is time to."""
+        config = self.config
+        loss, norm, rate, seconds = self._take_step(self.steps_taken)
+        self.steps_taken += 1
+        self._seconds += seconds
+        self.history.losses.append(loss)
+        self._run.log({"step": self.steps_taken, "loss": loss, "learning_rate": rate, "grad_norm": norm})
+        is_last = self.steps_taken == config.max_iters
+        evaluation = self._evaluate_now() if is_last or self.steps_taken % config.eval_interval == 0 else None
+        if is_last or self.steps_taken % (config.save_interval or config.eval_interval) == 0:
+            with self._going_on_unsaved():
+                self.save()
+        speed = config.batch_size * self.block_size / seconds
+        return Step(self.steps_taken, loss, rate, norm, speed, evaluation)
+
+    @contextmanager
+    def _going_on_unsaved(self) -> Iterator[None]:
+        """Turn a file that cannot be written into a warning: a full disk is no reason to lose what is in memory."""
+        try:
+            yield
+        except CheckpointSaveError as error:
+            self._has_unsaved = True
+            warnings.warn(f"{error}; the training goes on", stacklevel=4)
 
     def _take_step(self, number: int) -> tuple[float, float, float, float]:
         """Do step ``number``, counted from 0, and return its loss, gradient norm, learning rate and seconds."""
@@ -245,11 +398,11 @@ class Trainer:
         self._scaler.unscale_(self.optimizer)
         limit = math.inf if config.grad_clip is None else config.grad_clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        result = float(loss), float(norm)
-        self._check_finite(number, *result, rate=self._peaks[0] * share)
+        values = torch.stack([loss.double(), norm.double()]).tolist()  # one wait for the device, not two
+        self._check_finite(number, values[0], values[1], rate=self._peaks[0] * share)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        return *result, self._peaks[0] * share, time.perf_counter() - started
+        return values[0], values[1], self._peaks[0] * share, time.perf_counter() - started
 
     def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
         """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
@@ -257,8 +410,12 @@ class Trainer:
             return
         raise NonFiniteError(
             f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
-            f"learning_rate={rate:.3g}; the weights are those before it; use a lower learning rate"
+            f"learning_rate={rate:.3g}; the weights are those before it; use a lower learning rate{self._last_saved()}"
         )
+
+    def _last_saved(self) -> str:
+        checkpoints = self._run.checkpoints()
+        return f"; the last checkpoint is {show(checkpoints[0])}" if checkpoints else ""
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         mixed = self._dtype != torch.float32
@@ -302,14 +459,17 @@ class Trainer:
         tokens = self.steps_taken * self.config.batch_size * self.block_size
         speed = tokens / self._seconds if self._seconds else 0.0
         evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview())
-        if not math.isfinite(val_loss):
-            raise NonFiniteError(f"validation loss must be finite, got {val_loss} after step {self.steps_taken}")
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise NonFiniteError(
+                f"losses must be finite, got train {train_loss} and val {val_loss} after step {self.steps_taken}"
+                f"{self._last_saved()}"
+            )
         self.history.evaluations.append(evaluation)
         self._run.log({name: value for name, value in vars(evaluation).items() if name != "sample"})
         if self.history.best is evaluation:
-            self._best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            self._run.save("best", self.model, self.data.tokenizer)
-        self._run.save("last", self.model, self.data.tokenizer)
+            self._best = {name: value.detach().clone() for name, value in distinct(self.model).items()}
+            with self._going_on_unsaved():
+                self._run.save_best(self.model, self.data.tokenizer)
         return evaluation
 
     def _preview(self) -> str:
@@ -333,26 +493,3 @@ class Trainer:
                 refresh=False,
             )
         return len(evaluations)
-
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Turn the first Ctrl-C into an entry of the list; the next one raises as usual.
-
-    Signals reach the main thread only; in any other there is nothing to do.
-    """
-    signals: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        signals.append(number)
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield signals
-    finally:
-        signal.signal(signal.SIGINT, previous)

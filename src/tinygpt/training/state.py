@@ -1,0 +1,123 @@
+"""What decides how a run goes on, beside the weights: as tensors and plain numbers for a file, and back.
+
+Batches, dropout and previews are functions of the seed and the step, so that no generator needs to be kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinygpt.checkpoint import TRAINING
+from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, InputTypeError, short, show
+from tinygpt.tokenizer import CharTokenizer
+from tinygpt.training.config import MAY_CHANGE
+from tinygpt.training.history import Evaluation, History
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state of an optimizer: its tensors by name, and its numbers by parameter.
+
+    Raises:
+        InputTypeError: If it keeps anything else.
+    """
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{TRAINING}optimizer/{index}/{name}"] = value.detach().cpu().clone().contiguous()
+            elif value is None or isinstance(value, int | float | str):
+                numbers.setdefault(str(index), {})[name] = value
+            else:
+                raise InputTypeError(
+                    f"an optimizer must keep tensors and plain numbers to be saved, got {short(value)} as {name} in "
+                    f"{type(optimizer).__name__}"
+                )
+    return tensors, numbers
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Put back what :func:`pack_optimizer` returned; learning rates and the like are those of the optimizer."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers.items()}
+    prefix = f"{TRAINING}optimizer/"
+    for key, tensor in tensors.items():
+        if key.startswith(prefix):
+            index, name = key.removeprefix(prefix).split("/", 1)
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Return the losses as a tensor, of which there are many, and the evaluations as plain numbers."""
+    losses = torch.tensor(history.losses, dtype=torch.float64)
+    return {f"{TRAINING}losses": losses}, [asdict(evaluation) for evaluation in history.evaluations]
+
+
+def unpack_history(tensors: Mapping[str, Tensor], evaluations: list[dict[str, Any]]) -> History:
+    """Return what :func:`pack_history` was given."""
+    return History([Evaluation(**record) for record in evaluations], tensors[f"{TRAINING}losses"].tolist())
+
+
+def pack_best(best: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the best weights, but for those that are the present ones anyway."""
+    copies = {name: tensor.cpu().clone().contiguous() for name, tensor in best.items()}
+    return {f"{TRAINING}best/{name}": copy for name, copy in copies.items() if not torch.equal(copy, weights[name])}
+
+
+def unpack_best(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what :func:`pack_best` was given."""
+    return {name: tensors.get(f"{TRAINING}best/{name}", tensor).clone() for name, tensor in weights.items()}
+
+
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the settings that are no longer the same, in words: those that may change, and those that may not."""
+    changes = {
+        name: f"{name}={short(now.get(name))} where the run has {short(then.get(name))}"
+        for name in sorted(now.keys() | then.keys())
+        if now.get(name) != then.get(name)
+    }
+    allowed = "; ".join(text for name, text in changes.items() if name in MAY_CHANGE)
+    return allowed, "; ".join(text for name, text in changes.items() if name not in MAY_CHANGE)
+
+
+def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokenizer | None) -> None:
+    """Raise unless the run goes on with the tokenizer that it began with.
+
+    Raises:
+        CheckpointMismatchError: With both sizes and the first id that stands for another symbol.
+    """
+    if then == now:
+        return
+    symbols = [() if tokenizer is None else tokenizer.symbols for tokenizer in (then, now)]
+    differing = (id for id, (a, b) in enumerate(zip(*symbols, strict=False)) if a != b)
+    first = next(differing, min(map(len, symbols)))
+    shown = [repr(s[first]) if first < len(s) else "nothing" for s in symbols]
+    raise CheckpointMismatchError(
+        f"the tokenizer must be that of the run in {show(path)}, got {len(symbols[1])} symbols where it has "
+        f"{len(symbols[0])}; the first difference is id {first}: {shown[1]} where it has {shown[0]}"
+    )
+
+
+def check_training(path: Path, training: Any) -> None:
+    """Raise unless the payload of a checkpoint has the names and kinds that a trainer writes.
+
+    Raises:
+        CheckpointCorruptError: If it has not.
+    """
+    kinds = {
+        "step": int,
+        "settings": dict,
+        "corpus": str,
+        "evaluations": list,
+        "numbers": dict,
+        "scaler": dict,
+        "seconds": float,
+    }
+    if training.keys() != kinds.keys() or not all(isinstance(training[name], kind) for name, kind in kinds.items()):
+        raise CheckpointCorruptError(f"{show(path)} does not hold the state of a run as this tinygpt writes it")
