@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -112,14 +111,13 @@ def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
     }
 
 
-def test_any_changed_bit_is_noticed(path: Path) -> None:
+def test_every_changed_bit_is_noticed(path: Path) -> None:
     raw = path.read_bytes()
-    places = {*range(64 * 8), *random.Random(0).sample(range(len(raw) * 8), 600)}
-    for place in places:
+    for place in range(8 * len(raw)):
         changed = bytearray(raw)
         changed[place // 8] ^= 1 << place % 8
         path.write_bytes(changed)
-        with pytest.raises(CheckpointCorruptError, match=r"model\.safetensors"):
+        with pytest.raises((CheckpointCorruptError, CheckpointVersionError), match=r"model\.safetensors"):
             tinygpt.load(path)
 
 
@@ -132,9 +130,13 @@ def test_without_the_digest_a_changed_weight_would_pass(path: Path, monkeypatch:
     tinygpt.load(path)
 
 
-def test_a_file_cut_short_or_grown_is_noticed(path: Path) -> None:
+def test_a_file_cut_anywhere_grown_or_with_a_block_lost_is_noticed(path: Path) -> None:
     raw = path.read_bytes()
-    for changed in [*(raw[:length] for length in range(0, len(raw), 7)), raw + b"\0", raw[:100] + raw[108:]]:
+    blocks = [raw[start : start + 64] for start in range(0, len(raw), 64)]
+    spoilt = [b"".join([*blocks[:i], bytes(len(blocks[i])), *blocks[i + 1 :]]) for i in range(len(blocks))]
+    spoilt += [b"".join([*blocks[:i], *blocks[i + 1 :]]) for i in range(len(blocks))]
+    spoilt += [b"".join([*blocks[:i], blocks[i + 1], blocks[i], *blocks[i + 2 :]]) for i in range(len(blocks) - 1)]
+    for changed in [*(raw[:length] for length in range(len(raw))), raw + b"\0", raw + bytes(1024), *spoilt]:
         path.write_bytes(changed)
         with pytest.raises(CheckpointCorruptError):
             tinygpt.load(path)

@@ -39,6 +39,7 @@ from tinygpt.errors import (
     show,
 )
 from tinygpt.files import parse_json, read_whole, to_json, write_whole
+from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
@@ -186,19 +187,19 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
 def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) -> LanguageModel:
     """Build the model that a file describes around the weights of the file.
 
-    It is built without memory first, so that a file which says a huge model and holds a small one costs nothing.
+    Its own first weights are never touched, so that a file which says a huge model and holds a small one costs nothing.
     """
     try:
         if config.get("n_layer", 0) > len(weights):
             raise ConfigError(f"n_layer={config['n_layer']} is more than there are tensors")
-        with torch.device("meta"):
+        with undrawn():
             model: LanguageModel = (
                 BigramLanguageModel(**config)
                 if name == "BigramLanguageModel"
                 else GPTLanguageModel.from_config(GPTConfig(**config))
             )
-    except (TinyGPTError, TypeError) as error:  # a setting may also be of a wrong type
-        raise CheckpointCorruptError(f"{show(path)} holds settings that are none: {error}") from error
+    except (TinyGPTError, TypeError, RuntimeError) as error:  # the last for what no memory could hold
+        raise CheckpointCorruptError(f"{show(path)} holds settings that are none: {short(str(error))}") from error
     _check_fit(path, model, weights, same_dtype=False)
     shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
     whole = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
@@ -210,8 +211,7 @@ def distinct(model: LanguageModel) -> dict[str, Tensor]:
     """Return the weights by name, each once: of tied weights the first name in alphabetical order stays."""
     tensors, seen = {}, set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        is_placed = tensor.numel() and not tensor.is_meta
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if is_placed else id(tensor)
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
         if place not in seen:
             tensors[name] = tensor
         seen.add(place)

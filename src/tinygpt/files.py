@@ -96,7 +96,7 @@ def read_whole(path: Path, most: int) -> bytes:
     if kind.st_size > most:
         raise OSError(f"it has {kind.st_size:,} bytes, more than {most:,}")
     with path.open("rb") as file:
-        return file.read(most)
+        return file.read(kind.st_size)
 
 
 def parse_json(text: str | bytes) -> Any:

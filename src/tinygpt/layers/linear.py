@@ -7,6 +7,10 @@ Source:
     a standard deviation of 0.02. https://github.com/openai/gpt-2/blob/master/src/model.py
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,6 +23,18 @@ _PIECES = 4  # how many products the weights are cut into, so that several cores
 _FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
 _VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its left, read in the order they lie in
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
+
+_DRAWS = ContextVar("draws", default=True)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Leave the first weights of what is built in this block undrawn: others are about to take their place."""
+    token = _DRAWS.set(False)
+    try:
+        yield
+    finally:
+        _DRAWS.reset(token)
 
 
 class Linear(nn.Linear):
@@ -54,6 +70,8 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew."""
+        if not _DRAWS.get():
+            return
         nn.init.normal_(self.weight, std=self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -98,4 +116,6 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Draw the vectors anew."""
+        if not _DRAWS.get():
+            return
         nn.init.normal_(self.weight, std=self.std)

@@ -17,12 +17,14 @@ from tqdm import tqdm
 from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, put_weights, unpack_tokenizer
 from tinygpt.data import TokenDataset
 from tinygpt.errors import (
+    CheckpointCorruptError,
     CheckpointMismatchError,
     CheckpointSaveError,
     ConfigError,
     InputTypeError,
     NonFiniteError,
     check_integer,
+    short,
     show,
 )
 from tinygpt.files import parse_json, to_json
@@ -218,11 +220,16 @@ class Trainer:
             training = payload["training"]
             check_training(path, training)
             self._check_same_run(path, payload, training)
+            try:
+                history = unpack_history(tensors, training["evaluations"])
+                unpack_optimizer(self.optimizer, tensors, training["numbers"])
+                self._scaler.load_state_dict(training["scaler"])
+            except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+                raise CheckpointCorruptError(
+                    f"{show(path)} does not hold the state of this run: {short(str(error))}"
+                ) from error
             put_weights(path, self.model, weights)
-            unpack_optimizer(self.optimizer, tensors, training["numbers"])
-            self.history = unpack_history(tensors, training["evaluations"])
-            self.steps_taken, self._seconds = training["step"], training["seconds"]
-            self._scaler.load_state_dict(training["scaler"])
+            self.history, self.steps_taken, self._seconds = history, training["step"], training["seconds"]
             self._best = unpack_best(tensors, weights) if self.history.evaluations else {}
             self._has_begun = True
             self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
