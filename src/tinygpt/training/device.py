@@ -34,6 +34,19 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def default_generators(device: torch.device) -> list[torch.Generator]:
+    """Return the generators that a model on the device draws from: the CPU's, and that of the device.
+
+    They are seeded one by one, since ``torch.manual_seed`` looks after every device there might be at a cost.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    elif device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    return generators
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the number format to compute in; the weights stay in theirs.
 

@@ -33,7 +33,7 @@ from tinygpt.optim import adamw, warmup_cosine
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
+from tinygpt.training.device import choose_device, choose_precision, compile_or_warn, default_generators
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step
@@ -447,11 +447,17 @@ class Trainer:
 
     @contextmanager
     def _seeded(self, *words: int | str) -> Iterator[None]:
-        """Draw from a stream of this run's own, and leave PyTorch's generator as it was."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(self.config.seed, *words))
+        """Draw from a stream of this run's own, and leave PyTorch's generators as they were."""
+        generators = default_generators(self.device)
+        states = [generator.get_state() for generator in generators]
+        seed = derive_seed(self.config.seed, *words)
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
             yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
     def _evaluate_now(self) -> Evaluation:
         """Measure, write a preview, and keep the weights if they are the best so far."""
