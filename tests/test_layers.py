@@ -17,7 +17,6 @@ from tinygpt import (
     Embedding,
     FeedForward,
     Head,
-    KVCache,
     LearnedPositions,
     Linear,
     MultiHeadAttention,
@@ -27,6 +26,14 @@ from tinygpt import (
 )
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import relu_squared
+from tinygpt.testing import (
+    check_batch_independent,
+    check_cache_equal,
+    check_causal,
+    check_gradients,
+    check_prefix_consistent,
+    check_shape,
+)
 
 Make = Callable[[Dims], nn.Module]
 
@@ -70,75 +77,35 @@ def made(make: Make, d: Dims) -> nn.Module:
     return randomised(make(d), d.seed).eval()
 
 
-def gradient_of_place(part: nn.Module, x: Tensor, place: int) -> Tensor:
-    """Return how the output at one place depends on each input place: the largest derivative, by ``T``."""
-    x = x.clone().requires_grad_()
-    weights = torch.randn(part(x).shape[-1], generator=torch.Generator().manual_seed(0))
-    (gradient,) = torch.autograd.grad((part(x)[:, place] * weights).sum(), x)
-    return gradient.abs().amax(dim=(0, 2))
-
-
 # --- which places a place sees ----------------------------------------------------------------------------------------
-
-
-def check_sees_the_past_and_nothing_else(part: nn.Module, x: Tensor) -> None:
-    """No derivative to what comes later, exactly; and a real one to everything before."""
-    for place in range(x.shape[1]):
-        gradient = gradient_of_place(part, x, place)
-        assert bool((gradient[place + 1 :] == 0).all())
-        assert bool((gradient[: place + 1] > 1e-12).all())
 
 
 @every_mixer
 @few
 @given(d=dims(max_time=5))
 def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Dims) -> None:
-    check_sees_the_past_and_nothing_else(made(make, d), d.stream())
+    check_causal(make(d), d.stream())
 
 
-class Misaligned(MultiHeadAttention):
-    """Its mask is a diagonal off, one way or the other, or missing."""
-
-    def __init__(self, d: Dims, diagonal: int | None) -> None:
-        super().__init__(d.n_embd, d.n_head)
-        self.diagonal = diagonal
-
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.n_head, self.head_size))
-        query, key, value = qkv.transpose(1, 3).unbind(dim=2)
-        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
-        mask = mask if self.diagonal is None else mask.tril(self.diagonal)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.output(mixed.transpose(1, 2).flatten(2))
-
-
-@pytest.mark.parametrize("diagonal", [1, -1, None])
-def test_a_mask_that_is_off_would_be_noticed(diagonal: int | None) -> None:
-    d = Dims(batch=2, time=5, n_head=2, head_size=4, vocab_size=5, seed=1)
-    with pytest.raises(AssertionError):
-        check_sees_the_past_and_nothing_else(randomised(Misaligned(d, diagonal)), d.stream())
-    check_sees_the_past_and_nothing_else(randomised(Misaligned(d, 0)), d.stream())
+@pytest.mark.parametrize("make", [param for param in PARTS if param.id not in ("head", "head with biases", "linear")])
+@few
+@given(d=dims())
+def test_a_stream_comes_out_as_wide_as_it_went_in(make: Make, d: Dims) -> None:
+    check_shape(make(d), d.stream())
 
 
 @every_part
 @few
 @given(d=dims())
 def test_the_output_on_a_prefix_is_the_prefix_of_the_output(make: Make, d: Dims) -> None:
-    x, part = d.stream(), made(make, d)
-    for length in range(1, d.time + 1):
-        torch.testing.assert_close(part(x[:, :length]), part(x)[:, :length], **TOLERANCE)
+    check_prefix_consistent(make(d), d.stream())
 
 
 @every_part
 @few
 @given(d=dims())
 def test_sequences_of_a_batch_do_not_mix(make: Make, d: Dims) -> None:
-    x, part = d.stream(), made(make, d)
-    poisoned = x.clone()
-    poisoned[0] = math.nan
-    for row in range(d.batch):
-        torch.testing.assert_close(part(x)[row], part(x[row : row + 1])[0], **TOLERANCE)
-        assert bool(part(poisoned)[row].isfinite().all()) == (row > 0)
+    check_batch_independent(make(d), d.stream())
 
 
 @pytest.mark.parametrize("make", PLACEWISE)
@@ -273,8 +240,7 @@ def test_one_vector_added_to_all_keys_changes_nothing(d: Dims) -> None:
 @every_part
 def test_derivatives_are_those_of_finite_differences(make: Make) -> None:
     d = Dims(batch=2, time=3, n_head=2, head_size=2, vocab_size=5, seed=3)
-    x = d.stream().requires_grad_()
-    assert torch.autograd.gradcheck(made(make, d), (x,), eps=1e-6, atol=1e-6, rtol=1e-4)
+    check_gradients(make(d), d.stream())
 
 
 def check_is_identity_with_outputs_at_zero(make_block: Callable[[], DecoderBlock]) -> None:
@@ -333,37 +299,11 @@ def test_nothing_of_the_size_of_a_window_is_stored(make: Make) -> None:
     assert all(d.time not in shape for shape in before.values())
 
 
-def read_in_pieces(part: nn.Module, x: Tensor, cuts: list[int]) -> Tensor:
-    cache = part.new_cache(len(x), 9)  # type: ignore[operator]
-    pieces = [x[:, start:end] for start, end in zip([0, *cuts], [*cuts, x.shape[1]], strict=True)]
-    return torch.cat([part(piece, cache=cache) for piece in pieces], dim=1)
-
-
 @pytest.mark.parametrize("make", CACHING)
-@given(d=dims(), data=st.data())
-def test_any_pieces_through_a_cache_give_the_whole(make: Make, d: Dims, data: st.DataObject) -> None:
-    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, d.time - 1)), max_size=d.time - 1)))
-    part, x = made(make, d), d.stream()
-    torch.testing.assert_close(read_in_pieces(part, x, cuts), part(x), **TOLERANCE)
-
-
-@pytest.mark.parametrize("fault", ["upper left mask", "no offset"])
-def test_a_faulty_cache_would_be_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = Dims(batch=2, time=6, n_head=2, head_size=4, vocab_size=5, seed=3)
-    part, x = made(rotary_attention, d), d.stream()
-    expected = part(x)
-    if fault == "no offset":
-        plain = RotaryPositions.forward
-        monkeypatch.setattr(RotaryPositions, "forward", lambda self, x, offset=0: plain(self, x, 0))
-    else:
-        kernel: Any = F.scaled_dot_product_attention
-
-        def upper_left(*inputs: Tensor, attn_mask: Any, is_causal: bool, dropout_p: float) -> Tensor:
-            return kernel(*inputs, is_causal=True)
-
-        monkeypatch.setattr(F, "scaled_dot_product_attention", upper_left)
-    for cuts in ([3], [1, 2, 3, 4, 5]):
-        assert not torch.allclose(read_in_pieces(part, x, cuts), expected)
+@few
+@given(d=dims())
+def test_with_a_cache_in_pieces_of_any_size_it_is_the_same(make: Make, d: Dims) -> None:
+    check_cache_equal(make(d), d.stream())
 
 
 def test_a_cache_takes_its_memory_at_once_and_without_the_mask_there_is_none() -> None:

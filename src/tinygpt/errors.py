@@ -200,6 +200,7 @@ def checked_settings(cls: Settings) -> Settings:
     """Let a dataclass of settings refuse an unknown or a missing name with an error of ours, not Python's.
 
     Example:
+        >>> from dataclasses import dataclass
         >>> @checked_settings
         ... @dataclass(kw_only=True)
         ... class Sizes:
