@@ -61,7 +61,9 @@ def make_cacheless() -> LanguageModel:
 
 
 def make_bigram() -> LanguageModel:
-    return BigramLanguageModel(VOCAB, block_size=BLOCK).eval()
+    model = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    randomised(model, std=1.0)
+    return model.eval()
 
 
 MODELS = {
