@@ -162,7 +162,7 @@ LETTERS = CharTokenizer("abc")
         ("abc", {}, InputTypeError, r"a text needs a tokenizer, e\.g\. TokenDataset\(text, CharTokenizer"),
         ([0.5, 1.0], {}, InputTypeError, r"sequence of integer ids, got \[0.5, 1.0\] \(float64 of shape \(2,\)\)"),
         ([[1, 2]], {}, InputTypeError, r"of shape \(1, 2\)"),
-        (b"abc", {}, InputTypeError, "source must be a text or a one-dimensional sequence"),
+        (b"abc", {}, InputTypeError, "source must be a text or ids, got bytes; decode them first"),
         (None, {}, InputTypeError, "got None"),
         ([1, -2], {}, DataError, "ids must be 0 or more, got ids from -2 to 1"),
         (

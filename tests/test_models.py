@@ -510,7 +510,7 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
 def test_settings_are_given_by_name() -> None:
     with pytest.raises(InputTypeError, match="GPTConfig takes its settings by name, got 65 without one"):
         GPTConfig(65)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match=r"GPTConfig needs vocab_size, got \[\]"):
+    with pytest.raises(ConfigError, match="GPTConfig needs vocab_size, got no settings"):
         GPTConfig()  # type: ignore[call-arg]
 
 
@@ -527,7 +527,7 @@ def test_numpy_integers_are_integers() -> None:
     [
         ("{", "a config must be JSON, got '{'"),
         ("[1]", "a config must be a JSON object"),
-        ('{"n_layer": 2}', r"GPTConfig needs vocab_size, got \['n_layer'\]"),
+        ('{"n_layer": 2}', "GPTConfig needs vocab_size, got n_layer; use GPTConfig"),
         ('{"vocab_size": 5, "dropout": NaN}', "NaN is not a JSON number"),
         ("[" * 100_000, "a config must be JSON"),
         ('{"vocab_size": 1e9}', "got vocab_size=1000000000.0"),

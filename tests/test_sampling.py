@@ -571,7 +571,7 @@ def test_only_one_text_can_be_streamed_or_scored() -> None:
     [
         ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
         ({"tokenizer": object()}, InputTypeError, "vocab_size, encode and decode, got object"),
-        ({"tokenizer": CharTokenizer("abcdefgh")}, ConfigError, "more ids than the model, got 8 and 7"),
+        ({"tokenizer": CharTokenizer("abcdefgh")}, ConfigError, "as many ids as the model, got 8 and 7"),
         ({"stride": 0}, ConfigError, f"stride must be an integer from 1 to {BLOCK}, got stride=0"),
         ({"stride": BLOCK + 1}, ConfigError, f"got stride={BLOCK + 1}"),
         ({"start_id": VOCAB}, ConfigError, f"start_id must be an integer from 0 to {VOCAB - 1}, got start_id={VOCAB}"),

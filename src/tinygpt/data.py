@@ -18,7 +18,7 @@ from tinygpt.errors import (
     short,
 )
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
-from tinygpt.tokenizer import CharTokenizer, Tokenizer
+from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_tokenizer
 
 SPLITS = ("train", "val")
 _HASHED_TOGETHER = 1 << 24  # ids: a mapped file is read piece by piece
@@ -64,10 +64,7 @@ class TokenDataset:
         val_fraction: float = 0.1,
     ) -> None:
         check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
-        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
-            kind = type(tokenizer).__name__
-            raise InputTypeError(f"tokenizer must have vocab_size, encode and decode, got {kind}, which does not")
-        self.tokenizer = tokenizer
+        self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
         ids = _encode(source, tokenizer) if isinstance(source, str) else _as_ids(source)
         if not len(ids):
             raise DataError("corpus is empty; give at least block_size + 1 characters or ids for each split")
@@ -227,6 +224,8 @@ def _encode(text: str, tokenizer: Tokenizer | None) -> np.ndarray:
 
 
 def _as_ids(source: Any) -> np.ndarray:
+    if isinstance(source, bytes):
+        raise InputTypeError("source must be a text or ids, got bytes; decode them first, e.g. source.decode('utf-8')")
     ids = source.numpy(force=True) if isinstance(source, Tensor) else source
     ids = ids if isinstance(ids, np.ndarray) else np.asarray(ids)
     if ids.size and (ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer)):

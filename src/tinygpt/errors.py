@@ -222,7 +222,8 @@ def checked_settings(cls: Settings) -> Settings:
                 raise ConfigError(f"{cls.__name__} has no setting {short(name)}{did_you_mean(name, known)}")
         for name, needed in known.items():
             if needed and name not in settings:
-                raise ConfigError(f"{cls.__name__} needs {name}, got {sorted(settings)}")
+                given = ", ".join(settings) or "no settings"
+                raise ConfigError(f"{cls.__name__} needs {name}, got {given}; use {cls.__name__}({name}=...)")
         make(self, **settings)
 
     cls.__init__ = checked  # type: ignore[misc]

@@ -32,6 +32,21 @@ class Tokenizer(Protocol):
         """Return the text of some ids."""
 
 
+def check_tokenizer(tokenizer: Any) -> Tokenizer:
+    """Return a tokenizer if it is one, also of your own.
+
+    Raises:
+        InputTypeError: If it lacks one of the three names, or is a class in place of a tokenizer made from it.
+    """
+    if isinstance(tokenizer, type):
+        kind = f"the class {tokenizer.__name__}"
+        raise InputTypeError(f"tokenizer must be made first, e.g. with from_text(text), got {kind}")
+    if not isinstance(tokenizer, Tokenizer):
+        kind = type(tokenizer).__name__
+        raise InputTypeError(f"tokenizer must have vocab_size, encode and decode, got {kind}, which does not")
+    return tokenizer
+
+
 @runtime_checkable
 class SupportsToList(Protocol):
     """A tensor or an array of any library: what gives its numbers as a list."""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import ConfigError, check_dropout, check_integer
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, short
 from tinygpt.layers.linear import STD, Linear
 
 
@@ -82,8 +82,15 @@ class KVCache:
     def append(
         self, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T D"]
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
-        """Store ``T`` more places and return all ``S`` so far, as views."""
-        start, self.length = self.length, self.length + key.shape[2]
+        """Store ``T`` more places and return all ``S`` so far, as views.
+
+        Raises:
+            ShapeError: If they do not fit any more.
+        """
+        start, places = self.length, self.key.shape[2]
+        if start + key.shape[2] > places:
+            raise ShapeError(f"the cache has {places} places, got {key.shape[2]} more after {start}")
+        self.length = start + key.shape[2]
         self.key.narrow(2, start, key.shape[2]).copy_(key)
         self.value.narrow(2, start, key.shape[2]).copy_(value)
         return self.key.narrow(2, 0, self.length), self.value.narrow(2, 0, self.length)
@@ -112,6 +119,7 @@ class MultiHeadAttention(nn.Module):
 
     Raises:
         ConfigError: If ``n_head`` does not divide ``n_embd``, or a number is out of range.
+        InputTypeError: If ``norm`` or ``positions`` is no module.
 
     Example:
         >>> attention = MultiHeadAttention(n_embd=64, n_head=4)
@@ -141,6 +149,9 @@ class MultiHeadAttention(nn.Module):
         self.head_size = head_size(n_embd, n_head)
         self.causal = causal
         self.qkv = Linear(n_embd, 3 * n_embd, bias=bias)
+        for name, part in (("norm", norm), ("positions", positions)):
+            if part is not None and not isinstance(part, nn.Module):
+                raise InputTypeError(f"{name} must be a module or None, got {short(part)}")
         self.norm = norm
         self.positions = positions
         self.output = Linear(n_embd, n_embd, bias=output_bias, std=output_std)

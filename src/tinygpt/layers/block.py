@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, check_integer, short
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
 
 
 class DecoderBlock(nn.Module):
@@ -28,6 +28,7 @@ class DecoderBlock(nn.Module):
     Raises:
         InputTypeError: If a part is not a module.
         ConfigError: If a part that tells its ``n_embd`` has another one.
+        ShapeError: When called, if a part does not return ``B T C``.
 
     Example:
         >>> block = DecoderBlock(64, attention=MultiHeadAttention(64, 4), feed_forward=FeedForward(64))
@@ -52,6 +53,8 @@ class DecoderBlock(nn.Module):
         self.n_embd = n_embd
         check_part("attention", attention, n_embd)
         check_part("feed_forward", feed_forward, n_embd)
+        if isinstance(norm, nn.Module):
+            raise InputTypeError(f"norm must make a norm when called with n_embd, e.g. nn.LayerNorm, got {short(norm)}")
         self.attention_norm = norm(n_embd)
         self.attention = attention
         self.feed_forward_norm = norm(n_embd)
@@ -59,8 +62,9 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: Any = None) -> Float[Tensor, "B T C"]:
         """Add what attention gathers, then what the feed-forward makes of it."""
-        x = x + call_with_cache(self.attention, self.attention_norm(x), cache)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        gathered = call_with_cache(self.attention, self.attention_norm(x), cache)
+        x = x + _as_wide_as(x, gathered, "attention")
+        return x + _as_wide_as(x, self.feed_forward(self.feed_forward_norm(x)), "feed_forward")
 
     def new_cache(self, batch_size: int, block_size: int) -> Any:
         """Return an empty cache of the attention's own kind, or None where it has none."""
@@ -90,3 +94,10 @@ def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:
 def call_with_cache(part: nn.Module, x: Float[Tensor, "B T C"], cache: Any) -> Float[Tensor, "B T C"]:
     """Call a part, with its cache if there is one: a part that never made a cache is never handed one."""
     return part(x) if cache is None else part(x, cache=cache)
+
+
+def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:
+    """Return what a part made of ``x`` if it can be added to it: a narrower one would be spread without a word."""
+    if output.shape != x.shape:
+        raise ShapeError(f"{name} must return the shape it is given, {tuple(x.shape)}, got {tuple(output.shape)}")
+    return output

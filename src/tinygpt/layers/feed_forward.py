@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import check_dropout, check_integer
+from tinygpt.errors import InputTypeError, check_dropout, check_integer, short
 from tinygpt.layers.linear import STD, Linear
 
 
@@ -36,6 +36,7 @@ class FeedForward(nn.Module):
 
     Raises:
         ConfigError: If a number is out of range.
+        InputTypeError: If ``activation`` is no function.
 
     Example:
         >>> FeedForward(64, activation=torch.nn.functional.gelu)(torch.zeros(2, 10, 64)).shape
@@ -59,6 +60,8 @@ class FeedForward(nn.Module):
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         hidden_size = check_integer("hidden_size", 4 * n_embd if hidden_size is None else hidden_size, minimum=1)
         self.expand = Linear(n_embd, hidden_size, bias=bias)
+        if isinstance(activation, type) or not callable(activation):
+            raise InputTypeError(f"activation must be a function of a tensor, e.g. F.relu, got {short(activation)}")
         self.activation = activation
         self.output = Linear(hidden_size, n_embd, bias=bias, std=output_std)
         self.dropout = nn.Dropout(check_dropout(dropout))

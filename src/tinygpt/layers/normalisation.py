@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinygpt.errors import check_integer, check_number
+
 
 class RMSNorm(nn.Module):
     """Divides each vector by its root mean square; without gains, so it has no parameters.
@@ -15,7 +17,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
-        self.n_embd = n_embd
+        self.n_embd = check_integer("n_embd", n_embd, minimum=1)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
@@ -31,7 +33,7 @@ class SoftCap(nn.Module):
 
     def __init__(self, cap: float) -> None:
         super().__init__()
-        self.cap = cap
+        self.cap = check_number("cap", cap, "above 0", lambda number: number > 0)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Bend the values."""

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, check_dropout, check_integer, check_number
+from tinygpt.errors import ConfigError, ShapeError, check_dropout, check_integer, check_number
 from tinygpt.layers.linear import Embedding
 
 
@@ -21,6 +21,7 @@ class LearnedPositions(nn.Module):
 
     Raises:
         ConfigError: If a number is out of range.
+        ShapeError: When called, if there are more places than positions.
 
     Source:
         Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, section 4.1.
@@ -35,7 +36,10 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
         """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
-        return self.dropout(x + self.table.weight[offset : offset + x.shape[1]])
+        end, block_size = offset + x.shape[1], len(self.table.weight)
+        if end > block_size:
+            raise ShapeError(f"there are positions for {block_size} places, got {x.shape[1]} from place {offset} on")
+        return self.dropout(x + self.table.weight[offset:end])
 
 
 class RotaryPositions(nn.Module):

@@ -68,8 +68,9 @@ class LanguageModel(nn.Module, ABC):
 
         Raises:
             InputTypeError: If ids are not int32 or int64, or are on another device than the model.
-            ShapeError: If a shape is wrong, ``T`` is over ``block_size``, or an id is outside the vocabulary. On a GPU
-                the values of ids are checked in evaluation mode only: to read them would stall training.
+            ShapeError: If a shape is wrong, also that of the logits, ``T`` is over ``block_size``, or an id is outside
+                the vocabulary. On a GPU the values of ids are checked in evaluation mode only: to read them would
+                stall training.
         """
         self._check_ids("idx", idx)
         if idx.shape[1] > self.block_size:
@@ -78,13 +79,13 @@ class LanguageModel(nn.Module, ABC):
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
             )
         if targets is None:
-            return ModelOutput(self.compute_logits(idx), None)
+            return ModelOutput(self._checked_logits(idx), None)
         self._check_ids("targets", targets, also=IGNORED)
         if targets.shape != idx.shape:
             raise ShapeError(
                 f"targets must have the shape of idx, got {tuple(targets.shape)} beside {tuple(idx.shape)}"
             )
-        logits = self.compute_logits(idx)
+        logits = self._checked_logits(idx)
         return ModelOutput(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten().long()))
 
     @torch.no_grad()
@@ -141,6 +142,13 @@ class LanguageModel(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the sizes in ``repr``."""
         return f"vocab_size={self.vocab_size}, block_size={self.block_size}, {self.num_parameters():,} parameters"
+
+    def _checked_logits(self, idx: Tensor) -> Tensor:
+        logits = self.compute_logits(idx)
+        if logits.shape != (*idx.shape, self.vocab_size):
+            wanted = (*idx.shape, self.vocab_size)
+            raise ShapeError(f"compute_logits must return the shape (B, T, V) = {wanted}, got {tuple(logits.shape)}")
+        return logits
 
     def _check_ids(self, name: str, ids: Tensor, also: int | None = None) -> None:
         """Raise unless ``ids`` is a ``B T`` tensor of ids of this vocabulary (or ``also``) on this model's device."""

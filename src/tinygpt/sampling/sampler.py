@@ -14,7 +14,7 @@ from tinygpt.models import LanguageModel
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import Pieces, Reader, Row
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer import Tokenizer, check_tokenizer
 
 Prompt = TypeVar("Prompt", str, list[str])
 
@@ -42,7 +42,8 @@ class Sampler:
             in most character vocabularies.
 
     Raises:
-        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has more ids than the model.
+        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has another number of ids than the
+            model.
 
     Example:
         >>> tokenizer = CharTokenizer("abc")
@@ -56,17 +57,13 @@ class Sampler:
     ) -> None:
         if not isinstance(model, LanguageModel):
             raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
-        if not isinstance(tokenizer, Tokenizer):
-            raise InputTypeError(
-                f"tokenizer must have vocab_size, encode and decode, got {type(tokenizer).__name__}, which does not"
-            )
-        if tokenizer.vocab_size > model.vocab_size:
+        self.model = model
+        self.tokenizer = check_tokenizer(tokenizer)
+        if tokenizer.vocab_size != model.vocab_size:
             raise ConfigError(
-                f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and "
+                f"the tokenizer must have as many ids as the model, got {tokenizer.vocab_size} and "
                 f"{model.vocab_size}; use the tokenizer that the model was trained with"
             )
-        self.model = model
-        self.tokenizer = tokenizer
         stride = max(1, model.block_size // 4) if stride is None else stride
         self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)

@@ -85,7 +85,7 @@ def compare(
         progress: Whether to show each training.
 
     Raises:
-        ConfigError: If the names of the configs are not those of the models.
+        ConfigError: If the names of the configs are not those of the models, or a model has two names.
         InputTypeError: If ``models`` is not a mapping with at least one model.
 
     Example:
@@ -99,6 +99,8 @@ def compare(
     """
     if not isinstance(models, Mapping) or not models:
         raise InputTypeError(f'models must be models by name, e.g. {{"gpt": model}}, got {short(models)}')
+    if len(set(map(id, models.values()))) < len(models):
+        raise ConfigError("models must be distinct, got the same one under two names; build each anew")
     configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))
     if configs.keys() != models.keys():
         raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")

@@ -126,6 +126,8 @@ class TrainerConfig:
             )
         check_seed(self.seed)
         check_choice("precision", self.precision, PRECISIONS)
+        if not isinstance(self.compile, bool):
+            raise ConfigError(f"compile must be True or False, got compile={short(self.compile)}")
         for name, value in vars(self).items():
             if isinstance(value, np.generic):
                 object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it

@@ -88,7 +88,9 @@ class Trainer:
             learning rate of each of its groups.
 
     Raises:
-        ConfigError: If the data has ids that the model does not know, or a window is longer than the model reads.
+        ConfigError: If data and model have other ids, a window is longer than the model reads, or the optimizer is
+            one for another model.
+        InputTypeError: If a part is of another kind.
         DataError: If a split is shorter than a window.
         DeviceError: If the device is not on this machine.
         CheckpointSaveError: If nothing can be written to ``run_dir``.
@@ -129,7 +131,7 @@ class Trainer:
                 weight_decay=config.weight_decay,
             )
         else:
-            self.optimizer = optimizer(model)
+            self.optimizer = _make_optimizer(optimizer, model)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._call: Callable[..., Any] = compile_or_warn(model) if config.compile else model
@@ -302,10 +304,11 @@ class Trainer:
             raise ConfigError(
                 f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
             )
-        if data.vocab_size > model.vocab_size:
+        # Bare ids need not reach the last one of the vocabulary, a tokenizer must fit: the model is to write with it.
+        if data.vocab_size > model.vocab_size or (data.tokenizer and data.vocab_size < model.vocab_size):
             raise ConfigError(
-                f"the data must not have more ids than the model, got vocab_size={data.vocab_size} in the data and "
-                f"{model.vocab_size} in the model"
+                f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
+                f"{model.vocab_size} in the model; use vocab_size=data.vocab_size for the model"
             )
         for split in ("train", "val"):
             data.split(split, block_size)
@@ -506,3 +509,22 @@ class Trainer:
                 refresh=False,
             )
         return len(evaluations)
+
+
+def _make_optimizer(make: Any, model: LanguageModel) -> torch.optim.Optimizer:
+    """Return the optimizer that a user's function makes, if it is one for this model.
+
+    Raises:
+        InputTypeError: If the function is none, or makes something else.
+        ConfigError: If the optimizer moves parameters that the model does not have.
+    """
+    example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
+    if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
+        raise InputTypeError(f"optimizer must be a function of the model that makes one, {example}, got {short(make)}")
+    optimizer = make(model)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
+    own = set(map(id, model.parameters()))
+    if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")
+    return optimizer

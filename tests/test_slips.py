@@ -1,0 +1,124 @@
+"""Slips that are easily made: each is named where it is made, with the way out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tinygpt
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    DecoderBlock,
+    FeedForward,
+    GPTLanguageModel,
+    KVCache,
+    LearnedPositions,
+    MultiHeadAttention,
+    RMSNorm,
+    RotaryPositions,
+    Sampler,
+    SoftCap,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+    compare,
+)
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+
+TEXT = "to be, or not to be: " * 20
+TOKENIZER = CharTokenizer.from_text(TEXT)
+DATA = TokenDataset(TEXT, TOKENIZER)
+QUICK = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+
+
+def bigram(vocab_size: int = DATA.vocab_size) -> BigramLanguageModel:
+    return BigramLanguageModel(vocab_size, block_size=4)
+
+
+def train(**parts: Any) -> Trainer:
+    return Trainer(**({"model": bigram(), "data": DATA, "config": QUICK} | parts))
+
+
+def block(**parts: Any) -> DecoderBlock:
+    return DecoderBlock(8, **({"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)} | parts))
+
+
+class Narrow(BigramLanguageModel):
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        return super().compute_logits(idx)[..., :2]
+
+
+SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (lambda: train(model=bigram(500)), ConfigError, "in the data and 500 in the model; use vocab_size=data.vocab_size"),
+    (lambda: train(model=bigram(2)), ConfigError, "in the data and 2 in the model"),
+    (lambda: train(optimizer=torch.optim.SGD), InputTypeError, "a function of the model that makes one, e.g. lambda"),
+    (
+        lambda: train(optimizer=torch.optim.SGD(bigram().parameters(), 0.1)),
+        InputTypeError,
+        "optimizer must be a function of the model that makes one",
+    ),
+    (lambda: train(optimizer=lambda model: None), InputTypeError, "must make a torch.optim.Optimizer, .* got None"),
+    (
+        lambda: train(optimizer=lambda model: torch.optim.SGD(bigram().parameters(), 0.1)),
+        ConfigError,
+        "optimizer must move the parameters of the model that it is given",
+    ),
+    (lambda: Sampler(bigram(), CharTokenizer("ab")), ConfigError, "as many ids as the model, got 2 and 9"),
+    (lambda: Sampler(bigram(), CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
+    (lambda: TokenDataset(TEXT, CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
+    (lambda: TokenDataset(TEXT.encode(), TOKENIZER), InputTypeError, "got bytes; decode them first"),  # type: ignore[arg-type]
+    (lambda: compare(dict.fromkeys("ab", bigram()), DATA), ConfigError, "models must be distinct, got the same one"),
+    (lambda: TrainerConfig(compile="yes"), ConfigError, "compile must be True or False, got compile='yes'"),  # type: ignore[arg-type]
+    (lambda: block(norm=nn.LayerNorm(8)), InputTypeError, r"norm must make a norm when called with n_embd, .*LayerNorm"),
+    (
+        lambda: block(feed_forward=nn.Linear(8, 1))(torch.ones(1, 2, 8)),
+        ShapeError,
+        r"feed_forward must return the shape it is given, \(1, 2, 8\), got \(1, 2, 1\)",
+    ),
+    (
+        lambda: block(attention=nn.Linear(8, 16))(torch.ones(1, 2, 8)),
+        ShapeError,
+        r"attention must return the shape it is given, \(1, 2, 8\), got \(1, 2, 16\)",
+    ),
+    (
+        lambda: GPTLanguageModel(65, 8, 16, [], head=nn.Linear(16, 7))(torch.zeros(1, 2, dtype=torch.long)),
+        ShapeError,
+        r"must return the shape \(B, T, V\) = \(1, 2, 65\), got \(1, 2, 7\)",
+    ),
+    (lambda: Narrow(5)(torch.zeros(1, 2, dtype=torch.long)), ShapeError, r"got \(1, 2, 2\)"),
+    (lambda: FeedForward(8, activation="gelu"), InputTypeError, "activation must be a function .* got 'gelu'"),  # type: ignore[arg-type]
+    (lambda: FeedForward(8, activation=nn.GELU), InputTypeError, "activation must be a function of a tensor"),  # type: ignore[arg-type]
+    (
+        lambda: MultiHeadAttention(8, 2, positions=RotaryPositions),  # type: ignore[arg-type]
+        InputTypeError,
+        "positions must be a module or None, got <class",
+    ),
+    (lambda: RMSNorm("a"), ConfigError, "got n_embd='a'"),  # type: ignore[arg-type]
+    (lambda: SoftCap(0), ConfigError, "cap must be a number above 0, got cap=0"),
+    (
+        lambda: LearnedPositions(4, 8)(torch.ones(1, 3, 8), 2),
+        ShapeError,
+        "there are positions for 4 places, got 3 from place 2 on",
+    ),
+    (
+        lambda: KVCache(1, 2, 3, 4, like=torch.ones(1)).append(torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4)),
+        ShapeError,
+        "the cache has 3 places, got 4 more after 0",
+    ),
+    (lambda: tinygpt.read_text(None), InputTypeError, "path must be a str or a path, got None"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(("slip", "kind", "message"), SLIPS, ids=[message[:40] for _, _, message in SLIPS])
+def test_a_slip_is_named(slip: Callable[[], object], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        slip()
+    assert len(str(caught.value)) <= 300
+
+
+def test_bare_ids_need_not_reach_the_end_of_the_vocabulary() -> None:
+    Trainer(bigram(500), TokenDataset(range(99)), QUICK).fit(progress=False)
