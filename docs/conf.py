@@ -36,9 +36,11 @@ nitpick_ignore_regex = [
     (r"py:.*", r"'.*'|\*?\w|\.\.\."),  # the letters of shapes
 ]
 nitpick_ignore = [
-    ("py:class", "tinygpt.models.gpt.GPTCache"),  # these three are seen in signatures, but are nobody's to make
+    ("py:class", "tinygpt.models.gpt.GPTCache"),  # these are seen in signatures, but are nobody's to make
     ("py:class", "tinygpt.sampling.sampler.Prompt"),
     ("py:class", "tinygpt.tokenizer.SupportsToList"),
+    ("py:class", "tinygpt.errors.Settings"),
+    ("py:class", "SearchStrategy"),  # Hypothesis's
 ]
 
 

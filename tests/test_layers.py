@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import TOLERANCE, Dims, dims, randomised
+from strategies import TOLERANCE, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,23 +27,25 @@ from tinygpt import (
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import relu_squared
 from tinygpt.testing import (
+    Sizes,
     check_batch_independent,
     check_cache_equal,
     check_causal,
     check_gradients,
     check_prefix_consistent,
     check_shape,
+    sizes,
 )
 
-Make = Callable[[Dims], nn.Module]
+Make = Callable[[Sizes], nn.Module]
 
 
-def rotary_attention(d: Dims, **options: Any) -> MultiHeadAttention:
+def rotary_attention(d: Sizes, **options: Any) -> MultiHeadAttention:
     parts = {"norm": RMSNorm(d.head_size), "positions": RotaryPositions(d.head_size)}
     return MultiHeadAttention(d.n_embd, d.n_head, **(parts | options))
 
 
-def block(d: Dims, attention: nn.Module | None = None, norm: Any = nn.LayerNorm) -> DecoderBlock:
+def block(d: Sizes, attention: nn.Module | None = None, norm: Any = nn.LayerNorm) -> DecoderBlock:
     attention = MultiHeadAttention(d.n_embd, d.n_head) if attention is None else attention
     return DecoderBlock(d.n_embd, attention=attention, feed_forward=FeedForward(d.n_embd), norm=norm)
 
@@ -72,7 +74,7 @@ every_mixer = pytest.mark.parametrize("make", MIXERS)
 few = settings(max_examples=15)
 
 
-def made(make: Make, d: Dims) -> nn.Module:
+def made(make: Make, d: Sizes) -> nn.Module:
     """Build a part with weights that matter, in evaluation mode."""
     return randomised(make(d), d.seed).eval()
 
@@ -82,44 +84,44 @@ def made(make: Make, d: Dims) -> nn.Module:
 
 @every_mixer
 @few
-@given(d=dims(max_time=5))
-def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Dims) -> None:
+@given(d=sizes(max_length=5))
+def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Sizes) -> None:
     check_causal(make(d), d.stream())
 
 
 @pytest.mark.parametrize("make", [param for param in PARTS if param.id not in ("head", "head with biases", "linear")])
 @few
-@given(d=dims())
-def test_a_stream_comes_out_as_wide_as_it_went_in(make: Make, d: Dims) -> None:
+@given(d=sizes())
+def test_a_stream_comes_out_as_wide_as_it_went_in(make: Make, d: Sizes) -> None:
     check_shape(make(d), d.stream())
 
 
 @every_part
 @few
-@given(d=dims())
-def test_the_output_on_a_prefix_is_the_prefix_of_the_output(make: Make, d: Dims) -> None:
+@given(d=sizes())
+def test_the_output_on_a_prefix_is_the_prefix_of_the_output(make: Make, d: Sizes) -> None:
     check_prefix_consistent(make(d), d.stream())
 
 
 @every_part
 @few
-@given(d=dims())
-def test_sequences_of_a_batch_do_not_mix(make: Make, d: Dims) -> None:
+@given(d=sizes())
+def test_sequences_of_a_batch_do_not_mix(make: Make, d: Sizes) -> None:
     check_batch_independent(make(d), d.stream())
 
 
 @pytest.mark.parametrize("make", PLACEWISE)
 @few
-@given(d=dims())
-def test_a_placewise_part_gives_each_place_what_it_gives_it_alone(make: Make, d: Dims) -> None:
+@given(d=sizes())
+def test_a_placewise_part_gives_each_place_what_it_gives_it_alone(make: Make, d: Sizes) -> None:
     x, part = d.stream(), made(make, d)
-    for place in range(d.time):
+    for place in range(d.length):
         torch.testing.assert_close(part(x)[:, place], part(x[:, place : place + 1])[:, 0], **TOLERANCE)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_without_the_mask_a_permutation_passes_through(causal: bool) -> None:
-    d = Dims(batch=2, time=6, n_head=2, head_size=4, vocab_size=5, seed=2)
+    d = Sizes(batch_size=2, length=6, n_head=2, head_size=4, vocab_size=5, seed=2)
     for part in (Head(8, 4, causal=causal), MultiHeadAttention(8, 2, causal=causal)):
         randomised(part)
         order = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -143,18 +145,18 @@ def check_equals_pytorch(head: Head, x: Tensor) -> None:
         torch.testing.assert_close(ours, theirs, **TOLERANCE)
 
 
-@given(d=dims())
-def test_a_head_is_scaled_dot_product_attention(d: Dims) -> None:
+@given(d=sizes())
+def test_a_head_is_scaled_dot_product_attention(d: Sizes) -> None:
     head = Head(d.n_embd, d.head_size)
     check_equals_pytorch(randomised(head, d.seed), d.stream())  # type: ignore[arg-type]
     head.head_size = d.n_embd * 3  # scaled by another width than the head's: a common slip
-    if d.time > 1:
+    if d.length > 1:
         with pytest.raises(AssertionError):
             check_equals_pytorch(head, d.stream())
 
 
-@given(d=dims())
-def test_attention_is_that_of_pytorch_outputs_and_gradients(d: Dims) -> None:
+@given(d=sizes())
+def test_attention_is_that_of_pytorch_outputs_and_gradients(d: Sizes) -> None:
     ours = MultiHeadAttention(d.n_embd, d.n_head, bias=True)
     theirs = nn.MultiheadAttention(d.n_embd, d.n_head, batch_first=True)
     randomised(ours, d.seed)
@@ -163,7 +165,7 @@ def test_attention_is_that_of_pytorch_outputs_and_gradients(d: Dims) -> None:
         theirs.in_proj_bias.copy_(ours.qkv.bias)
         theirs.out_proj.load_state_dict(ours.output.state_dict())
     x = d.stream()
-    mask = nn.Transformer.generate_square_subsequent_mask(d.time)
+    mask = nn.Transformer.generate_square_subsequent_mask(d.length)
     expected, _ = theirs(x, x, x, attn_mask=mask, is_causal=True, need_weights=False)
     torch.testing.assert_close(ours(x), expected, **TOLERANCE)
     ours(x).square().sum().backward()
@@ -185,8 +187,8 @@ def heads_of(attention: MultiHeadAttention) -> list[Head]:
     return heads
 
 
-@given(d=dims(), causal=st.booleans())
-def test_attention_is_its_heads_side_by_side_and_projected(d: Dims, causal: bool) -> None:
+@given(d=sizes(), causal=st.booleans())
+def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: bool) -> None:
     attention = MultiHeadAttention(d.n_embd, d.n_head, causal=causal)
     randomised(attention, d.seed)
     x, heads = d.stream(), heads_of(attention)
@@ -208,27 +210,27 @@ def test_the_order_of_heads_is_a_matter_of_the_projection_alone() -> None:
     torch.testing.assert_close(attention(x), expected, **TOLERANCE)
 
 
-@given(d=dims())
-def test_weights_are_averages_of_what_may_be_seen(d: Dims) -> None:
+@given(d=sizes())
+def test_weights_are_averages_of_what_may_be_seen(d: Sizes) -> None:
     head = Head(d.n_embd, d.head_size)
     randomised(head, d.seed)
     rows = head.weights(d.stream())
-    torch.testing.assert_close(rows.sum(-1), torch.ones(d.batch, d.time), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows.sum(-1), torch.ones(d.batch_size, d.length), rtol=0, atol=1e-12)
     assert bool((rows.triu(1) == 0).all())
 
 
-@given(d=dims())
-def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Dims) -> None:
+@given(d=sizes())
+def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Sizes) -> None:
     head = Head(d.n_embd, d.head_size)
     randomised(head, d.seed)
     nn.init.zeros_(head.query.weight)
     values = head.value(d.stream())
-    mean = values.cumsum(dim=1) / torch.arange(1, d.time + 1).view(1, -1, 1)
+    mean = values.cumsum(dim=1) / torch.arange(1, d.length + 1).view(1, -1, 1)
     torch.testing.assert_close(head(d.stream()), mean, rtol=0, atol=1e-12)
 
 
-@given(d=dims())
-def test_one_vector_added_to_all_keys_changes_nothing(d: Dims) -> None:
+@given(d=sizes())
+def test_one_vector_added_to_all_keys_changes_nothing(d: Sizes) -> None:
     head = Head(d.n_embd, d.head_size, bias=True)
     randomised(head, d.seed)
     before = head(d.stream())
@@ -239,7 +241,7 @@ def test_one_vector_added_to_all_keys_changes_nothing(d: Dims) -> None:
 
 @every_part
 def test_derivatives_are_those_of_finite_differences(make: Make) -> None:
-    d = Dims(batch=2, time=3, n_head=2, head_size=2, vocab_size=5, seed=3)
+    d = Sizes(batch_size=2, length=3, n_head=2, head_size=2, vocab_size=5, seed=3)
     check_gradients(make(d), d.stream())
 
 
@@ -253,7 +255,7 @@ def check_is_identity_with_outputs_at_zero(make_block: Callable[[], DecoderBlock
 
 
 def test_a_block_whose_outputs_are_zero_passes_the_stream_on() -> None:
-    d = Dims(batch=2, time=5, n_head=2, head_size=4, vocab_size=5, seed=3)
+    d = Sizes(batch_size=2, length=5, n_head=2, head_size=4, vocab_size=5, seed=3)
     check_is_identity_with_outputs_at_zero(lambda: block(d))
 
     class NormAfter(DecoderBlock):
@@ -290,19 +292,19 @@ def test_dropout_acts_in_training_alone_and_leaves_the_mean(make: Callable[[floa
 
 @every_part
 def test_nothing_of_the_size_of_a_window_is_stored(make: Make) -> None:
-    d = Dims(batch=1, time=7, n_head=3, head_size=4, vocab_size=5, seed=0)
+    d = Sizes(batch_size=1, length=7, n_head=3, head_size=4, vocab_size=5, seed=0)
     part = made(make, d)
     before = {name: value.shape for name, value in part.state_dict().items()}
     part(d.stream())
     assert {name: value.shape for name, value in part.state_dict().items()} == before
     assert before.keys() == dict(part.named_parameters()).keys()  # no buffer at all
-    assert all(d.time not in shape for shape in before.values())
+    assert all(d.length not in shape for shape in before.values())
 
 
 @pytest.mark.parametrize("make", CACHING)
 @few
-@given(d=dims())
-def test_with_a_cache_in_pieces_of_any_size_it_is_the_same(make: Make, d: Dims) -> None:
+@given(d=sizes())
+def test_with_a_cache_in_pieces_of_any_size_it_is_the_same(make: Make, d: Sizes) -> None:
     check_cache_equal(make(d), d.stream())
 
 
@@ -320,10 +322,10 @@ def test_a_cache_takes_its_memory_at_once_and_without_the_mask_there_is_none() -
 # --- positions, norms, linear layers ----------------------------------------------------------------------------------
 
 
-@given(d=dims(min_time=2), shift=st.integers(0, 500))
-def test_rotary_scores_depend_on_distance_alone_and_lengths_stay(d: Dims, shift: int) -> None:
+@given(d=sizes(min_length=2), shift=st.integers(0, 500))
+def test_rotary_scores_depend_on_distance_alone_and_lengths_stay(d: Sizes, shift: int) -> None:
     rotary = RotaryPositions(d.head_size)
-    query, key = torch.randn(2, d.batch, d.n_head, d.time, d.head_size, generator=d.generator())
+    query, key = torch.randn(2, d.batch_size, d.n_head, d.length, d.head_size, generator=d.generator())
     scores = rotary(query) @ rotary(key).transpose(-1, -2)
     shifted = rotary(query, shift) @ rotary(key, shift).transpose(-1, -2)
     torch.testing.assert_close(scores, shifted, rtol=0, atol=1e-10)
@@ -348,8 +350,8 @@ def test_learned_positions_start_at_the_offset() -> None:
     assert torch.equal(positions(x, 5), x + positions.table.weight[5:8])
 
 
-@given(d=dims())
-def test_rms_norm_gives_unit_mean_square_and_soft_cap_keeps_below_its_cap(d: Dims) -> None:
+@given(d=sizes())
+def test_rms_norm_gives_unit_mean_square_and_soft_cap_keeps_below_its_cap(d: Sizes) -> None:
     x = d.stream()
     torch.testing.assert_close(RMSNorm(d.n_embd)(x), x / x.square().mean(-1, keepdim=True).sqrt(), rtol=0, atol=1e-9)
     capped = SoftCap(2.0)(100 * x)
@@ -403,8 +405,8 @@ def test_weights_start_with_the_standard_deviation_asked_for(make: Callable[[flo
 
 @every_part
 def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
-    shown = repr(make(Dims(batch=1, time=1, n_head=2, head_size=4, vocab_size=5, seed=0)))
-    assert shown.startswith(type(make(Dims(1, 1, 2, 4, 5, 0))).__name__ + "(")
+    shown = repr(make(Sizes(batch_size=1, length=1, n_head=2, head_size=4, vocab_size=5, seed=0)))
+    assert shown.startswith(type(make(Sizes(1, 1, 2, 4, 5, 0))).__name__ + "(")
     assert "object at 0x" not in shown
 
 

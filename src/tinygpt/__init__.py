@@ -9,12 +9,13 @@ A character enters as text and passes each of these once, in one direction:
 ``layers``       :class:`Head`, :class:`MultiHeadAttention`, :class:`FeedForward`, :class:`DecoderBlock`
 ``models``       :class:`BigramLanguageModel`, :class:`GPTLanguageModel`, and what they share
 ``optim``        which weights decay, and how fast they move
-``checkpoint``   one file that holds a model: :func:`save`, :func:`load`
+``checkpoint``   one file that holds a model: :func:`~tinygpt.checkpoint.save`, :func:`load`
 ``sampling``     ids drawn from logits: :class:`Sampler`
 ``training``     :class:`Trainer`, and :func:`compare` for several models
+``testing``      checks for parts of your own; not imported with the rest
 ===============  ====================================================================================
 
-Below them all are ``errors`` and ``randomness``. Nothing happens at import: no download, no output, no global setting.
+Below them all are ``errors``, ``files`` and ``randomness``. Nothing happens at import: no download, no output, no global setting.
 """
 
 from tinygpt.checkpoint import load, save

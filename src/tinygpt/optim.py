@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tinygpt.errors import ConfigError, InputTypeError, short
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return the parameters in two groups, as optimizers take them: matrices, which decay, and the rest.
@@ -62,3 +64,22 @@ def warmup_cosine(step: int, *, max_iters: int, warmup_iters: int, floor: float 
         return (step + 1) / warmup_iters
     progress = min(1.0, (step - warmup_iters) / max(1, max_iters - warmup_iters))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer that a user's function makes, if it is one for this model.
+
+    Raises:
+        InputTypeError: If the function is none, or makes something else.
+        ConfigError: If the optimizer moves parameters that the model does not have.
+    """
+    example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
+    if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
+        raise InputTypeError(f"optimizer must be a function of the model that makes one, {example}, got {short(make)}")
+    optimizer = make(model)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
+    own = set(map(id, model.parameters()))
+    if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")
+    return optimizer

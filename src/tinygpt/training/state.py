@@ -3,6 +3,7 @@
 Batches, dropout and previews are functions of the seed and the step, so that no generator needs to be kept.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinygpt.checkpoint import TRAINING
-from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, InputTypeError, short, show
+from tinygpt.checkpoint import TRAINING, config_of, unpack_tokenizer
+from tinygpt.data import TokenDataset
+from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, InputTypeError, short, show
+from tinygpt.files import parse_json, to_json
+from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer
-from tinygpt.training.config import MAY_CHANGE
+from tinygpt.training.config import MAY_CHANGE, TrainerConfig
 from tinygpt.training.history import Evaluation, History
+from tinygpt.training.run import savable
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,6 +107,50 @@ def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokeni
         f"the tokenizer must be that of the run in {show(path)}, got {len(symbols[1])} symbols where it has "
         f"{len(symbols[0])}; the first difference is id {first}: {shown[1]} where it has {shown[0]}"
     )
+
+
+def run_settings(
+    config: TrainerConfig, block_size: int, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Return all that decides what comes out of a run, as a file keeps it."""
+    settings = asdict(config) | {
+        "block_size": block_size,
+        "device": str(device),
+        "precision": str(dtype),
+        "optimizer": type(optimizer).__name__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    read_back: dict[str, Any] = parse_json(to_json(settings))
+    return read_back
+
+
+def check_same_run(
+    path: Path, payload: Mapping[str, Any], model: LanguageModel, data: TokenDataset, corpus: str, settings: Any
+) -> None:
+    """Raise unless the run of a checkpoint is the one that a trainer with these parts is set up for.
+
+    Raises:
+        CheckpointMismatchError: If the model, the corpus or the tokenizer is another.
+        ConfigError: If a setting is another that must not be. One that may be is a warning.
+    """
+    name, config, training = type(model).__name__, config_of(model), payload["training"]
+    if payload["model"] != name:
+        raise CheckpointMismatchError(f"{show(path)} holds the run of a {short(payload['model'])}, got a {name}")
+    changes = "; ".join(filter(None, changed_settings(payload["config"] or {}, config or {})))
+    if changes:
+        raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {changes}")
+    if training["corpus"] != corpus:
+        raise CheckpointMismatchError(
+            f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same text "
+            "and val_fraction"
+        )
+    check_same_tokenizer(path, unpack_tokenizer(path, payload, model), savable(data.tokenizer))
+    allowed, refused = changed_settings(training["settings"], settings)
+    if refused:
+        raise ConfigError(f"to resume the run in {show(path)} its settings must be the same, got {refused}")
+    if allowed:
+        warnings.warn(f"the run goes on, but not as it would have, with {allowed}", stacklevel=4)
 
 
 def check_training(path: Path, training: Any) -> None:

@@ -3,9 +3,9 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, put_weights, unpack_tokenizer
+from tinygpt.checkpoint import TRAINING, distinct, pack, put_weights
 from tinygpt.data import TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
-    CheckpointMismatchError,
     CheckpointSaveError,
     ConfigError,
     InputTypeError,
@@ -27,9 +26,8 @@ from tinygpt.errors import (
     short,
     show,
 )
-from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
-from tinygpt.optim import adamw, warmup_cosine
+from tinygpt.optim import adamw, make_optimizer, warmup_cosine
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
@@ -38,12 +36,12 @@ from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step
 from tinygpt.training.state import (
-    changed_settings,
-    check_same_tokenizer,
+    check_same_run,
     check_training,
     pack_best,
     pack_history,
     pack_optimizer,
+    run_settings,
     unpack_best,
     unpack_history,
     unpack_optimizer,
@@ -131,12 +129,13 @@ class Trainer:
                 weight_decay=config.weight_decay,
             )
         else:
-            self.optimizer = _make_optimizer(optimizer, model)
+            self.optimizer = make_optimizer(optimizer, model)
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._call: Callable[..., Any] = compile_or_warn(model) if config.compile else model
         self._seconds = 0.0
         self._best: dict[str, Tensor] = {}  # weights, each once
+        self._last: dict[str, Tensor] = {}  # those of the last step, once the model has the best again
         self._has_begun = False
         self._has_unsaved = False
 
@@ -177,6 +176,7 @@ class Trainer:
                 if self.history.last.step != self.steps_taken:
                     self._evaluate_now()
                 self._show(bar, None, shown)
+                self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
                 self.restore_best()
                 self._run.save_best(self.model, self.data.tokenizer)
                 if progress:
@@ -190,6 +190,9 @@ class Trainer:
         in training mode during a step and in whatever mode you leave it otherwise.
         """
         with self._run.locked():
+            if self._last:
+                self.model.load_state_dict(self._last, strict=False)
+                self._last = {}
             if not self._has_begun:
                 self._run.start(self.config, self.model)
                 self._has_begun = True
@@ -221,7 +224,7 @@ class Trainer:
             weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
             training = payload["training"]
             check_training(path, training)
-            self._check_same_run(path, payload, training)
+            check_same_run(path, payload, self.model, self.data, self._corpus, self._settings())
             try:
                 history = unpack_history(tensors, training["evaluations"])
                 unpack_optimizer(self.optimizer, tensors, training["numbers"])
@@ -231,6 +234,7 @@ class Trainer:
                     f"{show(path)} does not hold the state of this run: {short(str(error))}"
                 ) from error
             put_weights(path, self.model, weights)
+            self._last = {}
             self.history, self.steps_taken, self._seconds = history, training["step"], training["seconds"]
             self._best = unpack_best(tensors, weights) if self.history.evaluations else {}
             self._has_begun = True
@@ -319,38 +323,7 @@ class Trainer:
         return self.data.digest()
 
     def _settings(self) -> dict[str, Any]:
-        """Return all that decides what comes out, as a file keeps it."""
-        settings = asdict(self.config) | {
-            "block_size": self.block_size,
-            "device": str(self.device),
-            "precision": str(self._dtype),
-            "optimizer": type(self.optimizer).__name__,
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-        read_back: dict[str, Any] = parse_json(to_json(settings))
-        return read_back
-
-    def _check_same_run(self, path: Path, payload: Mapping[str, Any], training: Mapping[str, Any]) -> None:
-        """Raise unless the run of a checkpoint is the one that this trainer is set up for."""
-        name, config = type(self.model).__name__, config_of(self.model)
-        if payload["model"] != name:
-            raise CheckpointMismatchError(f"{show(path)} holds the run of a {payload['model']}, got a {name}")
-        changes = "; ".join(filter(None, changed_settings(payload["config"] or {}, config or {})))
-        if changes:
-            raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {changes}")
-        if training["corpus"] != self._corpus:
-            raise CheckpointMismatchError(
-                f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the "
-                "same text and val_fraction"
-            )
-        tokenizer = savable(self.data.tokenizer)
-        check_same_tokenizer(path, unpack_tokenizer(path, payload, self.model), tokenizer)
-        allowed, refused = changed_settings(training["settings"], self._settings())
-        if refused:
-            raise ConfigError(f"to resume the run in {show(path)} its settings must be the same, got {refused}")
-        if allowed:
-            warnings.warn(f"the run goes on, but not as it would have, with {allowed}", stacklevel=4)
+        return run_settings(self.config, self.block_size, self.device, self._dtype, self.optimizer)
 
     def _is_out_of_patience(self) -> bool:
         """Say, and note, whether the evaluations since the best one are as many as the patience."""
@@ -509,22 +482,3 @@ class Trainer:
                 refresh=False,
             )
         return len(evaluations)
-
-
-def _make_optimizer(make: Any, model: LanguageModel) -> torch.optim.Optimizer:
-    """Return the optimizer that a user's function makes, if it is one for this model.
-
-    Raises:
-        InputTypeError: If the function is none, or makes something else.
-        ConfigError: If the optimizer moves parameters that the model does not have.
-    """
-    example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
-    if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
-        raise InputTypeError(f"optimizer must be a function of the model that makes one, {example}, got {short(make)}")
-    optimizer = make(model)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
-    own = set(map(id, model.parameters()))
-    if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-        raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")
-    return optimizer
