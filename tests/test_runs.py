@@ -466,7 +466,7 @@ def renamed(text: str) -> CharTokenizer:
         ),
         (
             lambda: {"model": GPTLanguageModel(DATA.vocab_size, 4, 4, [nn.Linear(4, 4)])},
-            "holds the run of a BigramLanguageModel, got a GPTLanguageModel",
+            "holds the run of a 'BigramLanguageModel', got a GPTLanguageModel",
         ),
     ],
     ids=["other text", "longer text", "other split", "other tokenizer", "other size", "other class"],
