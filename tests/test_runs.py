@@ -244,10 +244,10 @@ def test_asked_to_end_it_saves_the_step_at_hand_and_says_how_to_go_on(
 
 
 class Slow(BigramLanguageModel):
-    """Takes half a second for a training step."""
+    """Takes a second for a training step."""
 
     def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
-        time.sleep(0.5 * self.training)
+        time.sleep(self.training)
         return super().compute_logits(idx, cache)
 
 
@@ -263,7 +263,7 @@ def test_a_second_signal_acts_at_once_and_leaves_the_files(number: signal.Signal
     time.sleep(0.05)
     os.kill(child, number)
     assert exit_code(child) == code
-    assert time.perf_counter() - started < 0.4
+    assert time.perf_counter() - started < 0.8
     assert {path: path.read_bytes() for path in tmp_path.glob("step-*")} == before
     assert read(max(before))
 
@@ -488,7 +488,7 @@ def test_two_trainers_in_one_directory_are_kept_apart_and_a_killed_one_lets_go(t
     config = TrainerConfig(max_iters=1000, batch_size=2, save_interval=1, sample_length=0)
     child = in_child(lambda: Trainer(Slow(DATA.vocab_size, block_size=4), DATA, config, run_dir=tmp_path).fit())
     try:
-        wait_for_steps(tmp_path, 1)
+        wait_for_steps(tmp_path, 2)  # so that the checkpoint of the first is written
         second = Trainer(Slow(DATA.vocab_size, block_size=4), DATA, config, run_dir=tmp_path)
         for resume in (True, False):
             with pytest.raises(RunLockedError, match=rf"one trainer at a time, got .*, where process {child} on"):
