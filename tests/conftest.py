@@ -1,6 +1,7 @@
 """How the tests run: tiny sizes in float64, one thread, and randomness that Hypothesis controls."""
 
 import random
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -33,6 +34,12 @@ hypothesis.settings.load_profile("default")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hears_ctrl_c() -> None:
+    """Let tests of Ctrl-C run where a shell has started them in the background, with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
