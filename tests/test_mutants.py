@@ -45,6 +45,7 @@ from tinygpt.testing import (
     check_shape,
     check_trains,
 )
+from tinygpt.training import config as config_module
 from tinygpt.training import trainer as trainer_module
 
 X = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -480,7 +481,7 @@ def dropout_from_everybodys_stream(patch: Patch) -> None:
 
 
 def rate_of_zero_at_first(patch: Patch) -> None:
-    wrap(patch, trainer_module, "warmup_cosine", lambda real, step, **o: 0.0 if step == 0 else real(step, **o))
+    wrap(patch, config_module, "warmup_cosine", lambda real, step, **o: 0.0 if step == 0 else real(step, **o))
 
 
 def clipping_off(patch: Patch) -> None:

@@ -102,14 +102,12 @@ def test_a_mean_of_means_would_not_be_the_big_batch(monkeypatch: pytest.MonkeyPa
 def trained_plainly(batch_size: int) -> Tensor:
     """Return the weights after the same run, written out: the loop that the trainer stands for."""
     model, config = make_gpt(), TrainerConfig(**(QUICK | {"batch_size": batch_size}))
-    optimizer = adamw(model, learning_rate=1.0, betas=config.betas, weight_decay=config.weight_decay)
+    optimizer = adamw(model, learning_rate=1.0, betas=config.decay_rates, weight_decay=config.weight_decay)
     model.train()
     for step in range(config.max_iters):
         x, y = DATA.batch("train", step=step, batch_size=batch_size, block_size=BLOCK, seed=config.seed)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup_cosine(
-                step, max_iters=config.max_iters, warmup_iters=config.warmup
-            )
+            group["lr"] = config.peak * warmup_cosine(step, max_iters=config.max_iters, warmup_iters=config.warmup)
         loss = model(x, y).loss
         optimizer.zero_grad()
         loss.backward()

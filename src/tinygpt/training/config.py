@@ -14,8 +14,10 @@ from tinygpt.errors import (
     checked_settings,
     short,
 )
+from tinygpt.optim import warmup_cosine, warmup_linear
 from tinygpt.randomness import check_seed
 
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it another run
     "max_iters",
@@ -45,11 +47,13 @@ class TrainerConfig:
         max_iters: Number of optimizer steps in all.
         batch_size: Windows in each step, over all micro-batches.
         block_size: Length of the windows; by default the model's ``block_size``.
-        learning_rate: Peak of the schedule.
-        final_learning_rate: End of the schedule; by default a tenth of the peak.
-        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 100.
+        optimizer: ``"adamw"``, with a rate that falls along a cosine; or ``"muon"``, which moves the matrices inside
+            the model at four times the learning rate, all else by AdamW, with a rate that falls in a straight line.
+        learning_rate: Peak of the schedule; by default 3e-4, with Muon 8e-3.
+        final_learning_rate: End of the schedule; by default a tenth of the peak, with Muon zero.
+        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 100, with Muon 20.
         weight_decay: Decay of the matrices; see :func:`tinygpt.optim.parameter_groups`.
-        betas: AdamW's two decay rates.
+        betas: AdamW's two decay rates; by default 0.9 and 0.99, with Muon 0.8 and 0.95.
         grad_clip: Largest norm of the gradient; None leaves it as it is.
         accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
@@ -80,11 +84,12 @@ class TrainerConfig:
     max_iters: int = 5000
     batch_size: int = 64
     block_size: int | None = None
-    learning_rate: float = 3e-4
+    optimizer: str = "adamw"
+    learning_rate: float | None = None
     final_learning_rate: float | None = None
     warmup_iters: int | None = None
     weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] | None = None
     grad_clip: float | None = 1.0
     accumulation: int = 1
     eval_interval: int = 500
@@ -105,17 +110,17 @@ class TrainerConfig:
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
         check_integer("sample_length", self.sample_length, minimum=0)
-        check_number("learning_rate", self.learning_rate, "above 0", lambda rate: rate > 0)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_number("learning_rate", self.peak, "above 0", lambda rate: rate > 0)
         check_number("weight_decay", self.weight_decay, "of at least 0", lambda decay: decay >= 0)
         if self.final_learning_rate is not None:
-            rule = f"from 0 to learning_rate={self.learning_rate}"
-            peak = self.learning_rate
+            rule, peak = f"from 0 to learning_rate={self.peak}", self.peak
             check_number("final_learning_rate", self.final_learning_rate, rule, lambda rate: 0 <= rate <= peak)
         if self.grad_clip is not None:
             check_number("grad_clip", self.grad_clip, "above 0, or None", lambda norm: norm > 0)
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise ConfigError(f"betas must be two numbers, got betas={self.betas!r}")
-        for beta in self.betas:
+        if not isinstance(self.decay_rates, tuple) or len(self.decay_rates) != 2:
+            raise ConfigError(f"betas must be two numbers, got betas={short(self.betas)}")
+        for beta in self.decay_rates:
             check_number("betas", beta, "in [0, 1) each", lambda number: 0 <= number < 1)
         if self.warmup_iters is not None:
             check_integer("warmup_iters", self.warmup_iters, minimum=0, maximum=self.max_iters)
@@ -135,12 +140,29 @@ class TrainerConfig:
     @property
     def warmup(self) -> int:
         """The steps of the rise, with the default worked out."""
-        return min(100, self.max_iters // 10) if self.warmup_iters is None else self.warmup_iters
+        most = 20 if self.optimizer == "muon" else 100
+        return min(most, self.max_iters // 10) if self.warmup_iters is None else self.warmup_iters
 
     @property
-    def floor(self) -> float:
-        """The end of the schedule as a share of its peak."""
-        return 0.1 if self.final_learning_rate is None else self.final_learning_rate / self.learning_rate
+    def peak(self) -> float:
+        """The highest learning rate, with the default worked out."""
+        if self.learning_rate is None:
+            return 8e-3 if self.optimizer == "muon" else 3e-4
+        return self.learning_rate
+
+    @property
+    def decay_rates(self) -> tuple[float, float]:
+        """AdamW's betas, with the default worked out."""
+        if self.betas is None:
+            return (0.8, 0.95) if self.optimizer == "muon" else (0.9, 0.99)
+        return self.betas
+
+    def schedule(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0, as a share of the peak."""
+        curve, floor = (warmup_linear, 0.0) if self.optimizer == "muon" else (warmup_cosine, 0.1)
+        if self.final_learning_rate is not None:
+            floor = self.final_learning_rate / self.peak
+        return curve(step, max_iters=self.max_iters, warmup_iters=self.warmup, floor=floor)
 
 
 def check_config(config: Any) -> TrainerConfig:

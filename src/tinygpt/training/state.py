@@ -115,6 +115,9 @@ def run_settings(
     """Return all that decides what comes out of a run, as a file keeps it."""
     settings = asdict(config) | {
         "block_size": block_size,
+        "learning_rate": config.peak,  # worked out, so that another default of another version shows
+        "warmup_iters": config.warmup,
+        "betas": config.decay_rates,
         "device": str(device),
         "precision": str(dtype),
         "optimizer": type(optimizer).__name__,

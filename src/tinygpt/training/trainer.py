@@ -27,7 +27,7 @@ from tinygpt.errors import (
     show,
 )
 from tinygpt.models import LanguageModel
-from tinygpt.optim import adamw, make_optimizer, warmup_cosine
+from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
@@ -122,11 +122,9 @@ class Trainer:
         self.history = History()
         self.steps_taken = 0
         if optimizer is None:
-            self.optimizer: torch.optim.Optimizer = adamw(
-                model,
-                learning_rate=config.learning_rate,
-                betas=config.betas,
-                weight_decay=config.weight_decay,
+            make = {"adamw": adamw, "muon": muon}[config.optimizer]
+            self.optimizer: torch.optim.Optimizer = make(
+                model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay
             )
         else:
             self.optimizer = make_optimizer(optimizer, model)
@@ -366,7 +364,7 @@ class Trainer:
         x, y = self.data.batch(
             "train", step=number, batch_size=config.batch_size, block_size=self.block_size, seed=config.seed
         )
-        share = warmup_cosine(number, max_iters=config.max_iters, warmup_iters=config.warmup, floor=config.floor)
+        share = config.schedule(number)
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
         self.model.train()
