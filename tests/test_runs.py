@@ -290,6 +290,59 @@ def test_handlers_are_put_back_and_a_handler_of_yours_is_called(tmp_path: Path) 
     assert signal.getsignal(signal.SIGINT) is before[1]
 
 
+def test_a_request_that_comes_after_the_last_step_is_passed_on_too(tmp_path: Path) -> None:
+    def work() -> None:
+        trainer = make_trainer(tmp_path)
+        restore = trainer.restore_best
+
+        def restore_best() -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            restore()
+
+        trainer.restore_best = restore_best  # type: ignore[method-assign]
+        trainer.fit(progress=False)
+
+    assert exit_code(in_child(work)) == 143
+    assert steps_in(tmp_path)[-1] == 12
+
+
+def test_what_is_saved_after_an_interruption_is_the_last_step_not_the_best_weights(
+    tmp_path: Path, uninterrupted: dict[str, str]
+) -> None:
+    trainer = make_trainer(tmp_path)
+    real = trainer._take_step
+
+    def take_step(number: int) -> Any:
+        if number == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(number)
+
+    trainer._take_step = take_step  # type: ignore[method-assign]
+    assert trainer.fit(progress=False).stopped == "interrupted"
+    trainer.save()
+    make_trainer(tmp_path).fit(resume=True, progress=False)
+    found = outcome(tmp_path)
+    differing = {name for name in found if found[name] != uninterrupted[name]}
+    assert differing == {"log", "evaluations"}  # which have one more: that of the interruption
+
+
+def test_fit_after_an_interruption_ends_with_the_weights_of_an_uninterrupted_run() -> None:
+    whole, cut = make_trainer(None), make_trainer(None)
+    whole.fit(progress=False)
+    real = cut._take_step
+
+    def take_step(number: int) -> Any:
+        if number == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(number)
+
+    cut._take_step = take_step  # type: ignore[method-assign]
+    cut.fit(progress=False)
+    assert cut.steps_taken == 7
+    cut.fit(progress=False)
+    assert cut.history.losses == whole.history.losses
+
+
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -13,17 +13,19 @@ class Interruption:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.previous: Any = None
+        self._is_passed_on = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
     def pass_on(self) -> None:
-        """Hand a request to end to whoever handled it before; where nobody did, leave with the code that means it.
+        """Hand a request to end, once, to whoever handled it before; where nobody did, leave with the code for it.
 
         Ctrl-C is not passed on: whoever pressed it sees what was learnt, and a notebook or a script goes on.
         """
-        if self.signal is not signal.SIGTERM:
+        if self.signal is not signal.SIGTERM or self._is_passed_on:
             return
+        self._is_passed_on = True
         if callable(self.previous):
             self.previous(self.signal, None)
         else:

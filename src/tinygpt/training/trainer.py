@@ -179,6 +179,7 @@ class Trainer:
                 self._run.save_best(self.model, self.data.tokenizer)
                 if progress:
                     bar.write(self.history.verdict)
+            interruption.pass_on()  # also what came after the last step
         return self.history
 
     def __iter__(self) -> Iterator[Step]:
@@ -249,6 +250,7 @@ class Trainer:
         if self._run.path is None:
             return None
         weights, payload = pack(self.model, savable(self.data.tokenizer))
+        weights |= {name: tensor.cpu() for name, tensor in self._last.items()}  # not the best ones, which fit put back
         moments, numbers = pack_optimizer(self.optimizer)
         losses, evaluations = pack_history(self.history)
         payload["training"] = {
