@@ -385,6 +385,20 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert steps_in(tmp_path) == [10, 11, 12]
 
 
+def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, str]
+) -> None:
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("it is in use")
+
+    trainer = make_trainer(tmp_path)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.warns(UserWarning, match=r"cannot remove the old checkpoint .*step-00000000.*: it is in use"):
+        trainer.fit(progress=False)
+    assert steps_in(tmp_path) == [0, 3, 6, 9, 12]
+    assert outcome(tmp_path) == uninterrupted
+
+
 def test_a_spoilt_checkpoint_is_named_and_an_older_one_is_taken(tmp_path: Path, uninterrupted: dict[str, str]) -> None:
     make_trainer(tmp_path).fit(progress=False)
     spoil(max(tmp_path.glob("step-*")))

@@ -2,7 +2,7 @@
 
 Each check takes a part and an input of your sizes, and raises :class:`CheckError` with what it saw. It works on a copy
 in float64 with random weights, in evaluation mode: yours is not changed, and no weight that starts at zero hides a
-fault. Small sizes find as much as large ones, and sooner.
+fault. Small sizes find as much as large ones, and sooner::
 
     from tinygpt.testing import check_causal
 
