@@ -393,7 +393,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(
 
     trainer = make_trainer(tmp_path)
     monkeypatch.setattr(Path, "unlink", unlink)
-    with pytest.warns(UserWarning, match=r"cannot remove the old checkpoint .*step-00000000.*: it is in use"):
+    with pytest.warns(UserWarning, match=r"cannot remove the old checkpoint .*step-0.*: it is in use"):
         trainer.fit(progress=False)
     assert steps_in(tmp_path) == [0, 3, 6, 9, 12]
     assert outcome(tmp_path) == uninterrupted
