@@ -36,11 +36,13 @@ def test_a_matrix_without_a_gradient_direction_stays_at_zero() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
-def test_muon_is_that_of_pytorch_up_to_the_sixteen_bits_that_it_computes_in() -> None:
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_muon_is_that_of_pytorch_up_to_the_sixteen_bits_that_it_computes_in(dtype: torch.dtype | None) -> None:
     ours, theirs = matrices(), matrices()
     start = [parameter.detach().clone() for parameter in ours]
     rate: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1}
-    optimizers = [Muon([{"params": ours, "is_muon": True} | rate]), torch.optim.Muon(theirs, momentum=0.95, **rate)]
+    mine = Muon([{"params": ours, "is_muon": True} | rate], dtype=dtype)
+    optimizers = [mine, torch.optim.Muon(theirs, momentum=0.95, **rate)]
     for step in range(10):
         for parameters in (ours, theirs):
             generator = torch.Generator().manual_seed(step)

@@ -555,8 +555,17 @@ def test_bf16_is_chosen_only_where_it_is_native(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     assert choose_precision("auto", torch.device("cuda")) == expected
-    assert choose_precision("auto", torch.device("cpu")) == torch.float32
     assert choose_precision("fp32", torch.device("cuda")) == torch.float32
+    monkeypatch.setattr("tinygpt.training.device._cpu_has_bf16", lambda: native)
+    assert choose_precision("auto", torch.device("cpu")) == (torch.bfloat16 if native else torch.float32)
+    assert choose_precision("fp32", torch.device("cpu")) == torch.float32
+
+
+def test_auto_leaves_a_model_of_another_dtype_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt.training.device._cpu_has_bf16", lambda: True)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu, make_gpt().float()) == torch.bfloat16
+    assert choose_precision("auto", cpu, make_gpt().double()) == torch.float32
 
 
 def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:

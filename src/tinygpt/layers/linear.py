@@ -81,7 +81,7 @@ class Linear(nn.Linear):
         weight, bias = self.weight, self.bias
         if torch.is_grad_enabled() or not self._large or x.numel() > _FEW_ROWS * self.in_features or not x.is_cpu:
             return F.linear(x, weight, bias)
-        if torch.is_autocast_enabled("cpu"):
+        if weight.itemsize < 4 or torch.is_autocast_enabled("cpu"):  # for 16 bits PyTorch has quick products of its own
             return F.linear(x, weight, bias)
         rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
         if len(rows) <= _VERY_FEW_ROWS:

@@ -67,7 +67,8 @@ class TrainerConfig:
         seed: Decides batches, dropout and previews. The model's first weights are drawn before the trainer comes in:
             for them call ``torch.manual_seed``.
         device: ``"auto"`` takes CUDA, else MPS, else the CPU; or a name that :class:`torch.device` knows.
-        precision: ``"auto"`` takes bf16 where the hardware has it, else fp16 on CUDA, else fp32; or one of these.
+        precision: What products are computed in; the weights stay in float32. ``"auto"`` takes bf16 where the hardware
+            has it, as do GPUs and server processors of today, else fp16 on CUDA, else fp32; or one of these.
         compile: Whether to run the model through :func:`torch.compile`. Where that cannot work, there is a warning
             and the run goes on without.
 

@@ -47,13 +47,19 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
     return generators
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, model: nn.Module | None = None) -> torch.dtype:
     """Return the number format to compute in; the weights stay in theirs.
+
+    ``"auto"`` leaves a model whose weights are not all in float32 as it is: somebody chose otherwise.
 
     Raises:
         ConfigError: If the device cannot compute in it.
     """
     if name == "auto":
+        if model is not None and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+            return torch.float32
+        if device.type == "cpu":
+            return torch.bfloat16 if _cpu_has_bf16() else torch.float32
         if device.type != "cuda":
             return torch.float32
         native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated bf16, as on a T4, is slower
@@ -61,6 +67,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("precision must be 'auto', 'fp32' or 'bf16' on a CPU, got 'fp16'")
     return DTYPES[name]
+
+
+def _cpu_has_bf16() -> bool:
+    """Say whether the processor multiplies bf16 itself; elsewhere it is emulated, at many times the cost."""
+    checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    return any(check is not None and check() for check in checks)
 
 
 def compile_or_warn(model: nn.Module) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,14 @@ class Trainer:
         self._run = RunDirectory(run_dir)
         self.block_size = self._check(model, data)
         self.device = choose_device(config.device)
-        self._dtype = choose_precision(config.precision, self.device)
+        self._dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
         self.data = data
         self.history = History()
         self.steps_taken = 0
         if optimizer is None:
-            make = {"adamw": adamw, "muon": muon}[config.optimizer]
+            fast = torch.bfloat16 if self._dtype == torch.bfloat16 else None
+            make = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
             self.optimizer: torch.optim.Optimizer = make(
                 model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay
             )
