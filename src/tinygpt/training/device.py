@@ -88,7 +88,8 @@ def compile_or_warn(model: nn.Module) -> Callable[..., Any]:
         if works is False:
             return model(*inputs)
         try:
-            compiled = compiled or torch.compile(model)
+            if compiled is None:
+                compiled = torch.compile(model)
             output = compiled(*inputs)
         except Exception as error:  # compilers fail in many ways, and each means the same here
             if works:
