@@ -23,6 +23,7 @@ test-all: test  ## run the gate and the slow tests
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python benchmarks/render.py --check
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -44,9 +45,11 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(BIN)/python tests/check_wheel.py dist
 
-bench: $(VENV)/.dev  ## measure speed beside peers; takes minutes on an idle machine
-	$(BIN)/python benchmarks/sampling_speed.py
-	$(BIN)/python benchmarks/small_costs.py
+bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; half an hour on an idle machine
+	for each in small_costs sampling_speed training_speed time_to_quality ablation growth; do \
+	  $(BIN)/python benchmarks/$$each.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/render.py
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,7 +5,6 @@ Needs: an idle machine. The text is the plays; TINYGPT_TINYSHAKESPEARE may name 
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,11 +12,11 @@ import timeit
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+from harness import corpus, record
 from safetensors.torch import load as load_tensors
 
 import tinygpt
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset, read_text, shakespeare
+from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel
 from tinygpt.checkpoint import read
 
 
@@ -32,44 +31,42 @@ def import_seconds(name: str) -> float:
     return min(float(subprocess.check_output([sys.executable, "-c", program])) for _ in range(5))
 
 
-def print_file_costs() -> None:
-    """Print what it costs to save and load a model of 10 MB, and what of it safetensors and the digest take alone."""
+def file_costs() -> dict[str, float]:
+    """Return what it costs to save and load a model of 10 MB, and what of it safetensors and the digest take alone."""
     model = GPTLanguageModel.from_config(GPTConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=224))
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"
         tinygpt.save(path, model)
         raw = path.read_bytes()
-        costs = {
-            "save": best(lambda: tinygpt.save(path, model)),
-            "read and verify": best(lambda: read(path)),
-            "load": best(lambda: tinygpt.load(path)),
-            "safetensors alone": best(lambda: load_tensors(path.read_bytes())),
-            "sha256 alone": best(lambda: hashlib.sha256(raw).hexdigest()),
+        return {
+            "save a model of 10 MB": best(lambda: tinygpt.save(path, model)),
+            "read and verify it": best(lambda: read(path)),
+            "load it, model and all": best(lambda: tinygpt.load(path)),
+            "safetensors alone, unverified": best(lambda: load_tensors(path.read_bytes())),
+            "SHA-256 alone": best(lambda: hashlib.sha256(raw).hexdigest()),
         }
-    print(f"a model of {len(raw):,} bytes:", ", ".join(f"{name} {cost * 1e3:.1f} ms" for name, cost in costs.items()))
 
 
 def main() -> None:
-    """Print one line for each cost."""
-    path = os.environ.get("TINYGPT_TINYSHAKESPEARE")
-    text = read_text(path) if path else shakespeare()
+    """Measure, and record milliseconds."""
+    text, data = corpus()
     tokenizer = CharTokenizer.from_text(text)
     stoi = {symbol: number for number, symbol in enumerate(tokenizer.symbols)}
     ids = tokenizer.encode_array(text)
     assert ids.tolist() == [stoi[character] for character in text]
-
-    ours, notebook = best(lambda: tokenizer.encode_array(text)), best(lambda: [stoi[character] for character in text])
-    print(f"encode {len(text):,} characters: {ours * 1e3:.2f} ms, a dictionary {notebook * 1e3:.1f} ms,", end=" ")
-    print(f"{notebook / ours:.0f} times")
-    ours, notebook = best(lambda: tokenizer.decode(ids)), best(lambda: "".join([tokenizer.symbols[i] for i in ids]), 3)
-    print(f"decode them: {ours * 1e3:.2f} ms, a list {notebook * 1e3:.1f} ms, {notebook / ours:.0f} times")
-
-    data = TokenDataset(text, tokenizer)
     steps = iter(range(1000))
-    gather = best(lambda: data.batch("train", step=next(steps), batch_size=64, block_size=256), repeat=200)
-    print(f"gather a batch of 64 x 256: {gather * 1e3:.2f} ms")
-    print_file_costs()
-    print(f"import tinygpt, beyond torch {torch.__version__}: {import_seconds('tinygpt') * 1e3:.0f} ms")
+    costs = {
+        f"encode {len(text):,} characters": best(lambda: tokenizer.encode_array(text)),
+        "the same by a dictionary, as the notebook does": best(lambda: [stoi[character] for character in text]),
+        "decode them": best(lambda: tokenizer.decode(ids)),
+        "the same by a list, as the notebook does": best(lambda: "".join([tokenizer.symbols[i] for i in ids]), 3),
+        "gather a batch of 64 x 256": best(
+            lambda: data.batch("train", step=next(steps), batch_size=64, block_size=256), repeat=200
+        ),
+        **file_costs(),
+        "import tinygpt, beyond torch": import_seconds("tinygpt"),
+    }
+    record("small_costs", {name: seconds * 1e3 for name, seconds in costs.items()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""What each part of the modern recipe costs and gains: one part at a time is put back to what GPT-2 has.
+
+Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/ablation.py
+Needs: an idle machine; four minutes on two cores.
+
+4 layers, 4 heads, 128 wide, block 64, batch 12, 300 steps, whole validation split. Each variant is composed from public
+parts, as a user would compose it.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from harness import corpus, record
+from torch import nn
+from torch.nn import functional as F
+
+from tinygpt import (
+    DecoderBlock,
+    FeedForward,
+    GPTLanguageModel,
+    MultiHeadAttention,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+)
+from tinygpt.layers import Embedding, LearnedPositions, Linear, RMSNorm, RotaryPositions, SoftCap, relu_squared
+from tinygpt.layers.linear import STD
+
+SEEDS = (1, 2)
+LAYERS, HEADS, WIDTH, BLOCK, BATCH, STEPS = 4, 4, 128, 64, 12, 300
+MUON = {"optimizer": "muon"}
+
+
+def build(
+    vocab_size: int,
+    *,
+    rotary: bool = True,
+    query_key_norm: bool = True,
+    norm: Callable[[int], nn.Module] = RMSNorm,
+    activation: Callable[..., Any] = relu_squared,
+    bias: bool = False,
+    output_std: float = 0.0,
+    cap: bool = True,
+    embedding_norm: bool = True,
+) -> GPTLanguageModel:
+    """Compose the recipe, with the parts that are named put back."""
+    size = WIDTH // HEADS
+    blocks = [
+        DecoderBlock(
+            WIDTH,
+            attention=MultiHeadAttention(
+                WIDTH,
+                HEADS,
+                bias=bias,
+                output_bias=bias,
+                output_std=output_std,
+                norm=RMSNorm(size) if query_key_norm else None,
+                positions=RotaryPositions(size) if rotary else None,
+            ),
+            feed_forward=FeedForward(WIDTH, activation=activation, bias=bias, output_std=output_std),
+            norm=norm,
+        )
+        for _ in range(LAYERS)
+    ]
+    table = Embedding(vocab_size, WIDTH)
+    read_out = Linear(WIDTH, vocab_size, bias=bias, std=output_std)
+    return GPTLanguageModel(
+        vocab_size,
+        BLOCK,
+        WIDTH,
+        blocks,
+        token_embedding=nn.Sequential(table, norm(WIDTH)) if embedding_norm else table,
+        positions=None if rotary else LearnedPositions,
+        norm=norm,
+        head=nn.Sequential(read_out, SoftCap(15.0)) if cap else read_out,
+    )
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the whole recipe": ({}, MUON),
+    "AdamW (at 4e-3) instead of Muon": ({}, {"learning_rate": 4e-3}),
+    "learned positions instead of rotary": ({"rotary": False}, MUON),
+    "no norm on queries and keys": ({"query_key_norm": False}, MUON),
+    "LayerNorm instead of RMSNorm without gains": ({"norm": nn.LayerNorm}, MUON),
+    "GELU instead of ReLU²": ({"activation": F.gelu}, MUON),
+    "biases": ({"bias": True}, MUON),
+    "outputs that start at N(0, 0.02²) instead of zero": ({"output_std": STD}, MUON),
+    "no cap on the logits": ({"cap": False}, MUON),
+    "no norm on the embedding": ({"embedding_norm": False}, MUON),
+}
+
+
+def run(data: TokenDataset, parts: dict[str, Any], settings: dict[str, Any], seed: int) -> tuple[float, float]:
+    """Return the loss on the whole validation split, and the milliseconds a step took."""
+    torch.manual_seed(seed)
+    how = TrainerConfig(max_iters=STEPS, batch_size=BATCH, eval_interval=STEPS, sample_length=0, seed=seed, **settings)
+    history = Trainer(build(data.vocab_size, **parts), data, how).fit(progress=False)
+    return history.last.val_loss, history.last.seconds / STEPS * 1e3
+
+
+def main() -> None:
+    """Run each variant with each seed, the variants in turns, and record."""
+    _, data = corpus()
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
+    for seed in SEEDS:
+        for name, (parts, settings) in VARIANTS.items():
+            runs[name].append(run(data, parts, settings, seed))
+    results = {
+        name: {
+            "loss": statistics.mean(loss for loss, _ in each),
+            "spread": max(loss for loss, _ in each) - min(loss for loss, _ in each),
+            "milliseconds": statistics.median(milliseconds for _, milliseconds in each),
+        }
+        for name, each in runs.items()
+    }
+    record("ablation", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What the benchmarks share: turns, the machine they ran on, and results as JSON."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinygpt import CharTokenizer, TokenDataset, read_text, shakespeare
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("tinygpt", "torch", "numpy", "transformers", "llama-cpp-python")
+
+
+def corpus() -> tuple[str, TokenDataset]:
+    """Return the text that all are measured on: tiny Shakespeare where TINYGPT_TINYSHAKESPEARE names it, else plays."""
+    path = os.environ.get("TINYGPT_TINYSHAKESPEARE")
+    text = read_text(path) if path else shakespeare()
+    return text, TokenDataset(text, CharTokenizer.from_text(text))
+
+
+def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+    """Return the seconds a call took in each round; all take their turn in every round, after one call unmeasured."""
+    for call in contestants.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, call in contestants.items():
+            started = time.perf_counter()
+            for _ in range(calls):
+                call()
+            seconds[name].append((time.perf_counter() - started) / calls)
+    return seconds
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return how many times as long they took: the median over rounds, since a shared machine drifts."""
+    return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
+
+
+def record(name: str, results: Any) -> None:
+    """Print the results and write them, with date, machine, versions and command, to ``results/NAME.json``."""
+    report = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "versions": {"python": platform.python_version()} | {each: _version(each) for each in PACKAGES},
+        "results": results,
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=2))
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

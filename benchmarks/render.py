@@ -1,0 +1,133 @@
+"""Render the tables of figures in README.md and docs/benchmarks.md from results/*.json: no figure is typed by hand.
+
+Run:   python benchmarks/render.py [--check]
+With --check nothing is written; it fails if a table is not what the results say.
+
+A table stands between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``; its name is a function below.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+def load(name: str) -> dict[str, Any]:
+    """Return what a benchmark recorded."""
+    report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return report
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    return "".join("| " + " | ".join(row) + " |\n" for row in [header, ["---"] * len(header), *rows])
+
+
+def source(*names: str) -> str:
+    """Return a line that says when, where and by which command figures were read."""
+    reports = [load(name) for name in names]
+    machine, versions = reports[0]["machine"], reports[0]["versions"]
+    commands = ", ".join(f"`{report['command']}`" for report in reports)
+    where = f"{machine['processor']}, {machine['cores']} cores, PyTorch {versions['torch']}"
+    return f"\nRead on {reports[0]['date']} on {where}: {commands}.\n"
+
+
+def quality() -> str:
+    """Return the table of time to quality."""
+    results = load("time_to_quality")["results"]
+    nanogpt, rows = results["nanogpt"], []
+    rows.append(["nanoGPT, its quick start for a CPU", *_run(nanogpt), "1"])
+    for name, title in (("quick", "tinygpt, until it is as good"), ("long", "tinygpt, in the same time")):
+        rows.append([title, *_run(results[name]), f"{results[name]['times as fast']:.1f}"])
+    return table(["", "seconds", "loss, nats", "parameters", "times as fast"], rows) + source("time_to_quality")
+
+
+def _run(run: dict[str, Any]) -> list[str]:
+    return [f"{run['seconds']:.1f}", f"{run['loss']:.3f}", f"{int(run['parameters']):,}"]
+
+
+def steps() -> str:
+    """Return the table of training steps."""
+    results = load("training_speed")["results"]
+    rows = [
+        [name, f"{each['milliseconds']:.1f}", f"{each['of nanoGPT']:.2f}"] for name, each in results["step"].items()
+    ]
+    arithmetic, memory = results["milliseconds of arithmetic"], results["peak memory, MB"]
+    text = table(["a step", "milliseconds", "of nanoGPT's time"], rows)
+    text += (
+        f"\nIts {results['GFLOP of a step']:.2f} GFLOP alone take {arithmetic['fp32']:.1f} ms in float32 and "
+        f"{arithmetic['bf16']:.1f} ms in bf16. Training at the notebook's size with a batch of 64 raises the peak of "
+        f"memory by {memory['nanogpt']:,.0f} MB in nanoGPT, {memory['fp32']:,.0f} MB in tinygpt in float32, and "
+        f"{memory['auto']:,.0f} MB with its own choice of precision.\n"
+    )
+    return text + source("training_speed")
+
+
+def sampling() -> str:
+    """Return the table of sampling speeds."""
+    results = load("sampling_speed")["results"]
+    names = list(dict.fromkeys(name for scene in results.values() for name in scene))
+    rows = [
+        [name, *(_speed(scene.get(name)) for scene in results.values())]
+        for name in names
+    ]  # fmt: skip
+    return table(["ids per second", *results], rows) + source("sampling_speed")
+
+
+def _speed(each: dict[str, float] | None) -> str:
+    return "" if each is None else f"{each['ids per second']:,.0f}"
+
+
+def ablation() -> str:
+    """Return the table of what each part of the recipe costs and gains."""
+    results = load("ablation")["results"]
+    whole = results["the whole recipe"]
+    rows = [
+        [
+            name,
+            f"{each['loss']:.4f}",
+            f"{each['loss'] - whole['loss']:+.4f}",
+            f"{each['spread']:.4f}",
+            f"{each['milliseconds']:.1f}",
+        ]
+        for name, each in results.items()
+    ]
+    return table(["variant", "loss", "against the whole", "between seeds", "ms a step"], rows) + source("ablation")
+
+
+def small() -> str:
+    """Return the table of small costs."""
+    results = load("small_costs")["results"]
+    rows = [[name, f"{milliseconds:,.2f}"] for name, milliseconds in results.items()]
+    return table(["", "milliseconds"], rows) + source("small_costs")
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    each.__name__: each for each in (quality, steps, sampling, ablation, small)
+}  # fmt: skip
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    stale = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fresh = BLOCK.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", text)
+        if fresh != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(fresh, encoding="utf-8")
+    print("changed:" if "--check" not in sys.argv else "stale:", ", ".join(stale) or "none")
+    if stale and "--check" in sys.argv:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

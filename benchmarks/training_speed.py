@@ -1,0 +1,146 @@
+"""Training speed and memory: one step of the same architecture beside nanoGPT's, and what the arithmetic alone takes.
+
+Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/training_speed.py [--compile]
+Needs: an idle machine, a checkout of nanoGPT. Two minutes; with --compile and a C++ compiler three more.
+
+A step is what each project's own loop does in it: gather a batch, forward, backward, clip, AdamW, read the loss. The
+layout is GPT-2's, with 4 layers, 4 heads, 128 wide, block 64, batch 12. Memory is the peak of a fresh process that
+takes three steps at the notebook's size with a batch of 64, less what it held before.
+"""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from harness import corpus, in_turns, ratio, record
+from torch import nn
+
+from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+
+SMALL = {"block_size": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
+NOTEBOOK = {"block_size": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}
+ROUNDS, STEPS = 9, 20
+Call = Callable[[], object]
+
+
+def our_step(data: TokenDataset, config: GPTConfig, batch_size: int, **settings: object) -> Call:
+    """Return a function that takes one step of ours."""
+    torch.manual_seed(0)
+    how = TrainerConfig(
+        **{"max_iters": 10**6, "eval_interval": 10**6, "eval_iters": 1, "sample_length": 0} | settings,
+        batch_size=batch_size,
+    )  # type: ignore[arg-type]
+    steps = iter(Trainer(GPTLanguageModel.from_config(config), data, how))
+    return lambda: next(steps)
+
+
+def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int, compiled: bool = False) -> Call:
+    """Return a function that takes one step as nanoGPT's train.py does, with its own model and optimizer."""
+    sys.path.insert(0, os.environ["NANOGPT"])
+    from model import GPT  # type: ignore[import-not-found]
+    from model import GPTConfig as Config
+
+    torch.manual_seed(0)
+    model = GPT(Config(vocab_size=data.vocab_size, dropout=0.0, bias=False, **sizes))
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    call = torch.compile(model) if compiled else model
+    ids, block = data.train.astype(np.uint16), sizes["block_size"]
+
+    def step() -> float:
+        starts = torch.randint(len(ids) - block, (batch_size,)).tolist()
+        x = torch.stack([torch.from_numpy(ids[i : i + block].astype(np.int64)) for i in starts])
+        y = torch.stack([torch.from_numpy(ids[i + 1 : i + 1 + block].astype(np.int64)) for i in starts])
+        _, loss = call(x, y)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(loss)
+
+    return step
+
+
+def flop_per_step(data: TokenDataset, model: nn.Module, batch_size: int, block_size: int) -> float:
+    """Return the arithmetic of a step in FLOP: products forward, and twice that backward; attention over all places."""
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
+    attention = 2 * SMALL["n_layer"] * block_size * SMALL["n_embd"]
+    return 3 * 2 * batch_size * block_size * (linear + attention)
+
+
+def rate(dtype: torch.dtype) -> float:
+    """Return the FLOP per second of the products that a step is made of, out of context."""
+    x, weight = torch.randn(768, 128, dtype=dtype), torch.randn(512, 128, dtype=dtype)
+    seconds = in_turns({"product": lambda: nn.functional.linear(x, weight)}, rounds=15, calls=100)["product"]
+    return 2 * 768 * 128 * 512 / statistics.median(seconds)
+
+
+def peak_memory(whose: str) -> float:
+    """Return the MB by which three steps at the notebook's size raise the peak of a fresh process."""
+    words = [sys.executable, __file__, "--memory", whose]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def print_memory(whose: str) -> None:
+    """Take three steps and print the rise of this process's peak, in MB."""
+    _, data = corpus()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if whose == "nanogpt":
+        step = nanogpt_step(data, NOTEBOOK, 64)
+    else:
+        config = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **NOTEBOOK)
+        step = our_step(data, config, 64, precision=whose)
+    for _ in range(3):
+        step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+
+
+def main() -> None:
+    """Measure in turns, and record."""
+    if "--memory" in sys.argv:
+        print_memory(sys.argv[-1])
+        return
+    _, data = corpus()
+    gpt2 = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **SMALL)
+    modern = GPTConfig.modern(vocab_size=data.vocab_size, **SMALL)
+    contestants = {
+        "nanoGPT": nanogpt_step(data, SMALL, 12),
+        "tinygpt, fp32": our_step(data, gpt2, 12, precision="fp32"),
+        "tinygpt, auto": our_step(data, gpt2, 12),
+        "tinygpt, auto, modern with Muon": our_step(data, modern, 12, optimizer="muon"),
+    }
+    if "--compile" in sys.argv:
+        contestants |= {
+            "nanoGPT, compiled": nanogpt_step(data, SMALL, 12, compiled=True),
+            "tinygpt, fp32, compiled": our_step(data, gpt2, 12, precision="fp32", compile=True),
+            "tinygpt, auto, compiled": our_step(data, gpt2, 12, compile=True),
+        }
+    started = time.perf_counter()
+    seconds = in_turns(contestants, ROUNDS, STEPS)
+    print(f"measured in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    flop = flop_per_step(data, GPTLanguageModel.from_config(gpt2), 12, SMALL["block_size"])
+    results = {
+        "step": {
+            name: {
+                "milliseconds": statistics.median(each) * 1e3,
+                "of nanoGPT": 1 / ratio(each, seconds["nanoGPT, compiled" if "compiled" in name else "nanoGPT"]),
+            }
+            for name, each in seconds.items()
+        },
+        "GFLOP of a step": flop / 1e9,
+        "milliseconds of arithmetic": {
+            "fp32": flop / rate(torch.float32) * 1e3,
+            "bf16": flop / rate(torch.bfloat16) * 1e3,
+        },
+        "peak memory, MB": {whose: peak_memory(whose) for whose in ("nanogpt", "fp32", "auto")},
+    }
+    record("training_speed", results)
+
+
+if __name__ == "__main__":
+    main()
