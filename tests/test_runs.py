@@ -306,18 +306,23 @@ def test_a_request_that_comes_after_the_last_step_is_passed_on_too(tmp_path: Pat
     assert steps_in(tmp_path)[-1] == 12
 
 
+def press_ctrl_c(*, in_step: int, of: Trainer) -> None:
+    """Let a trainer be interrupted in the middle of a step, counted from 0."""
+    real = of._take_step
+
+    def take_step(number: int) -> Any:
+        if number == in_step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(number)
+
+    of._take_step = take_step  # type: ignore[method-assign]
+
+
 def test_what_is_saved_after_an_interruption_is_the_last_step_not_the_best_weights(
     tmp_path: Path, uninterrupted: dict[str, str]
 ) -> None:
     trainer = make_trainer(tmp_path)
-    real = trainer._take_step
-
-    def take_step(number: int) -> Any:
-        if number == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(number)
-
-    trainer._take_step = take_step  # type: ignore[method-assign]
+    press_ctrl_c(in_step=6, of=trainer)
     assert trainer.fit(progress=False).stopped == "interrupted"
     trainer.save()
     make_trainer(tmp_path).fit(resume=True, progress=False)
@@ -329,14 +334,7 @@ def test_what_is_saved_after_an_interruption_is_the_last_step_not_the_best_weigh
 def test_fit_after_an_interruption_ends_with_the_weights_of_an_uninterrupted_run() -> None:
     whole, cut = make_trainer(None), make_trainer(None)
     whole.fit(progress=False)
-    real = cut._take_step
-
-    def take_step(number: int) -> Any:
-        if number == 6:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(number)
-
-    cut._take_step = take_step  # type: ignore[method-assign]
+    press_ctrl_c(in_step=6, of=cut)
     cut.fit(progress=False)
     assert cut.steps_taken == 7
     cut.fit(progress=False)

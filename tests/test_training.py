@@ -555,11 +555,12 @@ def test_bf16_is_chosen_only_where_it_is_native(
     native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert choose_precision("auto", torch.device("cuda")) == expected
-    assert choose_precision("fp32", torch.device("cuda")) == torch.float32
+    model = make_gpt().float()
+    assert choose_precision("auto", torch.device("cuda"), model) == expected
+    assert choose_precision("fp32", torch.device("cuda"), model) == torch.float32
     monkeypatch.setattr("tinygpt.training.device._cpu_has_bf16", lambda: native)
-    assert choose_precision("auto", torch.device("cpu")) == (torch.bfloat16 if native else torch.float32)
-    assert choose_precision("fp32", torch.device("cpu")) == torch.float32
+    assert choose_precision("auto", torch.device("cpu"), model) == (torch.bfloat16 if native else torch.float32)
+    assert choose_precision("fp32", torch.device("cpu"), model) == torch.float32
 
 
 def test_auto_leaves_a_model_of_another_dtype_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,6 +568,22 @@ def test_auto_leaves_a_model_of_another_dtype_as_it_is(monkeypatch: pytest.Monke
     cpu = torch.device("cpu")
     assert choose_precision("auto", cpu, make_gpt().float()) == torch.bfloat16
     assert choose_precision("auto", cpu, make_gpt().double()) == torch.float32
+
+
+def test_in_bf16_attention_stays_in_float32_on_a_cpu_and_muon_works_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[torch.dtype] = set()
+    real: Any = nn.functional.scaled_dot_product_attention
+
+    def spy(*tensors: Tensor, **options: Any) -> Any:
+        seen.update(tensor.dtype for tensor in tensors)
+        return real(*tensors, **options)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", spy)
+    for precision, works_in in (("bf16", torch.bfloat16), ("fp32", None)):
+        trainer = make_trainer(make_gpt().float(), precision=precision, optimizer="muon", max_iters=1)
+        list(trainer)
+        assert seen == {torch.float32}
+        assert getattr(trainer.optimizer, "dtype", None) == works_in
 
 
 def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:

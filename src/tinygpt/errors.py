@@ -210,7 +210,7 @@ def checked_settings(cls: Settings) -> Settings:
             ...
         tinygpt.errors.ConfigError: Sizes has no setting 'n_heads'; did you mean 'n_head'?
     """
-    make = cls.__init__  # type: ignore[misc]
+    make = cls.__init__  # type: ignore[misc] # a subclass might take other arguments; none is made
     known = {field.name: field.default is field.default_factory is MISSING for field in fields(cls)}
 
     @wraps(make)
@@ -226,7 +226,7 @@ def checked_settings(cls: Settings) -> Settings:
                 raise ConfigError(f"{cls.__name__} needs {name}, got {given}; use {cls.__name__}({name}=...)")
         make(self, **settings)
 
-    cls.__init__ = checked  # type: ignore[misc]
+    cls.__init__ = checked  # type: ignore[misc] # the same
     return cls
 
 

@@ -1,7 +1,7 @@
 """What moves the weights: which of them decay, and how fast they move at each step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,12 +22,17 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         >>> [group["weight_decay"] for group in parameter_groups(nn.Linear(3, 2), 0.1)]
         [0.1, 0.0]
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables = _tables(model)
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[parameter.ndim < 2 or id(parameter) in tables].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
+
+
+def _tables(model: nn.Module) -> set[int]:
+    """Return the identities of the embeddings' weights, also of those that a read-out shares."""
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
 
 def adamw(
@@ -48,7 +53,7 @@ class Muon(torch.optim.AdamW):
 
     A matrix moves along its momentum with all directions made equally long, so that the few that dominate a gradient
     do not drown the many that are small. That learns in about half the steps of AdamW. Matrices of one shape are worked
-    on together, in their own dtype.
+    on together.
 
     Args:
         groups: Parameter groups, as :func:`muon` makes them. A group for Muon holds matrices alone.
@@ -158,7 +163,7 @@ def muon(
         weight_decay: Decay of the matrices.
         dtype: What :class:`Muon` works in; by default the dtype of the matrices.
     """
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables = _tables(model)
     read_out = getattr(model, "vocab_size", 0)  # has one row for each id
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -192,10 +197,7 @@ def warmup_cosine(step: int, *, max_iters: int, warmup_iters: int, floor: float 
         Loshchilov and Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, section 3.
         https://arxiv.org/abs/1608.03983
     """
-    if step < warmup_iters:
-        return (step + 1) / warmup_iters
-    progress = min(1.0, (step - warmup_iters) / max(1, max_iters - warmup_iters))
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return _warmup_then(lambda done: 0.5 * (1 + math.cos(math.pi * done)), step, max_iters, warmup_iters, floor)
 
 
 def warmup_linear(step: int, *, max_iters: int, warmup_iters: int, floor: float = 0.0) -> float:
@@ -215,10 +217,15 @@ def warmup_linear(step: int, *, max_iters: int, warmup_iters: int, floor: float 
         Bergsma et al., *Straight to Zero: Why Linearly Decaying the Learning Rate to Zero Works Best for LLMs*, 2025.
         https://arxiv.org/abs/2502.15938
     """
+    return _warmup_then(lambda done: 1 - done, step, max_iters, warmup_iters, floor)
+
+
+def _warmup_then(fall: Callable[[float], float], step: int, max_iters: int, warmup_iters: int, floor: float) -> float:
+    """Rise to 1 in a straight line, then follow ``fall``, a function from [0, 1] to [1, 0], down to the floor."""
     if step < warmup_iters:
         return (step + 1) / warmup_iters
-    progress = min(1.0, (step - warmup_iters) / max(1, max_iters - warmup_iters))
-    return 1 - (1 - floor) * progress
+    done = min(1.0, (step - warmup_iters) / max(1, max_iters - warmup_iters))
+    return floor + (1 - floor) * fall(done)
 
 
 def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:

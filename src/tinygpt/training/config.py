@@ -1,7 +1,8 @@
 """The settings of a training run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,21 @@ from tinygpt.errors import (
 from tinygpt.optim import warmup_cosine, warmup_linear
 from tinygpt.randomness import check_seed
 
-OPTIMIZERS = ("adamw", "muon")
+
+class Habits(NamedTuple):
+    """What suits an optimizer where the config leaves it open."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+    most_warmup: int
+    floor: float
+    curve: Callable[..., float]
+
+
+HABITS = {
+    "adamw": Habits(3e-4, (0.9, 0.99), most_warmup=100, floor=0.1, curve=warmup_cosine),
+    "muon": Habits(8e-3, (0.8, 0.95), most_warmup=20, floor=0.0, curve=warmup_linear),
+}
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it another run
     "max_iters",
@@ -111,7 +126,7 @@ class TrainerConfig:
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
         check_integer("sample_length", self.sample_length, minimum=0)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("optimizer", self.optimizer, tuple(HABITS))
         check_number("learning_rate", self.peak, "above 0", lambda rate: rate > 0)
         check_number("weight_decay", self.weight_decay, "of at least 0", lambda decay: decay >= 0)
         if self.final_learning_rate is not None:
@@ -141,29 +156,31 @@ class TrainerConfig:
     @property
     def warmup(self) -> int:
         """The steps of the rise, with the default worked out."""
-        most = 20 if self.optimizer == "muon" else 100
-        return min(most, self.max_iters // 10) if self.warmup_iters is None else self.warmup_iters
+        if self.warmup_iters is None:
+            return min(HABITS[self.optimizer].most_warmup, self.max_iters // 10)
+        return self.warmup_iters
 
     @property
     def peak(self) -> float:
         """The highest learning rate, with the default worked out."""
-        if self.learning_rate is None:
-            return 8e-3 if self.optimizer == "muon" else 3e-4
-        return self.learning_rate
+        return HABITS[self.optimizer].learning_rate if self.learning_rate is None else self.learning_rate
+
+    @property
+    def floor(self) -> float:
+        """The end of the schedule as a share of its peak, with the default worked out."""
+        if self.final_learning_rate is None:
+            return HABITS[self.optimizer].floor
+        return self.final_learning_rate / self.peak
 
     @property
     def decay_rates(self) -> tuple[float, float]:
         """AdamW's betas, with the default worked out."""
-        if self.betas is None:
-            return (0.8, 0.95) if self.optimizer == "muon" else (0.9, 0.99)
-        return self.betas
+        return HABITS[self.optimizer].betas if self.betas is None else self.betas
 
     def schedule(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0, as a share of the peak."""
-        curve, floor = (warmup_linear, 0.0) if self.optimizer == "muon" else (warmup_cosine, 0.1)
-        if self.final_learning_rate is not None:
-            floor = self.final_learning_rate / self.peak
-        return curve(step, max_iters=self.max_iters, warmup_iters=self.warmup, floor=floor)
+        curve = HABITS[self.optimizer].curve
+        return curve(step, max_iters=self.max_iters, warmup_iters=self.warmup, floor=self.floor)
 
 
 def check_config(config: Any) -> TrainerConfig:

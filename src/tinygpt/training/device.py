@@ -47,7 +47,7 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
     return generators
 
 
-def choose_precision(name: str, device: torch.device, model: nn.Module | None = None) -> torch.dtype:
+def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch.dtype:
     """Return the number format to compute in; the weights stay in theirs.
 
     ``"auto"`` leaves a model whose weights are not all in float32 as it is: somebody chose otherwise.
@@ -56,7 +56,7 @@ def choose_precision(name: str, device: torch.device, model: nn.Module | None = 
         ConfigError: If the device cannot compute in it.
     """
     if name == "auto":
-        if model is not None and any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             return torch.float32
         if device.type == "cpu":
             return torch.bfloat16 if _cpu_has_bf16() else torch.float32
