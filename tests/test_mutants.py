@@ -481,7 +481,9 @@ def dropout_from_everybodys_stream(patch: Patch) -> None:
 
 
 def rate_of_zero_at_first(patch: Patch) -> None:
-    wrap(patch, config_module, "warmup_cosine", lambda real, step, **o: 0.0 if step == 0 else real(step, **o))
+    habits = config_module.HABITS["adamw"]
+    faulty = habits._replace(curve=lambda step, **o: 0.0 if step == 0 else habits.curve(step, **o))
+    patch.setitem(config_module.HABITS, "adamw", faulty)
 
 
 def clipping_off(patch: Patch) -> None:

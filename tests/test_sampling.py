@@ -2,6 +2,8 @@
 
 import itertools
 import resource
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -602,3 +604,58 @@ def test_uniforms_of_rows_are_uniform_over_places() -> None:
     numbers = uniforms(np.arange(50, dtype=np.uint64)[:, None], np.arange(400))
     counts = torch.bincount(torch.from_numpy((numbers * 16).astype(int).ravel()), minlength=16).double()
     assert p_value(counts, torch.full((16,), 1 / 16)) > 1e-4
+
+
+# --- compiled ---------------------------------------------------------------------------------------------------------
+
+COMPILED = """
+import warnings
+import torch
+from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, Sampler
+
+warnings.filterwarnings("error", message="torch.compile does not work")
+tokenizer = CharTokenizer("abcdefg")
+prompts = ["abc", "ab", "gfedcba", ""]
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+for layout in ("notebook", "modern"):
+    for dtype, tolerance in zip(DTYPES, (1e-10, 1e-5, 0.1, 0.02)):
+        torch.manual_seed(0)
+        sizes = dict(vocab_size=7, block_size=12, n_layer=1, n_head=2, n_embd=32, layout=layout)
+        model = GPTLanguageModel.from_config(GPTConfig(**sizes)).eval().to(dtype)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        compiled, plain = Sampler(model, tokenizer, compile=True), Sampler(model, tokenizer)
+        with torch.no_grad():
+            for rows in (1, 3):
+                cache, twin = model.new_cache(rows), model.new_cache(rows)
+                for place in range(12):
+                    idx = torch.arange(rows)[:, None] + place % 4
+                    fast = compiled._read_one(idx, cache=cache)
+                    exact = model.compute_logits(idx, cache=twin)
+                    assert fast.dtype == exact.dtype == dtype
+                    assert (fast - exact).abs().max() <= tolerance * exact.abs().max(), (layout, dtype, rows, place)
+        if dtype == torch.float64:
+            assert compiled.generate("ab", 40, seed=3) == plain.generate("ab", 40, seed=3)
+            assert compiled.generate(prompts, 30, seed=5) == plain.generate(prompts, 30, seed=5)
+            torch.nn.init.normal_(model.head.weight if layout == "notebook" else model.head[0].weight)
+            assert compiled.generate("ab", 40, seed=3) == plain.generate("ab", 40, seed=3)  # weights may change
+"""
+
+
+@pytest.mark.slow
+def test_the_compiled_sampler_reads_as_the_plain_one_in_every_dtype_and_writes_the_same() -> None:
+    # In a process of its own: the runtime type checks of these tests are what the compiler cannot read.
+    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_where_compiling_fails_the_sampler_warns_once_and_writes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, **options: Any) -> Any:
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = MODELS["modern"]
+    with pytest.warns(UserWarning, match="torch.compile does not work here, going on without: .*no C") as caught:
+        text = Sampler(model, LETTERS, compile=True).generate("abc", 3 * BLOCK, seed=1)
+    assert len(caught) == 1
+    assert text == Sampler(model, LETTERS).generate("abc", 3 * BLOCK, seed=1)

@@ -42,7 +42,7 @@ from tinygpt.errors import (
     RunExistsError,
 )
 from tinygpt.optim import adamw, parameter_groups, warmup_cosine
-from tinygpt.training.device import choose_device, choose_precision, compile_or_warn
+from tinygpt.training.device import choose_device, choose_precision
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -594,7 +594,7 @@ def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:
 
 
 def test_where_compiling_fails_there_is_one_warning_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: nn.Module) -> Any:
+    def broken(model: nn.Module, **options: Any) -> Any:
         def call(*inputs: Any) -> Any:
             raise RuntimeError("no C++ compiler found")
 
@@ -606,32 +606,6 @@ def test_where_compiling_fails_there_is_one_warning_and_the_run_goes_on(monkeypa
         list(trainer)
     assert len(caught) == 1
     assert torch.equal(weights(trainer), trained())
-
-
-def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda model: model)
-    call = compile_or_warn(nn.Linear(2, 2))
-    call(torch.zeros(1, 2))
-    with pytest.raises(RuntimeError):
-        call(torch.zeros(1, 3))
-
-
-def test_what_is_compiled_is_asked_for_no_truth_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Compiled:
-        calls = 0
-
-        def __call__(self, *inputs: Any) -> Any:
-            self.calls += 1
-            return inputs
-
-        def __len__(self) -> int:  # as PyTorch's own wrapper
-            raise TypeError("does not support len()")
-
-    compiled = Compiled()
-    monkeypatch.setattr(torch, "compile", lambda model: compiled)
-    call = compile_or_warn(nn.Linear(2, 2))
-    assert call(1) == call(1) == (1,)
-    assert compiled.calls == 2
 
 
 COMPILED = """

@@ -161,6 +161,17 @@ def check_dropout(dropout: Any) -> float:
     return check_number("dropout", dropout, "in [0, 1)", lambda p: 0 <= p < 1)
 
 
+def check_truth(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, got {name}={short(value)}")
+    return value
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise unless ``value`` is one of the words.
 

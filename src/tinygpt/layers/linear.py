@@ -79,9 +79,13 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "*leading C"]) -> Float[Tensor, "*leading K"]:
         """Multiply by the weights and add the bias."""
         weight, bias = self.weight, self.bias
-        if torch.is_grad_enabled() or not self._large or x.numel() > _FEW_ROWS * self.in_features or not x.is_cpu:
+        count = x.numel() // self.in_features
+        if torch.is_grad_enabled() or not x.is_cpu or count > _FEW_ROWS or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
-        if weight.itemsize < 4 or torch.is_autocast_enabled("cpu"):  # for 16 bits PyTorch has quick products of its own
+        if count == 1 and torch.compiler.is_compiling():  # a compiler makes of this one loop over the weights
+            product = (weight * x.reshape(1, -1)).sum(dim=-1)
+            return (product if bias is None else product + bias).view(*x.shape[:-1], self.out_features)
+        if not self._large or weight.itemsize < 4:  # for 16 bits PyTorch has quick products of its own
             return F.linear(x, weight, bias)
         rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
         if len(rows) <= _VERY_FEW_ROWS:

@@ -93,9 +93,10 @@ def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]
         tensor(2)
     """
     cumulated = logits.softmax(dim=-1).cumsum(dim=-1)
-    total = cumulated[..., -1:]
-    last = (cumulated < total).sum(dim=-1)  # the last id that has any probability, should rounding reach the end
-    return torch.minimum((cumulated <= uniform.unsqueeze(-1) * total).sum(dim=-1), last)
+    total = cumulated[..., -1:].contiguous()
+    last = torch.searchsorted(cumulated, total)  # the last id that has any probability, should rounding reach the end
+    drawn = torch.searchsorted(cumulated, uniform.unsqueeze(-1) * total, right=True)
+    return torch.minimum(drawn, last).squeeze(-1)
 
 
 class Filters:

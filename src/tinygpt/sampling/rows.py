@@ -1,16 +1,17 @@
 """What a text being written consists of: its last ids, the text that is certain, and the window that is read."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import Tokenizer
 
-_DECODED_TOGETHER = 16  # ids: few enough that decoding them again for each new one costs nothing
+DECODED_TOGETHER = 16  # ids: few enough that decoding them again for each new one costs little
 
 
 class Row:
@@ -36,24 +37,37 @@ class Row:
 
 
 class Pieces:
-    """Turns ids into text one by one, holding back what is not yet certain: half a character, half a stop string."""
+    """Turns ids into text, holding back what is not yet certain: half a character, half a stop string.
 
-    def __init__(self, tokenizer: Tokenizer, before: int, stops: list[str]) -> None:
+    Args:
+        tokenizer: Turns ids into text.
+        before: The id before the first.
+        stops: Texts at which to stop.
+        together: How many ids to decode at a time; 1 gives out each as soon as it is certain.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: int, stops: list[str], together: int = 1) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
+        self._together = together
         self._known = 0  # characters of the text of `_ids` that were given out
         self._restart(before)
+        self._waiting = 0  # ids that are not decoded yet
         self._held = ""
         self.stopped = False
 
     def add(self, new: int, *, last: bool) -> str:
         """Take an id, and return the text that is certain now: all of it, if it is the last."""
         self._ids.append(new)
+        self._waiting += 1
+        if self._waiting < self._together and not last:
+            return ""
+        self._waiting = 0
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd") or last:  # else the bytes of a character are incomplete
             self._held += text[self._known :]
             self._known = len(text)
-            if len(self._ids) >= _DECODED_TOGETHER:
+            if len(self._ids) >= DECODED_TOGETHER:
                 self._restart(new)
         found = [place for place in (self._held.find(stop) for stop in self._stops) if place >= 0]
         self.stopped = bool(found)
@@ -76,30 +90,30 @@ class Pieces:
 
 
 class Reader:
-    """Gives the logits after the last id of some rows, with a cache while it fits and afresh where it does not."""
+    """Gives the logits after the last id of some rows, with a cache while it fits and afresh where it does not.
 
-    def __init__(self, model: LanguageModel) -> None:
+    Args:
+        model: Reads whole windows.
+        read_one: Reads one more id of each row into a cache: ``model.compute_logits``, or the same compiled.
+    """
+
+    def __init__(self, model: LanguageModel, read_one: Callable[..., Tensor]) -> None:
         self._model = model
+        self._read_one = read_one
+        self._device = model.device
         self._rows: list[Row] = []
         self._cache: Any = None
         self._start = self._length = 0
 
     def read(self, rows: list[Row], length: int, start: int) -> Float[Tensor, "B V"]:
         """Read rows of one length, whose window starts at ``start``."""
-        places = {row: place for place, row in enumerate(self._rows)}
         continues = self._cache is not None and start == self._start and length == self._length + 1
-        if continues and all(row in places for row in rows):  # rows that are done stay in the batch until it is remade
-            idx = self._ids(self._rows, 1)
-            logits = self._model.compute_logits(idx, cache=self._cache)[:, -1]
-            if len(rows) < len(self._rows):
-                logits = logits[[places[row] for row in rows]]
-        else:
-            self._rows, self._start = rows, start
-            self._cache = self._model.new_cache(len(rows))
-            idx = self._ids(rows, length - start)
-            logits = self._model.compute_logits(idx, cache=self._cache)[:, -1]
         self._length = length
-        return logits
-
-    def _ids(self, rows: list[Row], count: int) -> Int64[Tensor, "B T"]:
-        return torch.tensor([list(row.ids)[-count:] for row in rows], device=self._model.device)
+        if continues and set(rows) <= set(self._rows):  # rows that are done stay in the batch until it is remade
+            idx = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
+            logits = self._read_one(idx, cache=self._cache)[:, -1]
+            return logits if len(rows) == len(self._rows) else logits[[self._rows.index(row) for row in rows]]
+        self._rows, self._start = rows, start
+        self._cache = self._model.new_cache(len(rows))
+        idx = torch.tensor([list(row.ids)[start - length :] for row in rows], device=self._device)
+        return self._model.compute_logits(idx, cache=self._cache)[:, -1]

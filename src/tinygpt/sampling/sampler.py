@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, short
+from tinygpt.compiling import compile_loops, compile_or_warn
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
 from tinygpt.models import LanguageModel
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
-from tinygpt.sampling.rows import Pieces, Reader, Row
+from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row
 from tinygpt.tokenizer import Tokenizer, check_tokenizer
 
 Prompt = TypeVar("Prompt", str, list[str])
@@ -40,10 +41,14 @@ class Sampler:
         stride: How far the window slides, 1 to ``block_size``.
         start_id: The id that an empty prompt starts from. It is not part of the text. The default, 0, is a line break
             in most character vocabularies.
+        compile: Whether to compile the reading of a single id with :func:`torch.compile`. The first text then takes
+            some twenty seconds more for one row, and as many again for several, and each id half the time or less, so
+            it pays for tens of thousands of ids. It needs a C++ compiler; where it cannot work there is a warning, and
+            the sampler goes on without.
 
     Raises:
-        ConfigError: If ``stride`` or ``start_id`` is out of range, or the tokenizer has another number of ids than the
-            model.
+        ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
+            tokenizer has another number of ids than the model.
 
     Example:
         >>> tokenizer = CharTokenizer("abc")
@@ -53,7 +58,13 @@ class Sampler:
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, *, stride: int | None = None, start_id: int = 0
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        *,
+        stride: int | None = None,
+        start_id: int = 0,
+        compile: bool = False,
     ) -> None:
         if not isinstance(model, LanguageModel):
             raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
@@ -67,6 +78,10 @@ class Sampler:
         stride = max(1, model.block_size // 4) if stride is None else stride
         self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
+        if check_truth("compile", compile):
+            self._read_one = compile_or_warn(model.compute_logits, compile_loops)
+        else:
+            self._read_one = model.compute_logits
 
     def generate(
         self,
@@ -108,7 +123,7 @@ class Sampler:
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise InputTypeError(f"prompt must be a str or a list of them, got {type(prompt).__name__}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        rows = self._rows(prompts, max_new_tokens, stop, seed)
+        rows = self._rows(prompts, max_new_tokens, stop, seed, together=DECODED_TOGETHER)
         filters = Filters(temperature, top_k, top_p, min_p)
         texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
         with _evaluating(self.model):
@@ -189,6 +204,7 @@ class Sampler:
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
         seed: int | Sequence[int],
+        together: int = 1,
     ) -> list[Row]:
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
         stops = [stop] if isinstance(stop, str) else list(stop) if isinstance(stop, Sequence) else []
@@ -206,7 +222,7 @@ class Sampler:
             if not isinstance(text, str):
                 raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
             ids = self.tokenizer.encode(text) or [self.start_id]
-            pieces = Pieces(self.tokenizer, ids[-1], stops)
+            pieces = Pieces(self.tokenizer, ids[-1], stops, 1 if stops else together)
             rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
         return rows
 
@@ -224,14 +240,14 @@ class Sampler:
 
     def _write(self, rows: list[Row], filters: Filters) -> Iterator[list[tuple[Row, str]]]:
         """Write an id to the shortest rows again and again until all are done, yielding what each step wrote."""
-        reader = Reader(self.model)
+        reader = Reader(self.model, self._read_one)
         while unfinished := [row for row in rows if not row.done]:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
-            logits = reader.read(active, length, self._window_start(length))
+            logits = reader.read(active, length, self._window_start(length)).double().cpu()
             _check_finite(logits, f"after {length} ids in row {{}}")
             chances = uniforms([row.key for row in active], length)
-            ids = draw(filters(logits.double().cpu()), torch.from_numpy(chances)).tolist()
+            ids = draw(filters(logits), torch.from_numpy(chances)).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
 
 

@@ -12,6 +12,7 @@ from tinygpt.errors import (
     check_choice,
     check_integer,
     check_number,
+    check_truth,
     checked_settings,
     short,
 )
@@ -147,8 +148,7 @@ class TrainerConfig:
             )
         check_seed(self.seed)
         check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.compile, bool):
-            raise ConfigError(f"compile must be True or False, got compile={short(self.compile)}")
+        check_truth("compile", self.compile)
         for name, value in vars(self).items():
             if isinstance(value, np.generic):
                 object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it

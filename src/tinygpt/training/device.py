@@ -1,8 +1,4 @@
-"""The autopilot: where to compute, in which numbers, and compiled or not; a wish that cannot be met is named."""
-
-import warnings
-from collections.abc import Callable
-from typing import Any
+"""The autopilot: where to compute, and in which numbers; a wish that cannot be met is named."""
 
 import torch
 from torch import nn
@@ -73,31 +69,3 @@ def _cpu_has_bf16() -> bool:
     """Say whether the processor multiplies bf16 itself; elsewhere it is emulated, at many times the cost."""
     checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
     return any(check is not None and check() for check in checks)
-
-
-def compile_or_warn(model: nn.Module) -> Callable[..., Any]:
-    """Return the model compiled; should its first call fail, it warns and calls the model itself from then on.
-
-    The model is left as it is: no wrapper, no prefix in the names of its parameters.
-    """
-    compiled: Callable[..., Any] | None = None
-    works: bool | None = None
-
-    def call(*inputs: Any) -> Any:
-        nonlocal compiled, works
-        if works is False:
-            return model(*inputs)
-        try:
-            if compiled is None:
-                compiled = torch.compile(model)
-            output = compiled(*inputs)
-        except Exception as error:  # compilers fail in many ways, and each means the same here
-            if works:
-                raise
-            works = False
-            warnings.warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
-            return model(*inputs)
-        works = True
-        return output
-
-    return call

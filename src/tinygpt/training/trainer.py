@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from tinygpt.checkpoint import TRAINING, distinct, pack, put_weights
+from tinygpt.compiling import compile_or_warn
 from tinygpt.data import TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -31,7 +32,7 @@ from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision, compile_or_warn, default_generators
+from tinygpt.training.device import choose_device, choose_precision, default_generators
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step

@@ -1,0 +1,67 @@
+"""Compiling where it works: what cannot be compiled is called as it is, after one warning."""
+
+import warnings
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
+import torch
+
+from tinygpt.errors import short
+
+Function = Callable[..., Any]
+
+
+def compile_whole(function: Function) -> Function:
+    """Compile a function for inputs of one size."""
+    return torch.compile(function, **_apart())
+
+
+def compile_loops(function: Function) -> Function:
+    """Compile a function that reads a single id, for a past of any length: a few plain loops over the weights.
+
+    By default the compiler computes what enters a product anew for each row of the weights, to save a small buffer. A
+    norm is then taken a thousand times over, which costs more than reading the weights. Here every value is kept.
+    """
+    from torch._inductor import list_options  # takes a while to import
+
+    wanted = {"realize_reads_threshold": 0, "realize_opcount_threshold": 0}
+    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in list_options()}
+    return torch.compile(function, dynamic=True, options=options, **_apart())
+
+
+def compile_or_warn(function: Function, how: Callable[[Function], Function] = compile_whole) -> Function:
+    """Return a function compiled; should its first call fail, it warns and calls the function itself from then on.
+
+    A module is left as it is: no wrapper, no prefix in the names of its parameters.
+
+    Args:
+        function: A function or a module. Nothing is compiled before it is called.
+        how: Compiles it.
+    """
+    compiled: Function | None = None
+    works: bool | None = None
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        nonlocal compiled, works
+        if works is False:
+            return function(*inputs, **named)
+        try:
+            if compiled is None:
+                compiled = how(function)
+            output = compiled(*inputs, **named)
+        except Exception as error:  # compilers fail in many ways, and each means the same here
+            if works:
+                raise
+            works = False
+            warnings.warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
+            return function(*inputs, **named)
+        works = True
+        return output
+
+    return call
+
+
+def _apart() -> dict[str, Any]:
+    """Return the setting that keeps models apart: else all share one small store, and the ninth is not compiled."""
+    return {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}

@@ -1,0 +1,47 @@
+"""Compiling: what does not work is one warning, and an error of the function's own is not hidden."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tinygpt.compiling import compile_or_warn
+
+
+def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    call = compile_or_warn(nn.Linear(2, 2))
+    call(torch.zeros(1, 2))
+    with pytest.raises(RuntimeError):
+        call(torch.zeros(1, 3))
+
+
+def test_what_is_compiled_is_asked_for_no_truth_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiled:
+        calls = 0
+
+        def __call__(self, *inputs: Any) -> Any:
+            self.calls += 1
+            return inputs
+
+        def __len__(self) -> int:  # as PyTorch's own wrapper
+            raise TypeError("does not support len()")
+
+    compiled = Compiled()
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled)
+    call = compile_or_warn(nn.Linear(2, 2))
+    assert call(1) == call(1) == (1,)
+    assert compiled.calls == 2
+
+
+def test_a_way_to_compile_that_fails_is_a_warning_and_the_function_is_called_once() -> None:
+    def broken(function: Any) -> Any:
+        raise ImportError("no compiler in this build")
+
+    calls: list[int] = []
+    call = compile_or_warn(calls.append, broken)
+    with pytest.warns(UserWarning, match="going on without: .*no compiler in this build"):
+        call(1)
+    call(2)
+    assert calls == [1, 2]
