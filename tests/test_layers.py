@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt import (
+    Chain,
     DecoderBlock,
     Embedding,
     FeedForward,
@@ -22,6 +23,7 @@ from tinygpt import (
     MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
+    ShortConvolution,
     SoftCap,
 )
 from tinygpt.errors import ConfigError, InputTypeError
@@ -58,6 +60,8 @@ MIXERS = [  # they look at other places: causal by default
     pytest.param(rotary_attention, id="rotary attention"),
     pytest.param(block, id="block"),
     pytest.param(lambda d: block(d, rotary_attention(d), RMSNorm), id="modern block"),
+    pytest.param(lambda d: ShortConvolution(d.n_embd, 3), id="short convolution"),
+    pytest.param(lambda d: Chain(RMSNorm(d.n_embd), ShortConvolution(d.n_embd, 2), block(d)), id="chain"),
 ]
 PLACEWISE = [  # they work on each place by itself
     pytest.param(lambda d: FeedForward(d.n_embd), id="feed_forward"),
@@ -82,11 +86,39 @@ def made(make: Make, d: Sizes) -> nn.Module:
 # --- which places a place sees ----------------------------------------------------------------------------------------
 
 
-@every_mixer
+@pytest.mark.parametrize("make", [param for param in MIXERS if param.id != "short convolution"])
 @few
 @given(d=sizes(max_length=5))
 def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Sizes) -> None:
     check_causal(make(d), d.stream())
+
+
+@few
+@given(d=sizes(max_length=6), width=st.integers(2, 4))
+def test_a_short_convolution_looks_back_as_far_as_it_is_wide(d: Sizes, width: int) -> None:
+    part = ShortConvolution(d.n_embd, width)
+    randomised(part)
+    x = d.stream()
+    check_causal(part, x, reach=width - 1)
+    wide = F.conv1d(F.pad(x.mT, (width - 1, 0)), torch.cat([part.weight.flip(2), torch.ones(d.n_embd, 1, 1)], 2),
+                    groups=d.n_embd)  # fmt: skip
+    torch.testing.assert_close(part(x), wide.mT, **TOLERANCE)
+
+
+def test_a_short_convolution_starts_as_the_identity() -> None:
+    x = torch.randn(2, 5, 3)
+    assert torch.equal(ShortConvolution(3)(x), x)
+
+
+def test_where_a_part_that_looks_back_is_given_no_cache_nothing_is_cached() -> None:
+    def looking_back(n_embd: int) -> nn.Module:
+        return nn.Sequential(RMSNorm(n_embd), ShortConvolution(n_embd))
+
+    attention, feed_forward = MultiHeadAttention(8, 2), FeedForward(8)
+    assert DecoderBlock(8, attention=attention, feed_forward=feed_forward).new_cache(1, 4) is not None
+    assert DecoderBlock(8, attention=attention, feed_forward=feed_forward, norm=looking_back).new_cache(1, 4) is None
+    assert Chain(looking_back(8), attention).new_cache(1, 4) is None
+    assert Chain(RMSNorm(8), attention).new_cache(1, 4) is not None
 
 
 @pytest.mark.parametrize("make", [param for param in PARTS if param.id not in ("head", "head with biases", "linear")])

@@ -175,7 +175,7 @@ def test_the_number_of_parameters_follows_from_the_sizes(
     assert make_gpt("notebook", **sizes).num_parameters() == (
         vocab_size * c + block_size * c + n_layer * block + 2 * c + c * vocab_size + vocab_size
     )
-    assert make_gpt("modern", **sizes).num_parameters() == 2 * vocab_size * c + n_layer * 12 * c * c
+    assert make_gpt("modern", **sizes).num_parameters() == (2 * vocab_size + 5) * c + n_layer * 12 * c * c
     gpt2 = vocab_size * c + block_size * c + n_layer * (block + 3 * c) + 2 * c
     assert make_gpt("gpt2", **sizes).num_parameters() == gpt2
 

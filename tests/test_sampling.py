@@ -25,7 +25,9 @@ from tinygpt import (
     GPTLanguageModel,
     LanguageModel,
     LearnedPositions,
+    MultiHeadAttention,
     Sampler,
+    ShortConvolution,
 )
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, TokenizerError
 from tinygpt.randomness import uniforms
@@ -68,14 +70,24 @@ def make_bigram() -> LanguageModel:
     return model.eval()
 
 
+def make_with_unseen_cache() -> LanguageModel:
+    """Return a model whose embedding looks back, in a container that knows nothing of caches."""
+    table = nn.Sequential(nn.Embedding(VOCAB, 8), ShortConvolution(8, 3))
+    blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(8))]
+    model = GPTLanguageModel(VOCAB, BLOCK, 8, blocks, token_embedding=table)
+    randomised(model)
+    return model.eval()
+
+
 MODELS = {
     "notebook": make_gpt(),
     "gpt2": make_gpt("gpt2"),
     "modern": make_gpt("modern"),
     "own blocks": make_cacheless(),
+    "own embedding": make_with_unseen_cache(),
     "bigram": make_bigram(),
 }
-few = settings(max_examples=12)  # each example writes a text, for each of five models
+few = settings(max_examples=12)  # each example writes a text, for each of six models
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 

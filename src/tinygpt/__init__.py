@@ -23,6 +23,7 @@ from tinygpt.checkpoint import load, save
 from tinygpt.corpora import read_text, shakespeare, tinyshakespeare
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.layers import (
+    Chain,
     DecoderBlock,
     Embedding,
     FeedForward,
@@ -33,6 +34,7 @@ from tinygpt.layers import (
     MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
+    ShortConvolution,
     SoftCap,
 )
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel, ModelOutput
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "BigramLanguageModel",
+    "Chain",
     "CharTokenizer",
     "Comparison",
     "DecoderBlock",
@@ -65,6 +68,7 @@ __all__ = [
     "RMSNorm",
     "RotaryPositions",
     "Sampler",
+    "ShortConvolution",
     "SoftCap",
     "Step",
     "TokenDataset",

@@ -1,13 +1,15 @@
 """The building blocks: each maps a stream of shape ``B T C`` to one of the same shape, and stands by itself."""
 
 from tinygpt.layers.attention import Head, KVCache, MultiHeadAttention
-from tinygpt.layers.block import DecoderBlock
+from tinygpt.layers.block import Chain, DecoderBlock
+from tinygpt.layers.convolution import ShortConvolution
 from tinygpt.layers.feed_forward import FeedForward, relu_squared
 from tinygpt.layers.linear import Embedding, Linear
 from tinygpt.layers.normalisation import RMSNorm, SoftCap
 from tinygpt.layers.positions import LearnedPositions, RotaryPositions
 
 __all__ = [
+    "Chain",
     "DecoderBlock",
     "Embedding",
     "FeedForward",
@@ -18,6 +20,7 @@ __all__ = [
     "MultiHeadAttention",
     "RMSNorm",
     "RotaryPositions",
+    "ShortConvolution",
     "SoftCap",
     "relu_squared",
 ]

@@ -67,8 +67,31 @@ class DecoderBlock(nn.Module):
         return x + _as_wide_as(x, self.feed_forward(self.feed_forward_norm(x)), "feed_forward")
 
     def new_cache(self, batch_size: int, block_size: int) -> Any:
-        """Return an empty cache of the attention's own kind, or None where it has none."""
-        return new_cache(self.attention, batch_size, block_size)
+        """Return an empty cache of the attention's own kind; None where it has none, or another part needs one too."""
+        others = (self.attention_norm, self.feed_forward_norm, self.feed_forward)
+        return None if any(map(looks_back, others)) else new_cache(self.attention, batch_size, block_size)
+
+
+class Chain(nn.Sequential):
+    """``torch.nn.Sequential`` in which each part that keeps a cache is given it.
+
+    Example:
+        >>> embedding = Chain(Embedding(65, 32), ShortConvolution(32), RMSNorm(32))
+        >>> embedding(torch.zeros(2, 10, dtype=torch.long)).shape
+        torch.Size([2, 10, 32])
+    """
+
+    def forward(self, x: Tensor, cache: list[Any] | None = None) -> Tensor:
+        """Pass ``x`` through the parts in order; with a cache, ``x`` continues what they have seen."""
+        for place, part in enumerate(self):
+            x = call_with_cache(part, x, None if cache is None else cache[place])
+        return x
+
+    def new_cache(self, batch_size: int, block_size: int) -> list[Any] | None:
+        """Return what each part keeps, None for one that keeps nothing; None if one that looks back keeps nothing."""
+        caches = [new_cache(part, batch_size, block_size) for part in self]
+        lacking = any(cache is None and looks_back(part) for part, cache in zip(self, caches, strict=True))
+        return None if lacking else caches
 
 
 def check_part(name: str, part: Any, n_embd: int) -> None:
@@ -91,7 +114,12 @@ def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:
     return None if make is None else make(batch_size, block_size)
 
 
-def call_with_cache(part: nn.Module, x: Float[Tensor, "B T C"], cache: Any) -> Float[Tensor, "B T C"]:
+def looks_back(part: nn.Module) -> bool:
+    """Say whether any module in a part offers a cache, and so needs one where it is given one place at a time."""
+    return any(hasattr(module, "new_cache") for module in part.modules())
+
+
+def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B T C"]:
     """Call a part, with its cache if there is one: a part that never made a cache is never handed one."""
     return part(x) if cache is None else part(x, cache=cache)
 

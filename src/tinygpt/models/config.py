@@ -25,9 +25,9 @@ class GPTConfig:
         dropout: Probability of dropping a value, in training mode only.
         layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values.
             ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, read-out tied to the embedding.
-            ``"modern"``: rotary positions, RMSNorm without gains (on queries and keys too), ReLU², no biases, outputs
-            that start at zero, capped logits. Any other combination is composed from parts:
-            see :class:`GPTLanguageModel`.
+            ``"modern"``: a short convolution behind the embedding, rotary positions, RMSNorm without gains (on queries
+            and keys too), ReLU², no biases, outputs that start at zero, capped logits. Any other combination is
+            composed from parts: see :class:`GPTLanguageModel`.
 
     Raises:
         ConfigError: If a name is unknown, a value is out of range, or ``n_head`` does not divide ``n_embd``.

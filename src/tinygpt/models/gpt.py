@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError, InputTypeError, check_integer
 from tinygpt.layers import (
+    Chain,
     DecoderBlock,
     FeedForward,
     LearnedPositions,
     MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
+    ShortConvolution,
     SoftCap,
     relu_squared,
 )
-from tinygpt.layers.block import call_with_cache, check_part, new_cache
+from tinygpt.layers.block import call_with_cache, check_part, looks_back, new_cache
 from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
@@ -36,7 +38,8 @@ class GPTLanguageModel(LanguageModel):
         n_embd: Width ``C`` of the residual stream.
         blocks: Modules applied in order. One that keeps a cache offers ``new_cache(batch_size, block_size)`` and
             takes ``cache=``; if each does, sampling uses the caches.
-        token_embedding: Maps ids ``B T`` to vectors ``B T C``; by default a learned table.
+        token_embedding: Maps ids ``B T`` to vectors ``B T C``; by default a learned table. One that looks back, as with
+            :class:`~tinygpt.layers.ShortConvolution`, keeps a cache as a block does.
         positions: Makes the module that adds the places, called with ``(block_size, n_embd)``; None where the blocks
             know of places themselves, as with :class:`~tinygpt.layers.RotaryPositions`.
         norm: Makes the last norm, called with ``n_embd``.
@@ -98,7 +101,7 @@ class GPTLanguageModel(LanguageModel):
 
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: "GPTCache | None" = None) -> Float[Tensor, "B T V"]:
         """Return the logits after each id; with a cache, ``idx`` continues what it holds."""
-        x = self.token_embedding(idx)
+        x = call_with_cache(self.token_embedding, idx, None if cache is None else cache.embedding)
         if self.positions is not None:
             x = self.positions(x, 0 if cache is None else cache.length)
         for layer, block in enumerate(self.blocks):
@@ -109,16 +112,19 @@ class GPTLanguageModel(LanguageModel):
         return logits
 
     def new_cache(self, batch_size: int) -> "GPTCache | None":
-        """Return an empty cache for ``block_size`` places, or None if any block keeps none."""
+        """Return an empty cache for ``block_size`` places, or None if any part that needs one keeps none."""
+        embedding = new_cache(self.token_embedding, batch_size, self.block_size)
         caches = [new_cache(block, batch_size, self.block_size) for block in self.blocks]
-        return None if any(cache is None for cache in caches) else GPTCache(caches)
+        lacking = any(cache is None for cache in caches) or (embedding is None and looks_back(self.token_embedding))
+        return None if lacking else GPTCache(caches, embedding)
 
 
 @dataclass
 class GPTCache:
-    """The caches of a model's blocks, each of the block's own kind, and how many ids they have read."""
+    """The caches of a model's blocks and embedding, each of the part's own kind, and how many ids they have read."""
 
     blocks: list[Any]
+    embedding: Any = None
     length: int = 0
 
 
@@ -193,7 +199,7 @@ def _modern(config: GPTConfig) -> GPTLanguageModel:
         c.block_size,
         c.n_embd,
         blocks,
-        token_embedding=nn.Sequential(Embedding(c.vocab_size, c.n_embd), RMSNorm(c.n_embd)),
+        token_embedding=Chain(Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, 6), RMSNorm(c.n_embd)),
         positions=None,
         norm=RMSNorm,
         head=nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
