@@ -104,19 +104,18 @@ class Muon(torch.optim.AdamW):
             if not state:
                 state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(parameter))
             state["step"] += 1  # which AdamW looks for in whatever it loads
-        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+        by_shape: dict[torch.Size, list[Tensor]] = {}
         for parameter in parameters:
             by_shape.setdefault(parameter.shape, []).append(parameter)
         for (rows, columns), alike in by_shape.items():
             gradients = [parameter.grad for parameter in alike if parameter.grad is not None]
             means = [self.state[parameter]["momentum_buffer"] for parameter in alike]
-            for mean, gradient in zip(means, gradients, strict=True):
-                mean.lerp_(gradient, 1 - self.momentum)
+            torch._foreach_lerp_(means, gradients, 1 - self.momentum)
             ahead = torch.stack(gradients).lerp_(torch.stack(means), self.momentum)  # as Nesterov: where it will be
             moves = orthogonalise(ahead.to(self.dtype or ahead.dtype)).to(ahead.dtype)
             rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-            for parameter, move in zip(alike, moves, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-rate)
+            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(alike, moves.unbind(), alpha=-rate)
 
 
 def orthogonalise(matrices: Float[Tensor, "N R C"], steps: int = 5) -> Float[Tensor, "N R C"]:

@@ -161,7 +161,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
-        qkv = self.qkv(x).view(*x.shape[:2], 3 * self.n_head, self.head_size).transpose(1, 2)  # B 3H T D
+        qkv = _precise(self.qkv(x)).view(*x.shape[:2], 3 * self.n_head, self.head_size).transpose(1, 2)  # B 3H T D
         queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=1)
         past = 0 if cache is None else cache.length
         if self.norm is not None:  # queries and keys in one go: half as many small operations
@@ -194,6 +194,11 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"n_head={self.n_head}, head_size={self.head_size}, causal={self.causal}"
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return what autocast has rounded in float32 again on a CPU, where norms and attention are faster in it."""
+    return x.float() if x.is_cpu and torch.is_autocast_enabled("cpu") else x
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:

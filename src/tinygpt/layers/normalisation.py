@@ -1,5 +1,7 @@
 """What keeps values in range: vectors by their root mean square, logits by a soft cap."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +23,30 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
+        if x.requires_grad and x.is_cpu and x.itemsize >= 4 and not torch.compiler.is_compiling():
+            scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch annotates it not
+            return scaled
         return F.rms_norm(x, (self.n_embd,))
+
+
+class _ScaledByRootMeanSquare(torch.autograd.Function):
+    """``F.rms_norm`` with its derivative written out: on a CPU PyTorch's own takes two to four times as long.
+
+    With ``y = x / r`` for the root mean square ``r``, a gradient ``g`` of ``y`` is one of ``(g - y mean(g y)) / r``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+        scale = (square + torch.finfo(x.dtype).eps).rsqrt()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,), (y, scale) = gradients, ctx.saved_tensors
+        return torch.addcmul(gradient, y, (gradient * y).mean(dim=-1, keepdim=True), value=-1) * scale
 
 
 class SoftCap(nn.Module):
