@@ -4,9 +4,9 @@ Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/time_to_qualit
 Needs: an idle machine, a checkout of nanoGPT. Five minutes on two cores.
 
 nanoGPT runs its own train.py with the settings of its README for a CPU (4 layers, 4 heads, 128 wide, block 64, batch
-12, 2,000 iterations), and its clock starts after `import torch`. Ours starts with `fit`. Both models are then measured
-by the same code: cross-entropy in float32 over the whole validation split, each id predicted once, in windows of the
-block.
+12, 2,000 iterations), and its clock starts after `import torch`. Ours starts with `fit`, which evaluates on 5 batches
+of each split at its start and its end; nanoGPT evaluates on 20, every 250 steps. Both models are then measured by the
+same code: cross-entropy in float32 over the whole validation split, each id predicted once, in windows of the block.
 
 The two recipes of ours were chosen with seed 0, on this text and this split; what is reported are seeds 1 to 3.
 Neither has more parameters than nanoGPT's model. The long one gets as many steps as nanoGPT's time allows, by the time
@@ -117,7 +117,7 @@ def summary(runs: list[dict[str, float]], nanogpt: dict[str, float]) -> dict[str
 
 
 def main() -> None:
-    """Run all three in turns of one process tree, and record."""
+    """Run nanoGPT, then both recipes with each seed, in one process tree, and record."""
     _, data = corpus()
     nanogpt = run_nanogpt(data)
     quick = [run_ours(data, seed, **QUICK) for seed in SEEDS]

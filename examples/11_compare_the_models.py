@@ -25,13 +25,15 @@ tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer, val_fraction=0.02)  # 2 % of 4.8 million characters are plenty to measure with
 
 torch.manual_seed(0)
-config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=128, n_layer=4, n_head=4, n_embd=128)
+config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=128, n_layer=3, n_head=4, n_embd=144)
 models = {
     "bigram": BigramLanguageModel(data.vocab_size),
     "gpt": GPTLanguageModel.from_config(config),
 }
 configs = {
     "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, sample_length=0),
-    "gpt": TrainerConfig(max_iters=1100, batch_size=8, optimizer="muon", eval_interval=550, sample_length=200),
+    "gpt": TrainerConfig(
+        max_iters=1100, batch_size=8, optimizer="muon", learning_rate=6e-3, eval_interval=550, sample_length=200
+    ),
 }
 print(compare(models, data, configs, prompt="ROMEO:\n", sample_length=500, temperature=0.8))

@@ -17,6 +17,7 @@ from tinygpt import (
     DecoderBlock,
     Embedding,
     FeedForward,
+    GPTLanguageModel,
     Head,
     LearnedPositions,
     Linear,
@@ -100,7 +101,7 @@ def test_a_short_convolution_looks_back_as_far_as_it_is_wide(d: Sizes, width: in
     randomised(part)
     x = d.stream()
     check_causal(part, x, reach=width - 1)
-    wide = F.conv1d(F.pad(x.mT, (width - 1, 0)), torch.cat([part.weight.flip(2), torch.ones(d.n_embd, 1, 1)], 2),
+    wide = F.conv1d(F.pad(x.mT, (width - 1, 0)), torch.cat([part.weight, torch.ones(d.n_embd, 1, 1)], 2),
                     groups=d.n_embd)  # fmt: skip
     torch.testing.assert_close(part(x), wide.mT, **TOLERANCE)
 
@@ -119,6 +120,21 @@ def test_where_a_part_that_looks_back_is_given_no_cache_nothing_is_cached() -> N
     assert DecoderBlock(8, attention=attention, feed_forward=feed_forward, norm=looking_back).new_cache(1, 4) is None
     assert Chain(looking_back(8), attention).new_cache(1, 4) is None
     assert Chain(RMSNorm(8), attention).new_cache(1, 4) is not None
+    assert Chain(RMSNorm(8), FeedForward(8)).new_cache(1, 4) is None
+    plain = Chain(nn.Linear(8, 8), nn.GELU())
+    assert DecoderBlock(8, attention=attention, feed_forward=plain).new_cache(1, 4) is not None
+    for parts in ({"norm": looking_back}, {"head": nn.Sequential(ShortConvolution(8), nn.Linear(8, 5))}):
+        blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(8))]
+        assert GPTLanguageModel(5, 4, 8, blocks, **parts).new_cache(1) is None
+
+
+def test_the_written_out_derivative_of_the_norm_is_that_of_pytorch_and_so_is_the_second() -> None:
+    x, norm = torch.randn(3, 4, 5, requires_grad=True), RMSNorm(5)
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (5,)), **TOLERANCE)
+    assert torch.autograd.gradcheck(norm, x)
+    assert torch.autograd.gradgradcheck(norm, x)
+    with pytest.raises(RuntimeError):  # whose width is another is refused while learning too
+        RMSNorm(4)(x)
 
 
 @pytest.mark.parametrize("make", [param for param in PARTS if param.id not in ("head", "head with biases", "linear")])

@@ -187,8 +187,7 @@ def test_matrices_decay_and_norms_biases_and_embeddings_do_not(layout: str) -> N
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     n_layer, n_embd, vocab_size = 2, 8, DATA.vocab_size
     head = 0 if layout == "gpt2" else vocab_size * n_embd  # GPT-2's is tied to the embedding
-    convolution = 5 * n_embd if layout == "modern" else 0
-    assert sum(p.numel() for p in decaying["params"]) == n_layer * 12 * n_embd**2 + head + convolution
+    assert sum(p.numel() for p in decaying["params"]) == n_layer * 12 * n_embd**2 + head
     together = {id(p) for group in (decaying, others) for p in group["params"]}
     assert together == {id(p) for p in model.parameters()}
 

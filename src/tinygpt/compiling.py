@@ -21,17 +21,18 @@ def compile_loops(function: Function) -> Function:
     """Compile a function that reads a single id, for a past of any length: a few plain loops over the weights.
 
     By default the compiler computes what enters a product anew for each row of the weights, to save a small buffer. A
-    norm is then taken a thousand times over, which costs more than reading the weights. Here every value is kept.
+    norm is then taken a thousand times over, which costs more than reading the weights. Here every value is kept. What
+    cannot be compiled as a whole is not compiled at all, so that nothing has happened yet when that turns out.
     """
     from torch._inductor import list_options  # takes a while to import
 
     wanted = {"realize_reads_threshold": 0, "realize_opcount_threshold": 0}
     options: dict[str, Any] = {name: value for name, value in wanted.items() if name in list_options()}
-    return torch.compile(function, dynamic=True, options=options, **_apart())
+    return torch.compile(function, fullgraph=True, dynamic=True, options=options, **_apart())
 
 
 def compile_or_warn(function: Function, how: Callable[[Function], Function] = compile_whole) -> Function:
-    """Return a function compiled; should its first call fail, it warns and calls the function itself from then on.
+    """Return a function compiled; should compiling fail, it warns and calls the function itself from then on.
 
     A module is left as it is: no wrapper, no prefix in the names of its parameters.
 
@@ -51,8 +52,8 @@ def compile_or_warn(function: Function, how: Callable[[Function], Function] = co
                 compiled = how(function)
             output = compiled(*inputs, **named)
         except Exception as error:  # compilers fail in many ways, and each means the same here
-            if works:
-                raise
+            if works and not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise  # an error of the function's own
             works = False
             warnings.warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
             return function(*inputs, **named)

@@ -198,17 +198,17 @@ class MultiHeadAttention(nn.Module):
 
 def _precise(x: Tensor) -> Tensor:
     """Return what autocast has rounded in float32 again on a CPU, where norms and attention are faster in it."""
-    return x.float() if x.is_cpu and torch.is_autocast_enabled("cpu") else x
+    return x.float() if x.itemsize < 4 and x.is_cpu and torch.is_autocast_enabled("cpu") else x
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
     """Call PyTorch's kernel, but on a CPU not in 16 bits where another way is faster."""
     if query.is_cpu and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):  # in float32 its gradient takes a quarter of the time
-            return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), **options)
-    is_single = query.shape[2] == 1 and torch.compiler.is_compiling() and not torch.is_grad_enabled()
-    if query.is_cpu and query.itemsize < 4 and is_single:  # a compiler makes two short loops of this
-        scores = (query * key).sum(dim=-1) * query.shape[-1] ** -0.5  # B H S
+            return F.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype), **options)
+    is_single = query.shape[2] == 1 and not options["dropout_p"] and not torch.is_grad_enabled()
+    if is_single and query.is_cpu and query.itemsize < 4 and torch.compiler.is_compiling():  # two short loops
+        scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S
         return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, **options)
 

@@ -75,6 +75,8 @@ class DecoderBlock(nn.Module):
 class Chain(nn.Sequential):
     """``torch.nn.Sequential`` in which each part that keeps a cache is given it.
 
+    Each part either offers a cache or works on each place by itself.
+
     Example:
         >>> embedding = Chain(Embedding(65, 32), ShortConvolution(32), RMSNorm(32))
         >>> embedding(torch.zeros(2, 10, dtype=torch.long)).shape
@@ -88,10 +90,10 @@ class Chain(nn.Sequential):
         return x
 
     def new_cache(self, batch_size: int, block_size: int) -> list[Any] | None:
-        """Return what each part keeps, None for one that keeps nothing; None if one that looks back keeps nothing."""
+        """Return the cache of each part that looks back; None if one of them keeps none, or none looks back."""
         caches = [new_cache(part, batch_size, block_size) for part in self]
         lacking = any(cache is None and looks_back(part) for part, cache in zip(self, caches, strict=True))
-        return None if lacking else caches
+        return None if lacking or all(cache is None for cache in caches) else caches
 
 
 def check_part(name: str, part: Any, n_embd: int) -> None:
@@ -116,7 +118,7 @@ def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:
 
 def looks_back(part: nn.Module) -> bool:
     """Say whether any module in a part offers a cache, and so needs one where it is given one place at a time."""
-    return any(hasattr(module, "new_cache") for module in part.modules())
+    return any(hasattr(module, "new_cache") and not isinstance(module, Chain) for module in part.modules())
 
 
 def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B T C"]:

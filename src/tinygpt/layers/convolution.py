@@ -36,7 +36,7 @@ class ShortConvolution(nn.Module):
         super().__init__()
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         self.width = check_integer("width", width, minimum=2)
-        self.weight = nn.Parameter(torch.zeros(n_embd, 1, width - 1))  # as a depthwise nn.Conv1d; i is for i + 1 back
+        self.weight = nn.Parameter(torch.zeros(n_embd, 1, width - 1))  # as in a depthwise nn.Conv1d, less the last
 
     def forward(self, x: Float[Tensor, "B T C"], cache: Tensor | None = None) -> Float[Tensor, "B T C"]:
         """Add what came before; with a cache, ``x`` continues what it holds."""
@@ -46,7 +46,7 @@ class ShortConvolution(nn.Module):
         if cache is not None:
             cache.copy_(places[:, -seen:])
         for back in range(1, self.width):
-            x = torch.addcmul(x, places[:, seen - back : places.shape[1] - back], self.weight[:, 0, back - 1])
+            x = torch.addcmul(x, places[:, seen - back : places.shape[1] - back], self.weight[:, 0, -back])
         return x
 
     def new_cache(self, batch_size: int, block_size: int) -> Float[Tensor, "B W C"]:

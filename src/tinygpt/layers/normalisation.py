@@ -23,8 +23,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
-        if x.requires_grad and x.is_cpu and x.itemsize >= 4 and not torch.compiler.is_compiling():
-            scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch annotates it not
+        written_out = x.requires_grad and x.is_cpu and x.itemsize >= 4 and x.shape[-1] == self.n_embd
+        if written_out and not torch.compiler.is_compiling():
+            scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch's own lack
             return scaled
         return F.rms_norm(x, (self.n_embd,))
 
@@ -35,18 +36,26 @@ class _ScaledByRootMeanSquare(torch.autograd.Function):
     With ``y = x / r`` for the root mean square ``r``, a gradient ``g`` of ``y`` is one of ``(g - y mean(g y)) / r``.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
-        scale = (square + torch.finfo(x.dtype).eps).rsqrt()
-        y = x * scale
-        ctx.save_for_backward(y, scale)
-        return y
+    def forward(x: Tensor) -> Tensor:
+        return x * _one_over_root_mean_square(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)  # no more than these, so that second derivatives are right too
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,), (y, scale) = gradients, ctx.saved_tensors
-        return torch.addcmul(gradient, y, (gradient * y).mean(dim=-1, keepdim=True), value=-1) * scale
+        (gradient,), (x, y) = gradients, ctx.saved_tensors
+        across = torch.addcmul(gradient, y, (gradient * y).mean(dim=-1, keepdim=True), value=-1)
+        return across * _one_over_root_mean_square(x)
+
+
+def _one_over_root_mean_square(x: Tensor) -> Tensor:
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
+    return (square + torch.finfo(x.dtype).eps).rsqrt()
 
 
 class SoftCap(nn.Module):

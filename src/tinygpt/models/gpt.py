@@ -115,7 +115,9 @@ class GPTLanguageModel(LanguageModel):
         """Return an empty cache for ``block_size`` places, or None if any part that needs one keeps none."""
         embedding = new_cache(self.token_embedding, batch_size, self.block_size)
         caches = [new_cache(block, batch_size, self.block_size) for block in self.blocks]
-        lacking = any(cache is None for cache in caches) or (embedding is None and looks_back(self.token_embedding))
+        others = [part for part in (self.positions, self.norm, self.head) if part is not None]
+        others += [self.token_embedding] if embedding is None else []
+        lacking = any(cache is None for cache in caches) or any(map(looks_back, others))
         return None if lacking else GPTCache(caches, embedding)
 
 

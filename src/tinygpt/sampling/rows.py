@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tinygpt.models import LanguageModel
@@ -89,17 +89,22 @@ class Pieces:
         return 0
 
 
+def read_one(model: LanguageModel, idx: Int64[Tensor, "B 1"], cache: Any) -> Float[Tensor, "B V"]:
+    """Return the logits after one more id of each row."""
+    return model.compute_logits(idx, cache=cache)[:, -1]
+
+
 class Reader:
     """Gives the logits after the last id of some rows, with a cache while it fits and afresh where it does not.
 
     Args:
-        model: Reads whole windows.
-        read_one: Reads one more id of each row into a cache: ``model.compute_logits``, or the same compiled.
+        model: What reads.
+        read_compiled: :func:`read_one`, or the same compiled.
     """
 
-    def __init__(self, model: LanguageModel, read_one: Callable[..., Tensor]) -> None:
+    def __init__(self, model: LanguageModel, read_compiled: Callable[..., Tensor]) -> None:
         self._model = model
-        self._read_one = read_one
+        self._read_compiled = read_compiled
         self._device = model.device
         self._rows: list[Row] = []
         self._cache: Any = None
@@ -111,7 +116,8 @@ class Reader:
         self._length = length
         if continues and set(rows) <= set(self._rows):  # rows that are done stay in the batch until it is remade
             idx = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
-            logits = self._read_one(idx, cache=self._cache)[:, -1]
+            read = read_one if length - start < 3 else self._read_compiled  # a past of one would be compiled apart
+            logits = read(self._model, idx, self._cache)
             return logits if len(rows) == len(self._rows) else logits[[self._rows.index(row) for row in rows]]
         self._rows, self._start = rows, start
         self._cache = self._model.new_cache(len(rows))

@@ -14,7 +14,7 @@ from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_in
 from tinygpt.models import LanguageModel
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
-from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row
+from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
 from tinygpt.tokenizer import Tokenizer, check_tokenizer
 
 Prompt = TypeVar("Prompt", str, list[str])
@@ -23,9 +23,9 @@ Prompt = TypeVar("Prompt", str, list[str])
 class Sampler:
     """Writes text with a model, and says how likely the model finds a text.
 
-    Always in evaluation mode and without a graph; the model's mode is restored whatever happens. Where all blocks of
-    the model keep caches, each id costs one place, else a whole window; the ids are the same. Memory does not grow
-    with the text.
+    Always in evaluation mode and without a graph; the model's mode is restored whatever happens. Where all parts of
+    the model that look back keep caches, each id costs one place, else a whole window; the ids are the same. Memory
+    does not grow with the text.
 
     *Randomness.* The draw at each place depends on the seed, the row and the place alone: not on other rows, not on
     PyTorch's generator, not on what was drawn before. So a text whose prompt was not empty can be
@@ -41,10 +41,10 @@ class Sampler:
         stride: How far the window slides, 1 to ``block_size``.
         start_id: The id that an empty prompt starts from. It is not part of the text. The default, 0, is a line break
             in most character vocabularies.
-        compile: Whether to compile the reading of a single id with :func:`torch.compile`. The first text then takes
-            some twenty seconds more for one row, and as many again for several, and each id half the time or less, so
-            it pays for tens of thousands of ids. It needs a C++ compiler; where it cannot work there is a warning, and
-            the sampler goes on without.
+        compile: Whether to compile the reading of a single id into a cache with :func:`torch.compile`. The first text
+            then takes some ten to twenty seconds more, the first list of texts as much again, and each id about half
+            the time, so it pays for tens of thousands of ids. It needs a C++ compiler; where it cannot work there is
+            a warning, and the sampler goes on without. A model that keeps no caches has nothing to be compiled.
 
     Raises:
         ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
@@ -79,9 +79,9 @@ class Sampler:
         self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
         if check_truth("compile", compile):
-            self._read_one = compile_or_warn(model.compute_logits, compile_loops)
+            self._read_one = compile_or_warn(read_one, compile_loops)
         else:
-            self._read_one = model.compute_logits
+            self._read_one = read_one
 
     def generate(
         self,
@@ -184,7 +184,7 @@ class Sampler:
                 end = min(start + self.model.block_size, len(ids) - 1)
                 logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
                 _check_finite(logits, "after {} ids", first=done)
-                log_probabilities = logits.double().cpu().log_softmax(dim=-1)
+                log_probabilities = logits.cpu().double().log_softmax(dim=-1)
                 scores.append(log_probabilities.gather(1, ids[done : end + 1, None].cpu())[:, 0])
                 done = end + 1
         return torch.cat(scores)
@@ -244,7 +244,7 @@ class Sampler:
         while unfinished := [row for row in rows if not row.done]:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
-            logits = reader.read(active, length, self._window_start(length)).double().cpu()
+            logits = reader.read(active, length, self._window_start(length)).cpu().double()
             _check_finite(logits, f"after {length} ids in row {{}}")
             chances = uniforms([row.key for row in active], length)
             ids = draw(filters(logits), torch.from_numpy(chances)).tolist()

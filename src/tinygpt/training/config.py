@@ -177,6 +177,11 @@ class TrainerConfig:
         """AdamW's betas, with the default worked out."""
         return HABITS[self.optimizer].betas if self.betas is None else self.betas
 
+    @property
+    def end(self) -> float:
+        """The learning rate at the end of the schedule, with the default worked out."""
+        return self.floor * self.peak if self.final_learning_rate is None else self.final_learning_rate
+
     def schedule(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0, as a share of the peak."""
         curve = HABITS[self.optimizer].curve

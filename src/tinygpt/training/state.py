@@ -116,7 +116,7 @@ def run_settings(
     settings = asdict(config) | {
         "block_size": block_size,
         "learning_rate": config.peak,  # worked out, so that another default of another version shows
-        "final_learning_rate": config.floor * config.peak,
+        "final_learning_rate": config.end,
         "warmup_iters": config.warmup,
         "betas": config.decay_rates,
         "device": str(device),

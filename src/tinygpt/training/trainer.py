@@ -383,7 +383,7 @@ class Trainer:
         self._scaler.unscale_(self.optimizer)
         limit = math.inf if config.grad_clip is None else config.grad_clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        values = torch.stack([loss.double(), norm.double()]).tolist()  # one wait for the device, not two
+        values = torch.stack([loss, norm]).tolist()  # one wait for the device, not two
         self._check_finite(number, values[0], values[1], rate=self._peaks[0] * share)
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -416,7 +416,7 @@ class Trainer:
             self.model.eval()
             with torch.no_grad():
                 for x, y in batches:
-                    total += self._loss(x, y).double().cpu() * y.numel()
+                    total += self._loss(x, y).cpu().double() * y.numel()
                     count += y.numel()
         finally:
             for module, mode in modes:
