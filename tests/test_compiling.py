@@ -45,3 +45,22 @@ def test_a_way_to_compile_that_fails_is_a_warning_and_the_function_is_called_onc
         call(1)
     call(2)
     assert calls == [1, 2]
+
+
+def test_a_compiler_that_fails_at_a_later_call_is_a_warning_too() -> None:
+    class CompilerError(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    def only_once(function: Any) -> Any:
+        def compiled(number: int) -> int:
+            if number > 1:
+                raise CompilerError("another size does not compile")
+            return number
+
+        return compiled
+
+    call = compile_or_warn(lambda number: -number, only_once)
+    assert call(1) == 1
+    with pytest.warns(UserWarning, match="going on without: .*another size does not compile"):
+        assert call(2) == -2
+    assert call(1) == -1

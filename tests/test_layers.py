@@ -502,3 +502,17 @@ def test_a_part_of_another_width_is_named_before_it_is_called() -> None:
         ConfigError, match="feed_forward must be as wide as the stream, got n_embd=16 in it and n_embd=8"
     ):
         DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(16))
+
+
+def test_under_autocast_on_a_cpu_queries_and_keys_are_normed_in_float32() -> None:
+    seen: list[torch.dtype] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.dtype)
+            return x
+
+    attention = MultiHeadAttention(8, 2, norm=Spy()).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        attention(torch.zeros(1, 3, 8, dtype=torch.float32))
+    assert seen == [torch.float32]

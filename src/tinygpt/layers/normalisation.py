@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
         """Scale the vectors to unit mean square."""
         written_out = x.requires_grad and x.is_cpu and x.itemsize >= 4 and x.shape[-1] == self.n_embd
         if written_out and not torch.compiler.is_compiling():
-            scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch's own lack
+            scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch does not annotate it
             return scaled
         return F.rms_norm(x, (self.n_embd,))
 

@@ -78,10 +78,7 @@ class Sampler:
         stride = max(1, model.block_size // 4) if stride is None else stride
         self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
-        if check_truth("compile", compile):
-            self._read_one = compile_or_warn(read_one, compile_loops)
-        else:
-            self._read_one = read_one
+        self._read_one = compile_or_warn(read_one, compile_loops) if check_truth("compile", compile) else read_one
 
     def generate(
         self,
