@@ -5,8 +5,8 @@ Needs: an idle machine. Peers are measured where they are found: nanoGPT if NANO
        llama.cpp (packages `llama-cpp-python` and `gguf`) if they are installed.
 
 All models have the same shape (6 layers, 6 heads, 384 wide, block 256, 65 ids) with random weights, and write from one
-id. The peers take turns in each round, and what counts is the ratio within a round. What is compiled is compiled in a
-short call before; how long that takes is recorded beside.
+id. The peers take turns in each round, and what counts is the ratio within a round. Each writes one whole text before
+the first round, in which what is compiled is compiled; how long that takes is recorded beside.
 """
 
 import statistics
@@ -60,7 +60,7 @@ def main() -> None:
         absent = MANY if rows > 1 else LONG if count > BLOCK else ()
         names = [name for name in writers if not name.startswith(absent)] if absent else list(writers)
         speeds: dict[str, list[float]] = {name: [] for name in names}
-        before = {name: _seconds(writers[name], rows, 8) for name in names}
+        before = {name: _seconds(writers[name], rows, count) for name in names}
         for _ in range(rounds):
             for name in names:
                 speeds[name].append(rows * count / _seconds(writers[name], rows, count))
@@ -72,7 +72,7 @@ def main() -> None:
                 "float32 is times as fast": statistics.median(
                     our / their for our, their in zip(ours, each, strict=True)
                 ),
-                "seconds of a first short call": before[name],
+                "seconds of a first text": before[name],
             }
             for name, each in speeds.items()
         }

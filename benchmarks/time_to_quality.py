@@ -34,7 +34,7 @@ from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerC
 
 SEEDS = (1, 2, 3)
 QUICK = {"n_layer": 3, "n_embd": 128, "block_size": 64, "batch_size": 12, "max_iters": 260}
-LONG = {"n_layer": 3, "n_embd": 144, "block_size": 128, "batch_size": 8, "learning_rate": 6e-3}
+LONG = {"n_layer": 3, "n_embd": 144, "block_size": 128, "batch_size": 12, "learning_rate": 7e-3}
 NANOGPT = (
     "--device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 --batch_size=12 --n_layer=4 "
     "--n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
@@ -121,8 +121,8 @@ def main() -> None:
     _, data = corpus()
     nanogpt = run_nanogpt(data)
     quick = [run_ours(data, seed, **QUICK) for seed in SEEDS]
-    short, longer = (run_ours(data, 0, max_iters=count, **LONG)["seconds"] for count in (20, 120))
-    most = int(0.97 * (nanogpt["seconds"] - short) / (longer - short) * 100)  # how many steps nanoGPT's time allows
+    short, longer = (run_ours(data, 0, max_iters=count, **LONG)["seconds"] for count in (20, 320))
+    most = int(0.97 * (nanogpt["seconds"] - short) / (longer - short) * 300)  # how many steps nanoGPT's time allows
     long = [run_ours(data, seed, max_iters=most, **LONG) for seed in SEEDS]
     results = {"nanogpt": nanogpt, "quick": summary(quick, nanogpt), "long": summary(long, nanogpt)}
     record("time_to_quality", results)
