@@ -107,7 +107,7 @@ def draw(results: dict[str, list[dict[str, float]]]) -> None:
             each.grid(alpha=0.3)
             each.legend()
     axes[0, 0].set_ylabel("a step, milliseconds")
-    axes[0, 3].set_ylabel("reading the text, milliseconds")
+    axes[0, 3].set_ylabel("to a data set, milliseconds")
     axes[1, 0].set_ylabel("rise of the peak, MB")
     axes[1, 3].set_ylabel("ids, MB")
     figure.savefig(IMAGE, dpi=64)
