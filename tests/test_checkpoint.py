@@ -160,9 +160,35 @@ def test_a_model_of_another_kind_or_composed_by_hand_is_named(path: Path, tmp_pa
         tinygpt.load(path, into=make_gpt())
     tinygpt.save(tmp_path / "own", make_composed())
     with pytest.raises(
-        CheckpointMismatchError, match=r"composed by hand; build it again and use load\(path, into=model\)"
+        CheckpointMismatchError, match=r"composed or changed by hand; build it again and use load\(path, into=model\)"
     ):
         tinygpt.load(tmp_path / "own")
+
+
+def change_norm(model: GPTLanguageModel) -> None:
+    model.blocks[0].attention_norm = nn.Identity()
+
+
+def change_cap(model: GPTLanguageModel) -> None:
+    model.head[1].cap = 30.0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("change", [change_norm, change_cap])
+def test_a_change_without_weights_is_not_lost_on_the_way(
+    change: Callable[[GPTLanguageModel], None], tmp_path: Path
+) -> None:
+    changed, again = (
+        GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4))
+        for _ in range(2)
+    )
+    tinygpt.save(tmp_path / "plain", changed)
+    tinygpt.load(tmp_path / "plain")
+    change(changed)
+    tinygpt.save(tmp_path / "changed", changed)
+    with pytest.raises(CheckpointMismatchError, match="composed or changed by hand; build it again"):
+        tinygpt.load(tmp_path / "changed")
+    change(again)
+    tinygpt.load(tmp_path / "changed", into=again)
 
 
 def rewrite(path: Path, **changes: Any) -> None:

@@ -1,6 +1,7 @@
 """Slips that are easily made: each is named where it is made, with the way out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from tinygpt import (
     TrainerConfig,
     compare,
 )
-from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, ShapeError
+from tinygpt.optim import Muon
 
 TEXT = "to be, or not to be: " * 20
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -112,6 +114,17 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         lambda: KVCache(1, 2, 3, 4, like=torch.ones(1)).append(torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4)),
         ShapeError,
         "the cache has 3 places, got 4 more after 0",
+    ),
+    (lambda: compare({"a": 5}, DATA), InputTypeError, "models must be language models by name, got 'a': 5"),  # type: ignore[dict-item]
+    (lambda: Muon(bigram().parameters(), lr=0.1), InputTypeError, "groups must be mappings with 'params', "),  # type: ignore[arg-type]
+    (lambda: Muon([{"is_muon": True}], lr=0.1), InputTypeError, "groups must be mappings with 'params', "),
+    (lambda: Muon([], dtype=torch.int8), InputTypeError, "dtype must be a dtype of floating point or None"),
+    (lambda: TrainerConfig().schedule(-3), ConfigError, "got step=-3"),
+    (lambda: Trainer(bigram().requires_grad_(False), DATA), ConfigError, "a parameter that can move, got none"),
+    (
+        lambda: train(model=bigram().half(), config=replace(QUICK, learning_rate=1e9)).fit(progress=False),
+        NonFiniteError,
+        r"train model.float\(\) and convert afterwards",
     ),
     (lambda: tinygpt.read_text(None), InputTypeError, "path must be a str or a path, got None"),  # type: ignore[arg-type]
 ]

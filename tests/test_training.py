@@ -492,7 +492,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
         ({"weight_decay": -0.1}, "got weight_decay=-0.1"),
         ({"grad_clip": 0}, "grad_clip must be a number above 0, or None, got grad_clip=0"),
         ({"betas": (0.9, 1.0)}, r"betas must be a number in \[0, 1\) each, got betas=1.0"),
-        ({"betas": 0.9}, "betas must be two numbers, got betas=0.9"),
+        ({"betas": 0.9}, "betas must be a tuple of two numbers, got betas=0.9"),
         ({"max_iters": 5, "warmup_iters": 6}, "warmup_iters must be an integer from 0 to 5, got warmup_iters=6"),
         ({"seed": -1}, "got seed=-1"),
         ({"lr": 1e-3}, "TrainerConfig has no setting 'lr'$"),

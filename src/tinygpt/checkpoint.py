@@ -61,7 +61,8 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
     Args:
         path: Where to write, by custom ``*.safetensors``.
         model: Any language model. One that :meth:`GPTLanguageModel.from_config` built, or a
-            :class:`BigramLanguageModel`, is rebuilt by :func:`load` from the file alone.
+            :class:`BigramLanguageModel`, is rebuilt by :func:`load` from the file alone, unless its parts were changed
+            since.
         tokenizer: The tokenizer, or None.
 
     Raises:
@@ -86,8 +87,8 @@ def load(
 
     Args:
         path: A file that :func:`save` or a :class:`Trainer` wrote.
-        into: A model to put the weights into, for one composed by hand: build it as before and pass it here. It is
-            the one returned, in its own mode and on its own device.
+        into: A model to put the weights into, for one composed or changed by hand: build it as before and pass it
+            here. It is the one returned, in its own mode and on its own device.
 
     Returns:
         The model and the tokenizer, which is None if none was saved.
@@ -106,8 +107,8 @@ def load(
     if into is None:
         if payload["config"] is None or name not in ("GPTLanguageModel", "BigramLanguageModel"):
             raise CheckpointMismatchError(
-                f"{show(path)} holds the weights of a {short(name)} composed by hand; build it again and use "
-                "load(path, into=model)"
+                f"{show(path)} holds the weights of a {short(name)} composed or changed by hand; build it again and "
+                "use load(path, into=model)"
             )
         model = _rebuild(path, name, payload["config"], weights).eval()
     else:
@@ -177,11 +178,20 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
 
 
 def config_of(model: LanguageModel) -> dict[str, Any] | None:
-    """Return the settings from which a model can be built again, or None for one composed by hand."""
+    """Return the settings from which a model can be built again, or None for one composed or changed by hand."""
     if isinstance(model, BigramLanguageModel):
         return {"vocab_size": model.vocab_size, "block_size": model.block_size}
     config = getattr(model, "config", None)
-    return asdict(config) if isinstance(config, GPTConfig) else None
+    if not isinstance(config, GPTConfig):
+        return None
+    with undrawn():
+        described = GPTLanguageModel.from_config(config)
+    return asdict(config) if _parts(model) == _parts(described) else None
+
+
+def _parts(model: nn.Module) -> list[tuple[str, type, str]]:
+    """Return what a model consists of: a part that was replaced shows, also one without weights."""
+    return [(name, type(part), part.extra_repr()) for name, part in model.named_modules()]
 
 
 def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) -> LanguageModel:

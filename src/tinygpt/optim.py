@@ -62,6 +62,10 @@ class Muon(torch.optim.AdamW):
             and fast where the hardware has it.
         options: Those of :class:`torch.optim.AdamW`.
 
+    Raises:
+        InputTypeError: If the groups are not mappings, or ``dtype`` is none of floating point.
+        ConfigError: If a group for Muon holds anything but matrices, or a number is out of range.
+
     Source:
         Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024.
         https://kellerjordan.github.io/posts/muon/
@@ -75,6 +79,12 @@ class Muon(torch.optim.AdamW):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
+        groups = list(groups)
+        if not all(isinstance(group, dict) and "params" in group for group in groups):
+            example = "optim.muon(model, ...) makes them"
+            raise InputTypeError(f"groups must be mappings with 'params', {example}, got {short(groups)}")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise InputTypeError(f"dtype must be a dtype of floating point or None, got {short(dtype)}")
         groups = [{"is_muon": False} | group for group in groups]
         for group in groups:
             for parameter in group["params"]:

@@ -29,6 +29,10 @@ class RMSNorm(nn.Module):
             return scaled
         return F.rms_norm(x, (self.n_embd,))
 
+    def extra_repr(self) -> str:
+        """Show the width in ``repr``."""
+        return f"n_embd={self.n_embd}"
+
 
 class _ScaledByRootMeanSquare(torch.autograd.Function):
     """``F.rms_norm`` with its derivative written out: on a CPU PyTorch's own takes two to four times as long.
@@ -72,3 +76,7 @@ class SoftCap(nn.Module):
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Bend the values."""
         return self.cap * torch.tanh(x / self.cap)
+
+    def extra_repr(self) -> str:
+        """Show the cap in ``repr``."""
+        return f"cap={self.cap:g}"

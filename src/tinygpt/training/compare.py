@@ -99,6 +99,9 @@ def compare(
     """
     if not isinstance(models, Mapping) or not models:
         raise InputTypeError(f'models must be models by name, e.g. {{"gpt": model}}, got {short(models)}')
+    for name, model in models.items():
+        if not isinstance(model, LanguageModel):
+            raise InputTypeError(f"models must be language models by name, got {short(name)}: {short(model)}")
     if len(set(map(id, models.values()))) < len(models):
         raise ConfigError("models must be distinct, got the same one under two names; build each anew")
     configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))

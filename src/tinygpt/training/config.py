@@ -136,7 +136,7 @@ class TrainerConfig:
         if self.grad_clip is not None:
             check_number("grad_clip", self.grad_clip, "above 0, or None", lambda norm: norm > 0)
         if not isinstance(self.decay_rates, tuple) or len(self.decay_rates) != 2:
-            raise ConfigError(f"betas must be two numbers, got betas={short(self.betas)}")
+            raise ConfigError(f"betas must be a tuple of two numbers, got betas={short(self.betas)}")
         for beta in self.decay_rates:
             check_number("betas", beta, "in [0, 1) each", lambda number: 0 <= number < 1)
         if self.warmup_iters is not None:
@@ -184,6 +184,7 @@ class TrainerConfig:
 
     def schedule(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0, as a share of the peak."""
+        check_integer("step", step, minimum=0)
         curve = HABITS[self.optimizer].curve
         return curve(step, max_iters=self.max_iters, warmup_iters=self.warmup, floor=self.floor)
 

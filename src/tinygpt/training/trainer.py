@@ -318,6 +318,8 @@ class Trainer:
             )
         for split in ("train", "val"):
             data.split(split, block_size)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
         return block_size
 
     @cached_property
@@ -393,9 +395,11 @@ class Trainer:
         """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
         if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
             return
+        is_half = any(parameter.dtype == torch.float16 for parameter in self.model.parameters())
+        way = "train model.float() and convert afterwards" if is_half else "use a lower learning rate"
         raise NonFiniteError(
             f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
-            f"learning_rate={rate:.3g}; the weights are those before it; use a lower learning rate{self._last_saved()}"
+            f"learning_rate={rate:.3g}; the weights are those before it; {way}{self._last_saved()}"
         )
 
     def _last_saved(self) -> str:
