@@ -121,8 +121,9 @@ def main() -> None:
     _, data = corpus()
     nanogpt = run_nanogpt(data)
     quick = [run_ours(data, seed, **QUICK) for seed in SEEDS]
-    short, longer = (run_ours(data, 0, max_iters=count, **LONG)["seconds"] for count in (20, 320))
-    most = int(0.97 * (nanogpt["seconds"] - short) / (longer - short) * 300)  # how many steps nanoGPT's time allows
+    few, many = 20, 320
+    short, longer = (run_ours(data, 0, max_iters=count, **LONG)["seconds"] for count in (few, many))
+    most = int(0.97 * (nanogpt["seconds"] - short) / (longer - short) * (many - few))  # steps in nanoGPT's time
     long = [run_ours(data, seed, max_iters=most, **LONG) for seed in SEEDS]
     results = {"nanogpt": nanogpt, "quick": summary(quick, nanogpt), "long": summary(long, nanogpt)}
     record("time_to_quality", results)

@@ -31,17 +31,20 @@ ROUNDS, STEPS = 9, 20
 Call = Callable[[], object]
 
 
-def our_step(data: TokenDataset, config: GPTConfig, batch_size: int, **settings: object) -> Call:
+def gpt2(data: TokenDataset, sizes: dict[str, int]) -> GPTLanguageModel:
+    """Return our model of nanoGPT's architecture."""
+    model = GPTLanguageModel.from_config(GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **sizes))
+    for block in model.blocks:
+        block.feed_forward.activation = nn.GELU()  # type: ignore[union-attr] # PyTorch tells no more of a list's parts
+    return model
+
+
+def our_step(data: TokenDataset, model: GPTLanguageModel, batch_size: int, **settings: object) -> Call:
     """Return a function that takes one step of ours."""
-    torch.manual_seed(0)
     how = TrainerConfig(
         **{"max_iters": 10**6, "eval_interval": 10**6, "eval_iters": 1, "sample_length": 0} | settings,
         batch_size=batch_size,
     )  # type: ignore[arg-type]
-    model = GPTLanguageModel.from_config(config)
-    if config.layout == "gpt2":
-        for block in model.blocks:
-            block.feed_forward.activation = nn.GELU()  # type: ignore[union-attr]
     steps = iter(Trainer(model, data, how))
     return lambda: next(steps)
 
@@ -54,8 +57,7 @@ def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int, com
 
     torch.manual_seed(0)
     model = GPT(Config(vocab_size=data.vocab_size, dropout=0.0, bias=True, **sizes))
-    ours = GPTLanguageModel.from_config(GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **sizes))
-    assert sum(each.numel() for each in model.parameters()) == ours.num_parameters()
+    assert sum(each.numel() for each in model.parameters()) == gpt2(data, sizes).num_parameters()
     optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
     call = torch.compile(model) if compiled else model
     ids, block = data.train.astype(np.uint16), sizes["block_size"]
@@ -74,7 +76,7 @@ def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int, com
     return step
 
 
-def flop_per_step(data: TokenDataset, model: nn.Module, batch_size: int, block_size: int) -> float:
+def flop_per_step(model: nn.Module, batch_size: int, block_size: int) -> float:
     """Return the arithmetic of a step in FLOP: products forward, and twice that backward; attention over all places."""
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention = 2 * SMALL["n_layer"] * block_size * SMALL["n_embd"]
@@ -101,8 +103,7 @@ def print_memory(whose: str) -> None:
     if whose == "nanogpt":
         step = nanogpt_step(data, NOTEBOOK, 64)
     else:
-        config = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **NOTEBOOK)
-        step = our_step(data, config, 64, precision=whose)
+        step = our_step(data, gpt2(data, NOTEBOOK), 64, precision=whose)
     for _ in range(3):
         step()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
@@ -114,24 +115,23 @@ def main() -> None:
         print_memory(sys.argv[-1])
         return
     _, data = corpus()
-    gpt2 = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **SMALL)
-    modern = GPTConfig.modern(vocab_size=data.vocab_size, **SMALL)
+    modern = GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=data.vocab_size, **SMALL))
     contestants = {
         "nanoGPT": nanogpt_step(data, SMALL, 12),
-        "tinygpt, fp32": our_step(data, gpt2, 12, precision="fp32"),
-        "tinygpt, auto": our_step(data, gpt2, 12),
+        "tinygpt, fp32": our_step(data, gpt2(data, SMALL), 12, precision="fp32"),
+        "tinygpt, auto": our_step(data, gpt2(data, SMALL), 12),
         "tinygpt, auto, modern with Muon": our_step(data, modern, 12, optimizer="muon"),
     }
     if "--compile" in sys.argv:
         contestants |= {
             "nanoGPT, compiled": nanogpt_step(data, SMALL, 12, compiled=True),
-            "tinygpt, fp32, compiled": our_step(data, gpt2, 12, precision="fp32", compile=True),
-            "tinygpt, auto, compiled": our_step(data, gpt2, 12, compile=True),
+            "tinygpt, fp32, compiled": our_step(data, gpt2(data, SMALL), 12, precision="fp32", compile=True),
+            "tinygpt, auto, compiled": our_step(data, gpt2(data, SMALL), 12, compile=True),
         }
     started = time.perf_counter()
     seconds = in_turns(contestants, ROUNDS, STEPS)
     print(f"measured in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    flop = flop_per_step(data, GPTLanguageModel.from_config(gpt2), 12, SMALL["block_size"])
+    flop = flop_per_step(gpt2(data, SMALL), 12, SMALL["block_size"])
     results = {
         "step": {
             name: {

@@ -13,7 +13,7 @@ from strategies import randomised
 from torch import nn
 
 import tinygpt
-from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, SoftCap
 from tinygpt.checkpoint import FORMAT_VERSION, _digest
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -170,7 +170,7 @@ def change_norm(model: GPTLanguageModel) -> None:
 
 
 def change_cap(model: GPTLanguageModel) -> None:
-    model.head[1].cap = 30.0  # type: ignore[index]
+    model.head = nn.Sequential(model.head.get_submodule("0"), SoftCap(30.0))
 
 
 @pytest.mark.parametrize("change", [change_norm, change_cap])
@@ -264,11 +264,11 @@ def test_a_link_stays_a_link_and_a_mode_stays_a_mode(path: Path, tmp_path: Path)
 @pytest.mark.usefixtures("unchecked_types")
 def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> None:
     with pytest.raises(InputTypeError, match="model must be a LanguageModel, got Linear"):
-        tinygpt.save(tmp_path / "model", nn.Linear(2, 2))  # type: ignore[arg-type]
+        tinygpt.save(tmp_path / "model", nn.Linear(2, 2))  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(InputTypeError, match="tokenizer must be a CharTokenizer or None, got str"):
-        tinygpt.save(tmp_path / "model", make_gpt(), "abc")  # type: ignore[arg-type]
+        tinygpt.save(tmp_path / "model", make_gpt(), "abc")  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(InputTypeError, match="path must be a str or a path, got None"):
-        tinygpt.save(None, make_gpt())  # type: ignore[arg-type]
+        tinygpt.save(None, make_gpt())  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(InputTypeError, match="path must be a str or a path, got None"):
-        tinygpt.load(None)  # type: ignore[arg-type]
+        tinygpt.load(None)  # type: ignore[arg-type] # wrong on purpose
     assert list(tmp_path.iterdir()) == []

@@ -133,7 +133,7 @@ def test_the_written_out_derivative_of_the_norm_is_that_of_pytorch_and_so_is_the
     torch.testing.assert_close(norm(x), F.rms_norm(x, (5,)), **TOLERANCE)
     assert torch.autograd.gradcheck(norm, x)
     assert torch.autograd.gradgradcheck(norm, x)
-    with pytest.raises(RuntimeError):  # whose width is another is refused while learning too
+    with pytest.raises(RuntimeError, match="normalized_shape"):  # whose width is another is refused while learning too
         RMSNorm(4)(x)
 
 
@@ -196,7 +196,7 @@ def check_equals_pytorch(head: Head, x: Tensor) -> None:
 @given(d=sizes())
 def test_a_head_is_scaled_dot_product_attention(d: Sizes) -> None:
     head = Head(d.n_embd, d.head_size)
-    check_equals_pytorch(randomised(head, d.seed), d.stream())  # type: ignore[arg-type]
+    check_equals_pytorch(randomised(head, d.seed), d.stream())  # type: ignore[arg-type] # a Head serves as well
     head.head_size = d.n_embd * 3  # scaled by another width than the head's: a common slip
     if d.length > 1:
         with pytest.raises(AssertionError):

@@ -115,7 +115,7 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         ShapeError,
         "the cache has 3 places, got 4 more after 0",
     ),
-    (lambda: compare({"a": 5}, DATA), InputTypeError, "models must be language models by name, got 'a': 5"),  # type: ignore[dict-item]
+    (lambda: compare({"a": 5}, DATA), InputTypeError, r"models\['a'\] must be a LanguageModel, got int"),  # type: ignore[dict-item]
     (lambda: Muon(bigram().parameters(), lr=0.1), InputTypeError, "groups must be mappings with 'params', "),  # type: ignore[arg-type]
     (lambda: Muon([{"is_muon": True}], lr=0.1), InputTypeError, "groups must be mappings with 'params', "),
     (lambda: Muon([], dtype=torch.int8), InputTypeError, "dtype must be a dtype of floating point or None"),

@@ -41,6 +41,7 @@ from tinygpt.errors import (
 from tinygpt.files import parse_json, read_whole, to_json, write_whole
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
+from tinygpt.models.base import check_model
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
@@ -71,8 +72,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         NonFiniteError: If a weight is NaN.
         CheckpointSaveError: If the file cannot be written.
     """
-    if not isinstance(model, LanguageModel):
-        raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+    check_model("model", model)
     if tokenizer is not None and not isinstance(tokenizer, CharTokenizer):
         raise InputTypeError(
             f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it in its own way"

@@ -85,9 +85,7 @@ class Linear(nn.Linear):
         if count == 1 and torch.compiler.is_compiling():  # a compiler makes of this one loop over the weights
             product = (weight * x.reshape(1, -1)).sum(dim=-1)
             return (product if bias is None else product + bias).view(*x.shape[:-1], self.out_features)
-        if torch.compiler.is_compiling():
-            return F.linear(x, weight, bias)
-        if not self._large or weight.itemsize < 4:  # for 16 bits PyTorch has quick products of its own
+        if torch.compiler.is_compiling() or not self._large or weight.itemsize < 4:  # PyTorch's own is quick in 16 bits
             return F.linear(x, weight, bias)
         rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
         if len(rows) <= _VERY_FEW_ROWS:

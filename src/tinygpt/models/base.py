@@ -174,3 +174,13 @@ class LanguageModel(nn.Module, ABC):
                 f"{name} must hold ids from 0 to vocab_size - 1 = {self.vocab_size - 1}, got ids from {low} to {high}, "
                 f"{low if low < 0 else high} at position {short(tuple(place))}"
             )
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raise unless something is a language model.
+
+    Raises:
+        InputTypeError: If it is none.
+    """
+    if not isinstance(model, LanguageModel):
+        raise InputTypeError(f"{name} must be a LanguageModel, got {type(model).__name__}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinygpt.compiling import compile_loops, compile_or_warn
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
 from tinygpt.models import LanguageModel
+from tinygpt.models.base import check_model
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
@@ -67,8 +68,7 @@ class Sampler:
         start_id: int = 0,
         compile: bool = False,
     ) -> None:
-        if not isinstance(model, LanguageModel):
-            raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+        check_model("model", model)
         self.model = model
         self.tokenizer = check_tokenizer(tokenizer)
         if tokenizer.vocab_size != model.vocab_size:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, InputTypeError, short
 from tinygpt.models import LanguageModel
+from tinygpt.models.base import check_model
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import History, Loss
@@ -86,7 +87,7 @@ def compare(
 
     Raises:
         ConfigError: If the names of the configs are not those of the models, or a model has two names.
-        InputTypeError: If ``models`` is not a mapping with at least one model.
+        InputTypeError: If ``models`` is not a mapping of language models, with at least one.
 
     Example:
         >>> text = "to be, or not to be: that is the question. " * 20
@@ -100,8 +101,7 @@ def compare(
     if not isinstance(models, Mapping) or not models:
         raise InputTypeError(f'models must be models by name, e.g. {{"gpt": model}}, got {short(models)}')
     for name, model in models.items():
-        if not isinstance(model, LanguageModel):
-            raise InputTypeError(f"models must be language models by name, got {short(name)}: {short(model)}")
+        check_model(f"models[{short(name)}]", model)
     if len(set(map(id, models.values()))) < len(models):
         raise ConfigError("models must be distinct, got the same one under two names; build each anew")
     configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))

@@ -28,6 +28,7 @@ from tinygpt.errors import (
     show,
 )
 from tinygpt.models import LanguageModel
+from tinygpt.models.base import check_model
 from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
@@ -299,8 +300,7 @@ class Trainer:
 
     def _check(self, model: LanguageModel, data: TokenDataset) -> int:
         """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
-        if not isinstance(model, LanguageModel):
-            raise InputTypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+        check_model("model", model)
         if not isinstance(data, TokenDataset):
             raise InputTypeError(
                 f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
