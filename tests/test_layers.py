@@ -29,6 +29,7 @@ from tinygpt import (
 )
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import relu_squared
+from tinygpt.layers.attention import _attend
 from tinygpt.testing import (
     Sizes,
     check_batch_independent,
@@ -442,6 +443,24 @@ def test_few_rows_take_the_quick_way_only_without_a_graph(monkeypatch: pytest.Mo
     assert used
 
 
+@pytest.mark.parametrize("is_native", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("count", [1, 4, 5, 40])
+def test_rows_in_float16_stay_in_it_on_every_processor(
+    count: int, bias: bool, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinygpt.layers.linear._MULTIPLIES_HALF", is_native)
+    layer = Linear(64, 3, bias=bias)
+    randomised(layer)
+    layer.half()
+    rows = torch.randn(2, count, 64).half()[:1]
+    exact = F.linear(rows.double(), layer.weight.double(), None if layer.bias is None else layer.bias.double())
+    with torch.no_grad():
+        output = layer(rows)
+    assert output.dtype == torch.float16
+    torch.testing.assert_close(output.double(), exact.detach(), rtol=2e-3, atol=2e-2)
+
+
 @pytest.mark.parametrize("make", [lambda std: Linear(200, 300, std=std), lambda std: Embedding(300, 200, std=std)])
 @pytest.mark.parametrize("std", [0.0, 0.02, 1.0])
 def test_weights_start_with_the_standard_deviation_asked_for(make: Callable[[float], nn.Module], std: float) -> None:
@@ -516,3 +535,12 @@ def test_under_autocast_on_a_cpu_queries_and_keys_are_normed_in_float32() -> Non
     with torch.autocast("cpu", torch.bfloat16):
         attention(torch.zeros(1, 3, 8, dtype=torch.float32))
     assert seen == [torch.float32]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("length", [1, 7])
+def test_in_16_bits_on_a_cpu_attention_is_rounded_at_its_end_alone(dtype: torch.dtype, length: int) -> None:
+    query, key, value = (torch.randn(2, 3, places, 8).to(dtype) for places in (length, 7, 7))
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    mixed = _attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False)
+    torch.testing.assert_close(mixed, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-6)  # the dtype as well

@@ -23,6 +23,7 @@ _PIECES = 4  # how many products the weights are cut into, so that several cores
 _FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
 _VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its left, read in the order they lie in
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
+_MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()  # else PyTorch converts often
 
 _DRAWS = ContextVar("draws", default=True)
 
@@ -79,13 +80,20 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "*leading C"]) -> Float[Tensor, "*leading K"]:
         """Multiply by the weights and add the bias."""
         weight, bias = self.weight, self.bias
-        count = x.numel() // self.in_features
-        if torch.is_grad_enabled() or not x.is_cpu or count > _FEW_ROWS or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
-        if count == 1 and torch.compiler.is_compiling():  # a compiler makes of this one loop over the weights
+        count = x.numel() // self.in_features
+        if weight.dtype == torch.float16 and count > _VERY_FEW_ROWS and not _MULTIPLIES_HALF:
+            return self._multiply(x.float(), weight.float(), None if bias is None else bias.float(), count).half()
+        return self._multiply(x, weight, bias, count)
+
+    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None, count: int) -> Tensor:
+        """Multiply ``count`` rows on a CPU, without a graph, in the way that is quickest for so many."""
+        is_compiling = torch.compiler.is_compiling()
+        if count == 1 and is_compiling:  # a compiler makes of this one loop over the weights
             product = (weight * x.reshape(1, -1)).sum(dim=-1)
             return (product if bias is None else product + bias).view(*x.shape[:-1], self.out_features)
-        if torch.compiler.is_compiling() or not self._large or weight.itemsize < 4:  # PyTorch's own is quick in 16 bits
+        if count > _FEW_ROWS or is_compiling or not self._large or weight.itemsize < 4:  # PyTorch's own is quick
             return F.linear(x, weight, bias)
         rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
         if len(rows) <= _VERY_FEW_ROWS:
