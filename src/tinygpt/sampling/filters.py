@@ -93,10 +93,8 @@ def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]
         tensor(2)
     """
     cumulated = logits.softmax(dim=-1).cumsum(dim=-1)
-    total = cumulated[..., -1:].contiguous()
-    last = torch.searchsorted(cumulated, total)  # the last id that has any probability, should rounding reach the end
-    drawn = torch.searchsorted(cumulated, uniform.unsqueeze(-1) * total, right=True)
-    return torch.minimum(drawn, last).squeeze(-1)
+    passed = uniform.unsqueeze(-1) * cumulated[..., -1:]  # less than the total, also rounded: uniform is less than 1
+    return torch.searchsorted(cumulated, passed, right=True).squeeze(-1)
 
 
 class Filters:

@@ -44,8 +44,8 @@ class Sampler:
             in most character vocabularies.
         compile: Whether to compile the reading of a single id into a cache with :func:`torch.compile`. The first text
             then takes some ten to twenty seconds more, and each id about half the time, so it pays for tens of
-            thousands of ids. The first list of texts is compiled as well; in 16 bits it takes about three quarters
-            of the time, in float32 no less. It needs a C++ compiler; where it cannot work there is a warning, and
+            thousands of ids. The first list of texts is compiled as well; in bfloat16 it takes about three
+            quarters of the time, in float32 no less. It needs a C++ compiler; where it cannot work there is a warning, and
             the sampler goes on without. A model that keeps no caches has nothing to be compiled.
 
     Raises:
