@@ -83,7 +83,8 @@ class Linear(nn.Linear):
         if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
         count = x.numel() // self.in_features
-        if weight.dtype == torch.float16 and count > _VERY_FEW_ROWS and not _MULTIPLIES_HALF:
+        is_slow = weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS
+        if is_slow and not torch.compiler.is_compiling():  # which would keep many such copies at once
             return self._multiply(x.float(), weight.float(), None if bias is None else bias.float(), count).half()
         return self._multiply(x, weight, bias, count)
 

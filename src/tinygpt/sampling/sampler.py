@@ -44,9 +44,9 @@ class Sampler:
             in most character vocabularies.
         compile: Whether to compile the reading of a single id into a cache with :func:`torch.compile`. The first text
             then takes some ten to twenty seconds more, and each id about half the time, so it pays for tens of
-            thousands of ids. The first list of texts is compiled as well; in bfloat16 it takes about three
-            quarters of the time, in float32 no less. It needs a C++ compiler; where it cannot work there is a warning, and
-            the sampler goes on without. A model that keeps no caches has nothing to be compiled.
+            thousands of ids. The first list of texts is compiled as well; it then takes about three quarters of the
+            time in bfloat16, and no less in other dtypes. It needs a C++ compiler; where it cannot work there is a
+            warning, and the sampler goes on without. A model that keeps no caches has nothing to be compiled.
 
     Raises:
         ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
