@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinygpt.compiling import compile_or_warn
+from tinygpt.compiling import compile_loops, compile_or_warn
 
 
 def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +64,20 @@ def test_a_compiler_that_fails_at_a_later_call_is_a_warning_too() -> None:
     with pytest.warns(UserWarning, match="going on without: .*another size does not compile"):
         assert call(2) == -2
     assert call(1) == -1
+
+
+def test_settings_that_a_version_of_the_compiler_lacks_or_has_as_another_type_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Older:
+        @staticmethod
+        def get_config_copy() -> dict[str, Any]:
+            return {"realize_reads_threshold": 4, "cpp.enable_floating_point_contract_flag": False}
+
+    def watch(function: Any, *, options: dict[str, Any], **others: Any) -> Any:
+        assert options == {"realize_reads_threshold": 0}
+        return function
+
+    monkeypatch.setattr("torch._inductor.config", Older)
+    monkeypatch.setattr(torch, "compile", watch)
+    assert compile_loops(abs) is abs

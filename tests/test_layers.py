@@ -446,19 +446,39 @@ def test_few_rows_take_the_quick_way_only_without_a_graph(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("is_native", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("count", [1, 4, 5, 40])
-def test_rows_in_float16_stay_in_it_on_every_processor(
-    count: int, bias: bool, is_native: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("large", [0, 1 << 17])
+def test_more_rows_in_float16_meet_weights_in_float32_unless_the_processor_multiplies_it(
+    count: int, bias: bool, is_native: bool, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tinygpt.layers.linear._MULTIPLIES_HALF", is_native)
-    layer = Linear(64, 3, bias=bias)
+    monkeypatch.setattr("tinygpt.layers.linear._LARGE", large)
+    layer = Linear(64, 8, bias=bias)
     randomised(layer)
     layer.half()
-    rows = torch.randn(2, count, 64).half()[:1]
+    rows = torch.randn(1, count, 64).half()
     exact = F.linear(rows.double(), layer.weight.double(), None if layer.bias is None else layer.bias.double())
+    multiplied: set[torch.dtype] = set()
+
+    def watched(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def watch(*inputs: Tensor | None) -> Tensor:
+            multiplied.update(each.dtype for each in inputs if each is not None)
+            return product(*inputs)
+
+        return watch
+
+    for module, name in ((F, "linear"), (torch, "bmm"), (torch, "baddbmm")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
     with torch.no_grad():
         output = layer(rows)
-    assert output.dtype == torch.float16
-    torch.testing.assert_close(output.double(), exact.detach(), rtol=2e-3, atol=2e-2)
+    assert multiplied == {torch.float16 if is_native or count <= 4 else torch.float32}
+    torch.testing.assert_close(output, exact.detach().half(), rtol=torch.finfo(torch.float16).eps, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_rows_of_another_dtype_are_refused_however_many_there_are(count: int) -> None:
+    layer = Linear(8, 3).half()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
+        layer(torch.zeros(count, 8, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("make", [lambda std: Linear(200, 300, std=std), lambda std: Embedding(300, 200, std=std)])

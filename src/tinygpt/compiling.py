@@ -21,18 +21,21 @@ def compile_loops(function: Function) -> Function:
     """Compile a function that reads a single id, for a past of any length: a few plain loops over the weights.
 
     By default the compiler computes what enters a product anew for each row of the weights, to save a small buffer. A
-    norm is then taken a thousand times over, which costs more than reading the weights. Here a value that is spread
-    over a larger loop is computed once and kept; the products themselves are added up as they arise. What cannot be
-    compiled as a whole is not compiled at all, so that nothing has happened yet when that turns out.
+    norm is then taken a thousand times over, which costs more than reading the weights. Here a value that a larger
+    loop reads again and again is computed once and kept; only products are summed without being stored. What cannot
+    be compiled as a whole is not compiled at all, so that nothing has happened yet when that turns out.
     """
-    from torch._inductor import list_options  # takes a while to import
+    from torch._inductor import config  # takes a while to import
 
-    wanted = {
-        "realize_reads_threshold": 0,  # whatever was computed is kept where it is used more than once,
-        "deterministic": True,  # also where that is only because it is spread
+    wanted: dict[str, Any] = {
+        "realize_reads_threshold": 0,  # keep whatever is read more than once
+        "deterministic": True,  # from PyTorch 2.13 on, only with it a value spread over a loop counts as read again
         "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
     }
-    options: dict[str, Any] = {name: value for name, value in wanted.items() if name in list_options()}
+    known = config.get_config_copy()  # another version may lack a setting, or have it as another type
+    options: dict[str, Any] = {
+        name: value for name, value in wanted.items() if isinstance(value, type(known.get(name)))
+    }
     return torch.compile(function, fullgraph=True, dynamic=True, options=options, **_apart())
 
 

@@ -23,7 +23,7 @@ _PIECES = 4  # how many products the weights are cut into, so that several cores
 _FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
 _VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its left, read in the order they lie in
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
-_MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: True)()  # else PyTorch converts often
+_MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()  # float16 as it is
 
 _DRAWS = ContextVar("draws", default=True)
 
@@ -43,7 +43,8 @@ class Linear(nn.Linear):
 
     A product with few rows is bound by reading the weights, and on a CPU PyTorch reads them with one core. Cut into
     pieces by rows of the weight matrix it is a batch of products, which cores share: it takes a third to a half of
-    the time.
+    the time. On a processor that does not multiply float16 itself, more than four rows in it meet a copy of the weights
+    in float32, which lasts for the call.
 
     Args:
         in_features: Width of the input.
@@ -83,8 +84,8 @@ class Linear(nn.Linear):
         if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
         count = x.numel() // self.in_features
-        is_slow = weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS
-        if is_slow and not torch.compiler.is_compiling():  # which would keep many such copies at once
+        is_slow = x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS
+        if is_slow and not torch.compiler.is_compiling():  # a compiler would keep the copies of several layers at once
             return self._multiply(x.float(), weight.float(), None if bias is None else bias.float(), count).half()
         return self._multiply(x, weight, bias, count)
 
@@ -97,7 +98,7 @@ class Linear(nn.Linear):
         if count > _FEW_ROWS or is_compiling or not self._large or weight.itemsize < 4:  # PyTorch's own is quick
             return F.linear(x, weight, bias)
         rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
-        if len(rows) <= _VERY_FEW_ROWS:
+        if count <= _VERY_FEW_ROWS:
             product = _products(pieces, rows.mT.expand(_PIECES, -1, -1), bias, (_PIECES, -1, 1)).flatten(0, 1).mT
         else:
             product = _products(rows.expand(_PIECES, -1, -1), pieces.mT, bias, (_PIECES, 1, -1)).transpose(0, 1)
