@@ -616,7 +616,7 @@ import torch
 text = "the quick brown fox jumps over the lazy dog. " * 20
 data = TokenDataset(text, CharTokenizer.from_text(text))
 warnings.filterwarnings("error", message="torch.compile does not work")
-for precision, tolerance in (("fp32", 1e-4), ("bf16", 1e-2)):
+for precision, tolerance in (("fp32", 1e-4), ("bf16", 1e-3)):
     losses = []
     for compile in (False, True):
         torch.manual_seed(0)
