@@ -46,7 +46,20 @@ def quality() -> str:
     rows.append(["nanoGPT, its quick start for a CPU", *_run(nanogpt), "1"])
     for name, title in (("quick", "tinygpt, until it is as good"), ("long", "tinygpt, in the same time")):
         rows.append([title, *_run(results[name]), f"{results[name]['times as fast']:.1f}"])
-    return table(["", "seconds", "loss, nats", "parameters", "times as fast"], rows) + source("time_to_quality")
+    text = table(["", "seconds", "loss, nats", "parameters", "times as fast"], rows)
+    return text + source("time_to_quality") + _repeated()
+
+
+def _repeated() -> str:
+    """Return a line with the repetitions, which show how far the machine's own speed swings."""
+    paths = sorted((RESULTS / "repetitions").glob("time_to_quality_*.json"))
+    runs = [load(f"repetitions/{path.stem}")["results"] for path in paths]
+    quick = ", ".join(f"{run['quick']['times as fast']:.1f}" for run in runs)
+    long = ", ".join(f"{run['long']['loss']:.3f} in {1 / run['long']['times as fast']:.2f}" for run in runs)
+    return (
+        f"\nThe machine's speed swings, and not by one factor for both. Repeated on it: {quick} times as fast until as "
+        f"good; {long} of nanoGPT's time.\n"
+    )
 
 
 def _run(run: dict[str, Any]) -> list[str]:

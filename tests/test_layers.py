@@ -506,7 +506,7 @@ def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
     [
         (lambda: MultiHeadAttention(10, 3), "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
         (lambda: MultiHeadAttention(0, 1), "n_embd must be an integer of at least 1, got n_embd=0"),
-        (lambda: MultiHeadAttention(8, 2.0), "got n_head=2.0"),  # type: ignore[arg-type]
+        (lambda: MultiHeadAttention(8, 2.0), "got n_head=2.0"),  # type: ignore[arg-type] # wrong on purpose
         (lambda: MultiHeadAttention(8, True), "got n_head=True"),
         (lambda: MultiHeadAttention(8, 2, dropout=1.0), r"dropout must be a number in \[0, 1\), got dropout=1.0"),
         (lambda: MultiHeadAttention(8, 2, dropout=-0.1), "got dropout=-0.1"),

@@ -81,8 +81,9 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         groups = list(groups)
         if not all(isinstance(group, dict) and "params" in group for group in groups):
-            example = "optim.muon(model, ...) makes them"
-            raise InputTypeError(f"groups must be mappings with 'params', {example}, got {short(groups)}")
+            raise InputTypeError(
+                f"groups must be mappings with 'params', optim.muon(model, ...) makes them, got {short(groups)}"
+            )
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype must be a dtype of floating point or None, got {short(dtype)}")
         groups = [{"is_muon": False} | group for group in groups]

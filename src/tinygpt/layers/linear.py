@@ -23,7 +23,8 @@ _PIECES = 4  # how many products the weights are cut into, so that several cores
 _FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
 _VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its left, read in the order they lie in
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
-_MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()  # float16 as it is
+# Whether the processor has products in float16; else PyTorch's own loops take longer than a copy in float32.
+_MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
 
 _DRAWS = ContextVar("draws", default=True)
 

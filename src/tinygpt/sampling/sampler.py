@@ -45,8 +45,8 @@ class Sampler:
         compile: Whether to compile the reading of a single id into a cache with :func:`torch.compile`. The first text
             then takes some ten to twenty seconds more, and each id about half the time, so it pays for tens of
             thousands of ids. The first list of texts is compiled as well; it then takes about three quarters of the
-            time in bfloat16, as long in float32, and longer in float16. It needs a C++ compiler; without
-            one there is a warning, and the sampler works as before. A model without caches has nothing to be compiled.
+            time in bfloat16, as long in float32, and longer in float16. It needs a C++ compiler; without one there is
+            a warning, and the sampler works as before. A model without caches has nothing to be compiled.
 
     Raises:
         ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
