@@ -6,6 +6,7 @@ Needs: an idle machine, a checkout of nanoGPT. Two minutes; with --compile and a
 A step is what each project's own loop does in it: gather a batch, forward, backward, clip, AdamW, read the loss. The
 layout is GPT-2's, with 4 layers, 4 heads, 128 wide, block 64, batch 12. Both models compute the same: with biases,
 which nanoGPT leaves out by default, and with the exact GELU, which GPT-2 and our `GPTConfig.gpt2` approximate by tanh.
+They take turns in one process, so nanoGPT's steps too find the memory of earlier ones kept, as ours ask the system to.
 Memory is the peak of a fresh process that takes three steps at the notebook's size with a batch of 64, less what it
 held before.
 """

@@ -33,7 +33,13 @@ from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision, default_generators
+from tinygpt.training.device import (
+    choose_device,
+    choose_precision,
+    default_generators,
+    flushing_denormals,
+    prepare_process,
+)
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step
@@ -191,6 +197,7 @@ class Trainer:
         Nothing happens until it is iterated. Break out and iterate again, or call :meth:`fit`, to go on. The model is
         in training mode during a step and in whatever mode you leave it otherwise.
         """
+        prepare_process()
         with self._run.locked():
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
@@ -341,7 +348,8 @@ class Trainer:
     def _advance(self) -> Step:
         """Take one step, and measure and save if it is time to."""
         config = self.config
-        loss, norm, rate, seconds = self._take_step(self.steps_taken)
+        with flushing_denormals():
+            loss, norm, rate, seconds = self._take_step(self.steps_taken)
         self.steps_taken += 1
         self._seconds += seconds
         self.history.losses.append(loss)
