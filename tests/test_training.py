@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -607,75 +606,6 @@ def test_where_compiling_fails_there_is_one_warning_and_the_run_goes_on(monkeypa
         list(trainer)
     assert len(caught) == 1
     assert torch.equal(weights(trainer), trained())
-
-
-REUSE = """
-import resource
-from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
-
-model = GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=65, block_size=64, n_layer=2, n_head=4, n_embd=128))
-how = TrainerConfig(max_iters=20, batch_size=12, eval_iters=1, sample_length=0, precision="fp32")
-for step in Trainer(model, TokenDataset([n % 65 for n in range(9000)]), how):
-    if step.number == 5:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    if step.number == 19:
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 14)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other habits")
-def test_a_step_reuses_the_memory_of_the_step_before() -> None:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "LD_PRE"))}
-    pages = float(subprocess.check_output([sys.executable, "-c", REUSE], env=env))
-    assert pages < 200, "pages asked of the system in each step"
-
-
-@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="the processor cannot flush denormals")
-@pytest.mark.parametrize("before", [False, True])
-def test_denormals_are_zero_within_a_step_and_as_they_were_around_it(before: bool) -> None:
-    def are_zero() -> bool:
-        return (torch.tensor([torch.finfo(torch.float64).tiny], dtype=torch.float64) / 2).item() == 0.0
-
-    class Failing(torch.optim.SGD):
-        def step(self, *arguments: Any) -> None:  # type: ignore[override]
-            seen.append(are_zero())
-            if len(seen) == 4:
-                raise ZeroDivisionError
-
-    seen: list[bool] = []
-    around: list[bool] = []
-    how = TrainerConfig(**QUICK)
-    trainer = Trainer(make_gpt(), DATA, how, optimizer=lambda model: Failing(model.parameters(), lr=0.1))
-    torch.set_flush_denormal(before)
-    try:
-        with pytest.raises(ZeroDivisionError):
-            around.extend(are_zero() for _ in trainer)
-        around.append(are_zero())
-    finally:
-        torch.set_flush_denormal(False)
-    assert around == [before] * 4
-    assert seen == [True] * 4
-
-
-THREADS = """
-import torch
-from tinygpt.training.device import flushing_denormals, prepare_process
-
-def count():
-    return int((torch.full((1 << 21,), torch.finfo(torch.float32).tiny) / 2 > 0).sum())
-
-torch.set_num_threads(2)
-prepare_process()
-with flushing_denormals():
-    print(count())
-print(count())
-"""
-
-
-@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="the processor cannot flush denormals")
-def test_a_thread_that_first_works_in_a_step_does_not_flush_denormals_for_ever() -> None:
-    inside, after = map(int, subprocess.check_output([sys.executable, "-c", THREADS]).split())
-    assert inside < after == 1 << 21
 
 
 COMPILED = """

@@ -30,16 +30,11 @@ from tinygpt.errors import (
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.optim import adamw, make_optimizer, muon
+from tinygpt.process import flushing_denormals, prepare_process
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import (
-    choose_device,
-    choose_precision,
-    default_generators,
-    flushing_denormals,
-    prepare_process,
-)
+from tinygpt.training.device import choose_device, choose_precision, default_generators
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step
