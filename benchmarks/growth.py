@@ -1,7 +1,8 @@
 """How time and memory grow with parameters, block size, batch and corpus, with the line that theory draws beside it.
 
 Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/growth.py
-Needs: an idle machine, matplotlib; three minutes on two cores. Writes results/growth.json and docs/images/growth.png.
+Needs: Linux, an idle machine, matplotlib; five minutes on two cores. Writes results/growth.json and
+       docs/images/growth.png.
 
 Theory: a training step takes 6 FLOP per parameter and token, and attention 12 x layers x block x width more per token.
 The line goes through the largest size, so that what lies above it elsewhere is overhead. Memory is the rise of a fresh
@@ -9,7 +10,6 @@ process's peak.
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from harness import RESULTS, corpus, record
+from harness import RESULTS, corpus, peak_megabytes, record
 
 from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
 
@@ -31,12 +31,13 @@ AXES: dict[str, list[dict[str, int]]] = {
     "batch": [{"batch_size": batch} for batch in (2, 4, 8, 16, 32, 64)],
 }
 COPIES = (1, 2, 4, 8, 16, 32)
+ROUNDS = 3  # through all sizes; medians are taken over rounds, since a shared machine drifts
 
 
 def measure(sizes: dict[str, int]) -> dict[str, float]:
     """Return milliseconds and FLOP of a step, and the MB by which training raises the peak; to be called afresh."""
     _, data = corpus()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     config = GPTConfig.modern(
         vocab_size=data.vocab_size,
         n_head=4,
@@ -58,15 +59,22 @@ def measure(sizes: dict[str, int]) -> dict[str, float]:
     tokens = sizes["batch_size"] * sizes["block_size"]
     count = model.num_parameters()
     flop = tokens * (6 * count + 12 * sizes["n_layer"] * sizes["block_size"] * sizes["n_embd"])
-    rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
     return {
         "parameters": count,
         "block size": sizes["block_size"],
         "batch": sizes["batch_size"],
         "milliseconds": statistics.median(seconds[3:]) * 1e3,
-        "megabytes": rise,
+        "megabytes": peak_megabytes() - before,
         "flop": flop,
     }
+
+
+def measure_afresh(change: dict[str, int]) -> dict[str, float]:
+    """Measure one size in a fresh process."""
+    words = [sys.executable, __file__, json.dumps(SIZE | change)]
+    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    measured: dict[str, float] = json.loads(output.splitlines()[-1])
+    return measured
 
 
 def measure_corpus(text: str, copies: int) -> dict[str, float]:
@@ -123,14 +131,18 @@ def main() -> None:
         return
     torch.manual_seed(0)
     text, _ = corpus()
-    results: dict[str, list[dict[str, float]]] = {}
-    for name, changes in AXES.items():
-        results[name] = []
-        for change in changes:
-            words = [sys.executable, __file__, json.dumps(SIZE | change)]
-            output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            results[name].append(json.loads(output.splitlines()[-1]))
-    results["corpus"] = [measure_corpus(text, copies) for copies in COPIES]
+    rounds = [
+        {name: [measure_afresh(change) for change in changes] for name, changes in AXES.items()}
+        | {"corpus": [measure_corpus(text, copies) for copies in COPIES]}
+        for _ in range(ROUNDS)
+    ]
+    results = {
+        name: [
+            {unit: statistics.median(point[unit] for point in points) for unit in points[0]}
+            for points in zip(*(each[name] for each in rounds), strict=True)
+        ]
+        for name in rounds[0]
+    }
     record("growth", results)
     draw(results)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -44,6 +45,17 @@ def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, calls
 def ratio(ours: list[float], theirs: list[float]) -> float:
     """Return how many times as long they took: the median over rounds, since a shared machine drifts."""
     return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
+
+
+def peak_megabytes() -> float:
+    """Return the peak of this process's memory in MB, on Linux.
+
+    `ru_maxrss` will not do: it starts at the peak of the process that began this one.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None
+    return int(peak[1]) * 1024 / 1e6
 
 
 def record(name: str, results: Any) -> None:

@@ -115,6 +115,17 @@ def ablation() -> str:
     return table(["variant", "loss", "against the whole", "between seeds", "ms a step"], rows) + source("ablation")
 
 
+def sizes() -> str:
+    """Return the table of the losses that default rates lead to, and others, at each size."""
+    results = load("sizes")["results"]
+    titles = {"0.33": "a third of it", "1": "the default rate", "3": "three times it"}
+    rows = [
+        [f"{each['parameters']:,}", str(each["steps"]), *(f"{each['losses'][name]:.3f}" for name in titles)]
+        for each in results
+    ]
+    return table(["parameters", "steps", *titles.values()], rows) + source("sizes")
+
+
 def small() -> str:
     """Return the table of small costs."""
     results = load("small_costs")["results"]
@@ -123,7 +134,7 @@ def small() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (quality, steps, sampling, ablation, small)
+    each.__name__: each for each in (quality, steps, sampling, ablation, sizes, small)
 }  # fmt: skip
 
 

@@ -1,18 +1,17 @@
 """Training speed and memory: one step of the same architecture beside nanoGPT's, and what the arithmetic alone takes.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/training_speed.py [--compile]
-Needs: an idle machine, a checkout of nanoGPT. Two minutes; with --compile and a C++ compiler three more.
+Needs: Linux, an idle machine, a checkout of nanoGPT. Two minutes; with --compile and a C++ compiler four.
 
 A step is what each project's own loop does in it: gather a batch, forward, backward, clip, AdamW, read the loss. The
 layout is GPT-2's, with 4 layers, 4 heads, 128 wide, block 64, batch 12. Both models compute the same: with biases,
 which nanoGPT leaves out by default, and with the exact GELU, which GPT-2 and our `GPTConfig.gpt2` approximate by tanh.
-They take turns in one process, so nanoGPT's steps too find the memory of earlier ones kept, as ours ask the system to.
-Memory is the peak of a fresh process that takes three steps at the notebook's size with a batch of 64, less what it
-held before.
+They take turns in one process, so nanoGPT's steps find their memory kept as well, which ours ask for.
+Memory is the peak of a fresh process that takes three steps at the notebook's size with a batch of 64, less its peak
+before; the median of three such processes, in turns.
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from harness import corpus, in_turns, ratio, record
+from harness import corpus, in_turns, peak_megabytes, ratio, record
 from torch import nn
 
 from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
@@ -100,14 +99,14 @@ def peak_memory(whose: str) -> float:
 def print_memory(whose: str) -> None:
     """Take three steps and print the rise of this process's peak, in MB."""
     _, data = corpus()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     if whose == "nanogpt":
         step = nanogpt_step(data, NOTEBOOK, 64)
     else:
         step = our_step(data, gpt2(data, NOTEBOOK), 64, precision=whose)
     for _ in range(3):
         step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)
+    print(peak_megabytes() - before)
 
 
 def main() -> None:
@@ -132,6 +131,10 @@ def main() -> None:
     started = time.perf_counter()
     seconds = in_turns(contestants, ROUNDS, STEPS)
     print(f"measured in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    peaks: dict[str, list[float]] = {"nanogpt": [], "fp32": [], "auto": []}
+    for _ in range(3):
+        for whose, each in peaks.items():
+            each.append(peak_memory(whose))
     flop = flop_per_step(gpt2(data, SMALL), 12, SMALL["block_size"])
     results = {
         "step": {
@@ -146,7 +149,7 @@ def main() -> None:
             "fp32": flop / rate(torch.float32) * 1e3,
             "bf16": flop / rate(torch.bfloat16) * 1e3,
         },
-        "peak memory, MB": {whose: peak_memory(whose) for whose in ("nanogpt", "fp32", "auto")},
+        "peak memory, MB": {whose: statistics.median(each) for whose, each in peaks.items()},
     }
     record("training_speed", results)
 

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -55,9 +56,14 @@ def _float64() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _leaves_global_state_alone(_float64: None) -> Iterator[None]:
     """Fail a test after which a global setting of PyTorch is another than before."""
-    before = (torch.is_grad_enabled(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+
+    def state() -> tuple[object, ...]:
+        flushed = sys.float_info.min / 2 == 0.0
+        return torch.is_grad_enabled(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), flushed
+
+    before = state()
     yield
-    assert (torch.is_grad_enabled(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+    assert state() == before
 
 
 @pytest.fixture

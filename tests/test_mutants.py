@@ -3,6 +3,7 @@
 A promise is a few lines that pass for the library as it is. Under its fault it must fail: else it could never fail.
 """
 
+import contextlib
 import itertools
 import math
 import unicodedata
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from killable import DATA, make_trainer, outcome
+from test_process import check_denormals
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -509,6 +511,18 @@ def clipping_off(patch: Patch) -> None:
     patch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, limit: torch.zeros(()))
 
 
+def denormals_computed(patch: Patch) -> None:
+    patch.setattr(trainer_module, "flushing_denormals", contextlib.nullcontext)
+
+
+def denormals_flushed_for_ever(patch: Patch) -> None:
+    def for_ever() -> Any:
+        torch.set_flush_denormal(True)
+        return contextlib.nullcontext()
+
+    patch.setattr(trainer_module, "flushing_denormals", for_ever)
+
+
 def optimizer_forgotten(patch: Patch) -> None:
     patch.setattr(trainer_module, "unpack_optimizer", lambda *arguments: None)
 
@@ -634,6 +648,8 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[..., None]]] = [
     (dropout_from_everybodys_stream, others_draws_change_nothing),
     (rate_of_zero_at_first, the_first_step_moves),
     (clipping_off, gradients_are_clipped),
+    (denormals_computed, lambda: check_denormals(False)),
+    (denormals_flushed_for_ever, lambda: check_denormals(False)),
     (optimizer_forgotten, resumed_is_uninterrupted),
     (steps_counted_anew, resumed_is_uninterrupted),
     (best_forgotten, resumed_is_uninterrupted),

@@ -162,8 +162,9 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
         qkv = _precise(self.qkv(x)).unflatten(-1, (3 * self.n_head, self.head_size))  # B T 3H D
-        parts = qkv.split((2 * self.n_head, self.n_head), dim=2)
-        queries_and_keys, value = (part.transpose(1, 2) for part in parts)  # B 2H T D and B H T D
+        queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
+        # Turned after the split: split when turned, their gradients would be copied once more.
+        queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
         past = 0 if cache is None else cache.length
         if self.norm is not None:  # queries and keys in one go: half as many small operations
             queries_and_keys = self.norm(queries_and_keys)

@@ -13,7 +13,7 @@ from tinygpt.compiling import compile_loops, compile_or_warn
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
-from tinygpt.process import prepare_process
+from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
@@ -239,7 +239,7 @@ class Sampler:
 
     def _write(self, rows: list[Row], filters: Filters) -> Iterator[list[tuple[Row, str]]]:
         """Write an id to the shortest rows again and again until all are done, yielding what each step wrote."""
-        prepare_process()
+        keep_freed_memory()
         reader = Reader(self.model, self._read_one)
         while unfinished := [row for row in rows if not row.done]:
             length = min(row.length for row in unfinished)

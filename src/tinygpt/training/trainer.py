@@ -30,7 +30,7 @@ from tinygpt.errors import (
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.optim import adamw, make_optimizer, muon
-from tinygpt.process import flushing_denormals, prepare_process
+from tinygpt.process import flushing_denormals, keep_freed_memory
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
@@ -190,9 +190,10 @@ class Trainer:
         """Take the steps that are left, one each time the loop comes round: your loop body is the callback.
 
         Nothing happens until it is iterated. Break out and iterate again, or call :meth:`fit`, to go on. The model is
-        in training mode during a step and in whatever mode you leave it otherwise.
+        in training mode during a step and in whatever mode you leave it otherwise. Within a step denormal numbers count
+        as zero.
         """
-        prepare_process()
+        keep_freed_memory()
         with self._run.locked():
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
