@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -584,6 +585,20 @@ def test_in_bf16_attention_stays_in_float32_on_a_cpu_and_muon_works_in_bf16(monk
         list(trainer)
         assert seen == {torch.float32}
         assert getattr(trainer.optimizer, "dtype", None) == works_in
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "around", [lambda: torch.autocast("cpu", torch.bfloat16), torch.no_grad], ids=["cast", "no_grad"]
+)
+def test_what_is_set_around_it_changes_nothing(precision: str, around: Callable[[], Any]) -> None:
+    trainers = [make_trainer(make_gpt().float(), precision=precision) for _ in range(2)]
+    trainers[0].fit(progress=False)
+    with around():
+        trainers[1].fit(progress=False)
+    assert trainers[0].history.losses == trainers[1].history.losses
+    assert trainers[0].history.last.val_loss == trainers[1].history.last.val_loss
+    assert trainers[0].history.losses[0] > trainers[0].history.losses[-1]
 
 
 def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:

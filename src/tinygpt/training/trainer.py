@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -344,7 +344,7 @@ class Trainer:
     def _advance(self) -> Step:
         """Take one step, and measure and save if it is time to."""
         config = self.config
-        with flushing_denormals():
+        with flushing_denormals(), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             loss, norm, rate, seconds = self._take_step(self.steps_taken)
         self.steps_taken += 1
         self._seconds += seconds
@@ -411,8 +411,9 @@ class Trainer:
         return f"; the last checkpoint is {show(checkpoints[0])}" if checkpoints else ""
 
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        mixed = self._dtype != torch.float32
-        with torch.autocast(self.device.type, self._dtype) if mixed else nullcontext():
+        dtype = None if self._dtype == torch.float32 else self._dtype
+        # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
         return loss
 
