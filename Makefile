@@ -45,7 +45,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --outdir dist . > /dev/null
 	$(BIN)/python tests/check_wheel.py dist
 
-bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; three quarters of an hour on an idle machine
+bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; an hour on an idle machine
 	for each in small_costs sampling_speed training_speed time_to_quality ablation growth sizes; do \
 	  $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done

@@ -1,7 +1,7 @@
 """Whether Muon's default rates suit every size: the loss they lead to, beside a third and three times as much.
 
 Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/sizes.py
-Needs: 4 GB of memory; a quarter of an hour on two cores, most of it for the largest model.
+Needs: 4 GB of memory; twenty minutes on two cores, most of it for the largest model.
 
 `GPTConfig.modern` from 0.1 to 100 million parameters, block 64, batch 8; fewer steps for larger models: enough
 to tell a rate that is too high or too low, not to train it. One seed, 20 batches of the validation split.
@@ -44,8 +44,9 @@ def main() -> None:
     for layers, heads, width, steps in SHAPES:
         losses = {}
         for factor in FACTORS:
-            count, losses[f"{factor:.2g}"] = run(data, layers, heads, width, steps, factor)
-            print(count, steps, f"{factor:.2g}", losses[f"{factor:.2g}"], file=sys.stderr)
+            name = f"{factor:.2g}"
+            count, losses[name] = run(data, layers, heads, width, steps, factor)
+            print(count, steps, name, losses[name], file=sys.stderr)
         results.append({"parameters": count, "steps": steps, "losses": losses})
     record("sizes", results)
 

@@ -1,7 +1,7 @@
 """Time to quality: how long from a text to a model as good as nanoGPT's CPU quick start, and how good in its time.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/time_to_quality.py
-Needs: an idle machine, a checkout of nanoGPT. Seven minutes on two cores.
+Needs: an idle machine, a checkout of nanoGPT. Eight minutes on two cores.
 
 nanoGPT runs its own train.py with the settings of its README for a CPU (4 layers, 4 heads, 128 wide, block 64, batch
 12, 2,000 iterations), and its clock starts after `import torch`. Ours starts with `fit`, which evaluates on 5 batches

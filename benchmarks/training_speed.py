@@ -1,7 +1,7 @@
 """Training speed and memory: one step of the same architecture beside nanoGPT's, and what the arithmetic alone takes.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/training_speed.py [--compile]
-Needs: Linux, an idle machine, a checkout of nanoGPT. Two minutes; with --compile and a C++ compiler four.
+Needs: Linux, an idle machine, a checkout of nanoGPT. Three minutes; with --compile and a C++ compiler six.
 
 A step is what each project's own loop does in it: gather a batch, forward, backward, clip, AdamW, read the loss. The
 layout is GPT-2's, with 4 layers, 4 heads, 128 wide, block 64, batch 12. Both models compute the same: with biases,

@@ -663,6 +663,11 @@ def name_of(mutant: tuple[Callable[..., None], Callable[..., None]]) -> str:
     return " / ".join(part.__qualname__.split(".")[0].replace("_", " ").strip("<>") for part in mutant)
 
 
+def test_the_documentation_counts_the_faults() -> None:
+    promises = (Path(__file__).parents[1] / "docs" / "promises.md").read_text(encoding="utf-8")
+    assert f"{len(MUTANTS)} of them | {len(MUTANTS)} of {len(MUTANTS)} noticed" in promises
+
+
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=name_of)
 def test_a_fault_breaks_the_promise_that_holds_without_it(

@@ -99,7 +99,7 @@ def check_denormals(before: bool) -> None:
     """Within a step they are zero; around it, and after a step that failed, they are what they were."""
 
     class Failing(torch.optim.SGD):
-        def step(self, *arguments: Any) -> None:  # type: ignore[override]
+        def step(self, *arguments: Any) -> None:  # type: ignore[override] # returns nothing, as the trainer needs nothing
             within.append(are_zero())
             if len(within) == 4:
                 raise ZeroDivisionError
