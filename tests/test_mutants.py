@@ -51,7 +51,10 @@ from tinygpt.testing import (
     check_trains,
 )
 from tinygpt.training import config as config_module
+from tinygpt.training import step as step_module
 from tinygpt.training import trainer as trainer_module
+from tinygpt.training.objective import Objective
+from tinygpt.training.step import Stepper
 
 X = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 IDX = torch.tensor([[1, 2, 3, 4, 5], [0, 5, 4, 3, 2]])
@@ -482,7 +485,7 @@ def mean_of_means(patch: Patch) -> None:
 def dropout_from_everybodys_stream(patch: Patch) -> None:
     from contextlib import nullcontext
 
-    patch.setattr(tinygpt.Trainer, "_seeded", lambda self, *words: nullcontext())
+    patch.setattr(step_module, "drawing_from", lambda seed, device: nullcontext())
 
 
 def memory_that_stands_still(patch: Patch) -> None:
@@ -512,7 +515,7 @@ def clipping_off(patch: Patch) -> None:
 
 
 def denormals_computed(patch: Patch) -> None:
-    patch.setattr(trainer_module, "flushing_denormals", contextlib.nullcontext)
+    patch.setattr(step_module, "flushing_denormals", contextlib.nullcontext)
 
 
 def denormals_flushed_for_ever(patch: Patch) -> None:
@@ -520,7 +523,7 @@ def denormals_flushed_for_ever(patch: Patch) -> None:
         torch.set_flush_denormal(True)
         return contextlib.nullcontext()
 
-    patch.setattr(trainer_module, "flushing_denormals", for_ever)
+    patch.setattr(step_module, "flushing_denormals", for_ever)
 
 
 def optimizer_forgotten(patch: Patch) -> None:
@@ -529,16 +532,16 @@ def optimizer_forgotten(patch: Patch) -> None:
 
 def evaluations_draw(patch: Patch) -> None:
     dropout_from_everybodys_stream(patch)
-    wrap(patch, tinygpt.Trainer, "_mean_loss", lambda real, self, batches: (torch.rand(1), real(self, batches))[1])
+    wrap(patch, Objective, "mean", lambda real, self, batches: (torch.rand(1), real(self, batches))[1])
 
 
 def steps_counted_anew(patch: Patch) -> None:
     counts: dict[int, Iterator[int]] = {}
 
-    def take_step(real: Any, self: tinygpt.Trainer, number: int) -> Any:
+    def take(real: Any, self: Stepper, number: int) -> Any:
         return real(self, next(counts.setdefault(id(self), itertools.count())))
 
-    wrap(patch, tinygpt.Trainer, "_take_step", take_step)
+    wrap(patch, Stepper, "take", take)
 
 
 def best_forgotten(patch: Patch) -> None:

@@ -274,13 +274,13 @@ def test_handlers_are_put_back_and_a_handler_of_yours_is_called(tmp_path: Path) 
     before = signal.signal(signal.SIGTERM, mine), signal.getsignal(signal.SIGINT)
     try:
         trainer = make_trainer(tmp_path, max_iters=3)
-        real = trainer._take_step
+        real = trainer._stepper.take
 
-        def take_step(number: int) -> Any:
+        def take(number: int) -> Any:
             os.kill(os.getpid(), signal.SIGTERM)
             return real(number)
 
-        trainer._take_step = take_step  # type: ignore[method-assign]
+        trainer._stepper.take = take  # type: ignore[method-assign]
         history = trainer.fit(progress=False)
         assert called == [signal.SIGTERM]
         assert history.stopped == "interrupted"
@@ -308,14 +308,14 @@ def test_a_request_that_comes_after_the_last_step_is_passed_on_too(tmp_path: Pat
 
 def press_ctrl_c(*, in_step: int, of: Trainer) -> None:
     """Let a trainer be interrupted in the middle of a step, counted from 0."""
-    real = of._take_step
+    real = of._stepper.take
 
-    def take_step(number: int) -> Any:
+    def take(number: int) -> Any:
         if number == in_step:
             os.kill(os.getpid(), signal.SIGINT)
         return real(number)
 
-    of._take_step = take_step  # type: ignore[method-assign]
+    of._stepper.take = take  # type: ignore[method-assign]
 
 
 def test_what_is_saved_after_an_interruption_is_the_last_step_not_the_best_weights(
@@ -482,9 +482,10 @@ def test_settings_that_would_make_it_another_run_are_refused(
 
 
 def test_a_run_can_be_made_longer_with_a_warning(tmp_path: Path) -> None:
-    make_trainer(tmp_path).fit(progress=False)
-    trainer = make_trainer(tmp_path, max_iters=15, learning_rate=0.005)
-    with pytest.warns(UserWarning, match=r"not as it would have, with .*learning_rate=0.005 .*; max_iters=15 where"):
+    make_trainer(tmp_path, precision="fp32").fit(progress=False)
+    trainer = make_trainer(tmp_path, max_iters=15, learning_rate=0.005, precision="bf16")
+    changes = r"learning_rate=0.005 .*; max_iters=15 where .*; precision='bf16' where the run has 'fp32'"
+    with pytest.warns(UserWarning, match=f"not as it would have, with .*{changes}"):
         history = trainer.fit(resume=True, progress=False)
     assert history.last.step == 15
     assert len(history.losses) == 15

@@ -126,6 +126,8 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         NonFiniteError,
         r"train model.float\(\) and convert afterwards",
     ),
+    (lambda: train().fit(progress="no"), ConfigError, "progress must be True or False, got progress='no'"),  # type: ignore[arg-type]
+    (lambda: train().fit(resume="runs/a"), ConfigError, "resume must be True or False, got resume='runs/a'"),  # type: ignore[arg-type]
     (lambda: tinygpt.read_text(None), InputTypeError, "path must be a str or a path, got None"),  # type: ignore[arg-type]
 ]
 

@@ -44,6 +44,7 @@ from tinygpt.errors import (
 )
 from tinygpt.optim import adamw, parameter_groups, warmup_cosine
 from tinygpt.training.device import choose_device, choose_precision
+from tinygpt.training.objective import Objective
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -91,12 +92,12 @@ def test_accumulation_is_the_big_batch(accumulation: int) -> None:
 
 
 def test_a_mean_of_means_would_not_be_the_big_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Trainer._loss
+    original = Objective.__call__
 
-    def mean_of_means(self: Trainer, x: Tensor, y: Tensor) -> Tensor:
+    def mean_of_means(self: Objective, x: Tensor, y: Tensor) -> Tensor:
         return original(self, x, y) * (7 / 3 / len(x))  # every micro-batch counts the same
 
-    monkeypatch.setattr(Trainer, "_loss", mean_of_means)
+    monkeypatch.setattr(Objective, "__call__", mean_of_means)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(trained(batch_size=7, accumulation=3), trained_plainly(7), rtol=0, atol=1e-12)
 
@@ -295,7 +296,7 @@ def test_bits_per_character_count_characters_not_ids() -> None:
 def scripted(monkeypatch: pytest.MonkeyPatch, val_losses: list[float], train_losses: list[float]) -> None:
     """Let evaluations find these losses: of each pair, the trainer measures the validation split first."""
     found = iter([loss for pair in zip(val_losses, train_losses, strict=True) for loss in pair])
-    monkeypatch.setattr(Trainer, "_mean_loss", lambda self, batches: next(found))
+    monkeypatch.setattr(Objective, "mean", lambda self, batches: next(found))
 
 
 def test_fit_keeps_the_best_weights(monkeypatch: pytest.MonkeyPatch) -> None:

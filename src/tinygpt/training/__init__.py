@@ -3,7 +3,8 @@
 from tinygpt.training.compare import Comparison, Contender, compare
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.history import Evaluation, History, Loss
-from tinygpt.training.trainer import Step, Trainer
+from tinygpt.training.step import Step
+from tinygpt.training.trainer import Trainer
 
 __all__ = [
     "Comparison",

@@ -1,5 +1,8 @@
 """The autopilot: where to compute, and in which numbers; a wish that cannot be met is named."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -30,8 +33,9 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def default_generators(device: torch.device) -> list[torch.Generator]:
-    """Return the generators that a model on the device draws from: the CPU's, and that of the device.
+@contextmanager
+def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what a model on the device draws in the block follow from a seed, and put PyTorch's generators back.
 
     They are seeded one by one, since ``torch.manual_seed`` looks after every device there might be at a cost.
     """
@@ -40,7 +44,14 @@ def default_generators(device: torch.device) -> list[torch.Generator]:
         generators.append(torch.cuda.default_generators[device.index or 0])
     elif device.type == "mps":
         generators.append(torch.mps._get_default_mps_generator())
-    return generators
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch.dtype:

@@ -19,6 +19,7 @@ from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer
 from tinygpt.training.config import MAY_CHANGE, TrainerConfig
+from tinygpt.training.device import DTYPES
 from tinygpt.training.history import Evaluation, History
 from tinygpt.training.run import savable
 
@@ -120,7 +121,7 @@ def run_settings(
         "warmup_iters": config.warmup,
         "betas": config.decay_rates,
         "device": str(device),
-        "precision": str(dtype),
+        "precision": next(name for name, known in DTYPES.items() if known == dtype),
         "optimizer": type(optimizer).__name__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -1,21 +1,18 @@
 """The training loop: one step at a time for those who write the loop, and :meth:`Trainer.fit` for those who do not."""
 
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tinygpt.checkpoint import TRAINING, distinct, pack, put_weights
-from tinygpt.compiling import compile_or_warn
 from tinygpt.data import TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -24,18 +21,21 @@ from tinygpt.errors import (
     InputTypeError,
     NonFiniteError,
     check_integer,
+    check_truth,
     short,
     show,
 )
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.optim import adamw, make_optimizer, muon
-from tinygpt.process import flushing_denormals, keep_freed_memory
+from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision, default_generators
+from tinygpt.training.device import choose_device, choose_precision
 from tinygpt.training.history import Evaluation, History, Loss
+from tinygpt.training.objective import Objective
+from tinygpt.training.progress import Progress
 from tinygpt.training.run import RunDirectory, savable
 from tinygpt.training.signals import finishing_the_step
 from tinygpt.training.state import (
@@ -49,27 +49,7 @@ from tinygpt.training.state import (
     unpack_history,
     unpack_optimizer,
 )
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step, as ``for step in trainer`` yields it.
-
-    Attributes:
-        number: How many steps have been taken, this one included.
-        loss: Loss of its batch in nats, before the step.
-        learning_rate: Learning rate that it was taken with.
-        grad_norm: Norm of the gradient before clipping.
-        tokens_per_second: Speed of this step.
-        evaluation: The losses after the step, at the steps at which they are measured.
-    """
-
-    number: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens_per_second: float
-    evaluation: Evaluation | None
+from tinygpt.training.step import Step, Stepper
 
 
 class Trainer:
@@ -119,22 +99,21 @@ class Trainer:
         self._run = RunDirectory(run_dir)
         self.block_size = self._check(model, data)
         self.device = choose_device(config.device)
-        self._dtype = choose_precision(config.precision, self.device, model)
+        dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
         self.data = data
         self.history = History()
         self.steps_taken = 0
         if optimizer is None:
-            fast = torch.bfloat16 if self._dtype == torch.bfloat16 else None
+            fast = torch.bfloat16 if dtype == torch.bfloat16 else None
             make = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
             self.optimizer: torch.optim.Optimizer = make(
                 model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay
             )
         else:
             self.optimizer = make_optimizer(optimizer, model)
-        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
-        self._call: Callable[..., Any] = compile_or_warn(model) if config.compile else model
+        self._objective = Objective(self.model, self.device, dtype, compile=config.compile)
+        self._stepper = Stepper(self._objective, self.optimizer, data, self.block_size, config)
         self._seconds = 0.0
         self._best: dict[str, Tensor] = {}  # weights, each once
         self._last: dict[str, Tensor] = {}  # those of the last step, once the model has the best again
@@ -153,36 +132,36 @@ class Trainer:
             progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
 
         Raises:
+            ConfigError: If an argument is neither True nor False, or there is no ``run_dir`` to resume from.
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
             RunExistsError: If ``run_dir`` holds a run, and not to be resumed.
             RunLockedError: If another trainer is at work in ``run_dir``.
             CheckpointSaveError: If the last checkpoint cannot be written. One before it that fails is a warning.
         """
+        check_truth("resume", resume)
+        check_truth("progress", progress)
         with self._run.locked(), finishing_the_step() as interruption:
             if resume:
                 self.resume()
-            bar = tqdm(total=self.config.max_iters, initial=self.steps_taken, disable=not progress, unit="step")
-            with bar:
-                shown = len(self.history.evaluations)
+            display = Progress(self.history, self.config.max_iters, self.steps_taken, is_shown=progress)
+            with display:
                 for step in self:
-                    bar.update()
-                    shown = self._show(bar, step, shown)
+                    display.step(step)
                     if interruption:
                         self.history.stopped = "interrupted"
                         break
                 if interruption or self._has_unsaved:
                     saved = self.save()
-                    if saved and progress:
-                        bar.write(f"saved {saved}; fit(resume=True) goes on from there")
+                    if saved:
+                        display.say(f"saved {saved}; fit(resume=True) goes on from there")
                 interruption.pass_on()
                 if self.history.last.step != self.steps_taken:
                     self._evaluate_now()
-                self._show(bar, None, shown)
+                display.evaluations()
                 self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
                 self.restore_best()
                 self._run.save_best(self.model, self.data.tokenizer)
-                if progress:
-                    bar.write(self.history.verdict)
+                display.say(self.history.verdict)
             interruption.pass_on()  # also what came after the last step
         return self.history
 
@@ -233,7 +212,7 @@ class Trainer:
             try:
                 history = unpack_history(tensors, training["evaluations"])
                 unpack_optimizer(self.optimizer, tensors, training["numbers"])
-                self._scaler.load_state_dict(training["scaler"])
+                self._stepper.scaler.load_state_dict(training["scaler"])
             except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 raise CheckpointCorruptError(
                     f"{show(path)} does not hold the state of this run: {short(str(error))}"
@@ -265,7 +244,7 @@ class Trainer:
             "corpus": self._corpus,
             "evaluations": evaluations,
             "numbers": numbers,
-            "scaler": self._scaler.state_dict(),
+            "scaler": self._stepper.scaler.state_dict(),
             "seconds": self._seconds,
         }
         tensors = weights | moments | losses | pack_best(self._best, weights)
@@ -281,7 +260,7 @@ class Trainer:
             DataError: If it is shorter than a window.
         """
         windows = self.data.windows(split, batch_size=self.config.batch_size, block_size=self.block_size)
-        return Loss.from_nats(self._mean_loss(windows), self.data.characters_per_id(split))
+        return Loss.from_nats(self._objective.mean(windows), self.data.characters_per_id(split))
 
     def estimate_loss(self, split: str = "val", iters: int = 200) -> Loss:
         """Measure the loss as the notebook does, on ``iters`` random batches; always the same ones.
@@ -294,7 +273,7 @@ class Trainer:
         seed = derive_seed(self.config.seed, "estimate")
         size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
         batches = (self.data.batch(split, step=step, seed=seed, **size) for step in range(iters))
-        return Loss.from_nats(self._mean_loss(batches), self.data.characters_per_id(split))
+        return Loss.from_nats(self._objective.mean(batches), self.data.characters_per_id(split))
 
     def restore_best(self) -> None:
         """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
@@ -330,7 +309,7 @@ class Trainer:
         return self.data.digest()
 
     def _settings(self) -> dict[str, Any]:
-        return run_settings(self.config, self.block_size, self.device, self._dtype, self.optimizer)
+        return run_settings(self.config, self.block_size, self.device, self._objective.dtype, self.optimizer)
 
     def _is_out_of_patience(self) -> bool:
         """Say, and note, whether the evaluations since the best one are as many as the patience."""
@@ -344,19 +323,26 @@ class Trainer:
     def _advance(self) -> Step:
         """Take one step, and measure and save if it is time to."""
         config = self.config
-        with flushing_denormals(), torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            loss, norm, rate, seconds = self._take_step(self.steps_taken)
-        self.steps_taken += 1
-        self._seconds += seconds
-        self.history.losses.append(loss)
-        self._run.log({"step": self.steps_taken, "loss": loss, "learning_rate": rate, "grad_norm": norm})
-        is_last = self.steps_taken == config.max_iters
-        evaluation = self._evaluate_now() if is_last or self.steps_taken % config.eval_interval == 0 else None
-        if is_last or self.steps_taken % (config.save_interval or config.eval_interval) == 0:
+        try:
+            step = self._stepper.take(self.steps_taken)
+        except NonFiniteError as error:
+            error.args = (f"{error}{self._last_saved()}",)
+            raise
+        self.steps_taken = step.number
+        self._seconds += step.seconds
+        self.history.losses.append(step.loss)
+        record = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
+        self._run.log({"step": step.number} | record)
+        is_last = step.number == config.max_iters
+        evaluation = self._evaluate_now() if is_last or step.number % config.eval_interval == 0 else None
+        if is_last or step.number % (config.save_interval or config.eval_interval) == 0:
             with self._going_on_unsaved():
                 self.save()
-        speed = config.batch_size * self.block_size / seconds
-        return Step(self.steps_taken, loss, rate, norm, speed, evaluation)
+        return replace(step, evaluation=evaluation)
+
+    def _last_saved(self) -> str:
+        checkpoints = self._run.checkpoints()
+        return f"; the last checkpoint is {show(checkpoints[0])}" if checkpoints else ""
 
     @contextmanager
     def _going_on_unsaved(self) -> Iterator[None]:
@@ -367,103 +353,24 @@ class Trainer:
             self._has_unsaved = True
             warnings.warn(f"{error}; the training goes on", stacklevel=4)
 
-    def _take_step(self, number: int) -> tuple[float, float, float, float]:
-        """Do step ``number``, counted from 0, and return its loss, gradient norm, learning rate and seconds."""
-        config = self.config
-        started = time.perf_counter()
-        x, y = self.data.batch(
-            "train", step=number, batch_size=config.batch_size, block_size=self.block_size, seed=config.seed
-        )
-        share = config.schedule(number)
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * share
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device)
-        pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
-        for micro, (some_x, some_y) in enumerate(pieces):
-            with self._seeded("dropout", number, micro):
-                part = self._loss(some_x, some_y) * (some_y.numel() / y.numel())
-            self._scaler.scale(part).backward()
-            loss += part.detach()
-        self._scaler.unscale_(self.optimizer)
-        limit = math.inf if config.grad_clip is None else config.grad_clip
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        values = torch.stack([loss, norm]).tolist()  # one wait for the device, not two
-        self._check_finite(number, values[0], values[1], rate=self._peaks[0] * share)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        return values[0], values[1], self._peaks[0] * share, time.perf_counter() - started
-
-    def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
-        """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
-            return
-        is_half = any(parameter.dtype == torch.float16 for parameter in self.model.parameters())
-        way = "train model.float() and convert afterwards" if is_half else "use a lower learning rate"
-        raise NonFiniteError(
-            f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
-            f"learning_rate={rate:.3g}; the weights are those before it; {way}{self._last_saved()}"
-        )
-
-    def _last_saved(self) -> str:
-        checkpoints = self._run.checkpoints()
-        return f"; the last checkpoint is {show(checkpoints[0])}" if checkpoints else ""
-
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        dtype = None if self._dtype == torch.float32 else self._dtype
-        # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
-            loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
-        return loss
-
-    def _mean_loss(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
-        """Return the mean over all targets, in evaluation mode, leaving every module in the mode it was in."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        try:
-            self.model.eval()
-            with torch.no_grad():
-                for x, y in batches:
-                    total += self._loss(x, y).cpu().double() * y.numel()
-                    count += y.numel()
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return float(total) / count
-
-    @contextmanager
-    def _seeded(self, *words: int | str) -> Iterator[None]:
-        """Draw from a stream of this run's own, and leave PyTorch's generators as they were."""
-        generators = default_generators(self.device)
-        states = [generator.get_state() for generator in generators]
-        seed = derive_seed(self.config.seed, *words)
-        try:
-            for generator in generators:
-                generator.manual_seed(seed)
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
-
     def _evaluate_now(self) -> Evaluation:
         """Measure, write a preview, and keep the weights if they are the best so far."""
         iters = self.config.eval_iters
         if iters is None:
             size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
             as_many = max(1, (len(self.data.val) - 1) // self.block_size)
-            val_loss = self._mean_loss(self.data.windows("val", **size))
-            train_loss = self._mean_loss(self.data.windows("train", limit=as_many, **size))
+            val_loss = self._objective.mean(self.data.windows("val", **size))
+            train_loss = self._objective.mean(self.data.windows("train", limit=as_many, **size))
         else:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
-        tokens = self.steps_taken * self.config.batch_size * self.block_size
-        speed = tokens / self._seconds if self._seconds else 0.0
-        evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview())
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise NonFiniteError(
                 f"losses must be finite, got train {train_loss} and val {val_loss} after step {self.steps_taken}"
                 f"{self._last_saved()}"
             )
+        tokens = self.steps_taken * self.config.batch_size * self.block_size
+        speed = tokens / self._seconds if self._seconds else 0.0
+        evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview())
         self.history.evaluations.append(evaluation)
         self._run.log({name: value for name, value in vars(evaluation).items() if name != "sample"})
         if self.history.best is evaluation:
@@ -478,18 +385,3 @@ class Trainer:
         sampler = Sampler(self.model, self.data.tokenizer)
         seed = derive_seed(self.config.seed, "preview", self.steps_taken)
         return sampler.generate("", max_new_tokens=self.config.sample_length, seed=seed)
-
-    def _show(self, bar: "tqdm[Any]", step: Step | None, shown: int) -> int:
-        """Bring the bar up to date, print the evaluations from number ``shown`` on, and return their number."""
-        evaluations = self.history.evaluations
-        for evaluation in evaluations[shown:]:
-            line = f"step {evaluation.step:>6,}: train {evaluation.train_loss:.4f}, val {evaluation.val_loss:.4f}"
-            if not bar.disable:
-                bar.write(line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample else ""))
-        if step is not None:
-            last = evaluations[-1]
-            bar.set_postfix_str(
-                f"loss {step.loss:.3f}, val {last.val_loss:.3f}, {step.tokens_per_second:,.0f} tokens/s",
-                refresh=False,
-            )
-        return len(evaluations)

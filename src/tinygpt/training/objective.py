@@ -1,0 +1,51 @@
+"""What training makes small: the loss of a model on a batch, where and in which numbers a run computes it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from tinygpt.compiling import compile_or_warn
+from tinygpt.models import LanguageModel
+
+
+class Objective:
+    """The loss of a model on a batch, a function of the model's weights.
+
+    Args:
+        model: The model, on the device.
+        device: Where to compute; batches are brought there.
+        dtype: What products are computed in; the weights stay in theirs.
+        compile: Whether to run the model compiled.
+    """
+
+    def __init__(self, model: LanguageModel, device: torch.device, dtype: torch.dtype, *, compile: bool) -> None:
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
+
+    def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """Return the loss of one batch, in nats, in whatever mode the model is."""
+        dtype = None if self.dtype == torch.float32 else self.dtype
+        # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
+            loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
+        return loss
+
+    def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
+        """Return the mean over all targets, in evaluation mode, leaving every module in the mode it was in."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        try:
+            self.model.eval()
+            with torch.no_grad():
+                for x, y in batches:
+                    total += self(x, y).cpu().double() * y.numel()
+                    count += y.numel()
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return float(total) / count

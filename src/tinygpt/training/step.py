@@ -1,0 +1,124 @@
+"""One step: a batch in, the weights moved. What it does depends on the weights, the seed and its number alone."""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tinygpt.data import TokenDataset
+from tinygpt.errors import NonFiniteError
+from tinygpt.process import flushing_denormals
+from tinygpt.randomness import derive_seed
+from tinygpt.training.config import TrainerConfig
+from tinygpt.training.device import drawing_from
+from tinygpt.training.history import Evaluation
+from tinygpt.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as ``for step in trainer`` yields it.
+
+    Attributes:
+        number: How many steps have been taken, this one included.
+        loss: Loss of its batch in nats, before the step.
+        learning_rate: Learning rate that it was taken with.
+        grad_norm: Norm of the gradient before clipping.
+        seconds: How long it took, without what is measured or written after it.
+        tokens_per_second: Speed of this step.
+        evaluation: The losses after the step, at the steps at which they are measured.
+    """
+
+    number: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+    tokens_per_second: float
+    evaluation: Evaluation | None = None
+
+
+class Stepper:
+    """Moves the weights of a model, a step at a time.
+
+    Args:
+        objective: What to make smaller.
+        optimizer: Moves the weights; its learning rates are the peaks of the schedule.
+        data: The corpus, of which the training split is read.
+        block_size: Length of the windows.
+        config: All else.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        data: TokenDataset,
+        block_size: int,
+        config: TrainerConfig,
+    ) -> None:
+        self.optimizer = optimizer
+        self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
+        self._objective = objective
+        self._data = data
+        self._size = {"batch_size": config.batch_size, "block_size": block_size}
+        self._config = config
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+
+    def take(self, number: int) -> Step:
+        """Take step ``number``, counted from 0.
+
+        Raises:
+            NonFiniteError: If the loss or the gradient is not finite; the weights are those before the step.
+        """
+        started = time.perf_counter()
+        device = self._objective.device.type
+        # As if nothing were switched around it: a run within autocast or without gradients is the same run.
+        with flushing_denormals(), torch.enable_grad(), torch.autocast(device, enabled=False):
+            rate = self._set_rates(number)
+            loss, norm = self._gradients(number)
+            self._check_finite(number, loss, norm, rate)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        seconds = time.perf_counter() - started
+        tokens = self._size["batch_size"] * self._size["block_size"]
+        return Step(number + 1, loss, rate, norm, seconds, tokens / seconds)
+
+    def _set_rates(self, number: int) -> float:
+        """Set the learning rates of a step, and return the first."""
+        share = self._config.schedule(number)
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        return float(self._peaks[0] * share)
+
+    def _gradients(self, number: int) -> tuple[float, float]:
+        """Leave clipped gradients in the parameters, and return the loss and the norm before clipping."""
+        config, model = self._config, self._objective.model
+        x, y = self._data.batch("train", step=number, seed=config.seed, **self._size)
+        model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self._objective.device)
+        pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
+        for micro, (some_x, some_y) in enumerate(pieces):
+            with drawing_from(derive_seed(config.seed, "dropout", number, micro), self._objective.device):
+                part = self._objective(some_x, some_y) * (some_y.numel() / y.numel())
+            self.scaler.scale(part).backward()
+            loss += part.detach()
+        self.scaler.unscale_(self.optimizer)
+        limit = math.inf if config.grad_clip is None else config.grad_clip
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+        values: list[float] = torch.stack([loss, norm]).tolist()  # one wait for the device, not two
+        return values[0], values[1]
+
+    def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
+        """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled()):
+            return
+        is_half = any(parameter.dtype == torch.float16 for parameter in self._objective.model.parameters())
+        way = "train model.float() and convert afterwards" if is_half else "use a lower learning rate"
+        raise NonFiniteError(
+            f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
+            f"learning_rate={rate:.3g}; the weights are those before it; {way}"
+        )
