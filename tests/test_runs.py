@@ -337,8 +337,10 @@ def test_fit_after_an_interruption_ends_with_the_weights_of_an_uninterrupted_run
     press_ctrl_c(in_step=6, of=cut)
     cut.fit(progress=False)
     assert cut.steps_taken == 7
-    cut.fit(progress=False)
-    assert cut.history.losses == whole.history.losses
+    history = cut.fit(progress=False)
+    assert history.losses == whole.history.losses
+    assert history.stopped == ""
+    assert history.verdict == whole.history.verdict
 
 
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
@@ -489,6 +491,15 @@ def test_a_run_can_be_made_longer_with_a_warning(tmp_path: Path) -> None:
         history = trainer.fit(resume=True, progress=False)
     assert history.last.step == 15
     assert len(history.losses) == 15
+
+
+def test_a_run_goes_on_in_float16_whose_gradients_are_scaled(tmp_path: Path) -> None:
+    make_trainer(tmp_path).fit(progress=False)
+    trainer = make_trainer(tmp_path)
+    trainer._stepper.scaler = torch.amp.GradScaler("cpu", enabled=True)  # as on a GPU without bfloat16
+    trainer.resume()
+    assert trainer.steps_taken == 12
+    assert trainer._stepper.scaler.get_scale() == 2.0**16
 
 
 OTHER = "The five boxing wizards jump quickly! " * 15

@@ -474,6 +474,25 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
     assert torch.equal(weights(trainer), kept)
 
 
+def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_with_such_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scripted(monkeypatch, [4, math.nan], [4, 3])
+    previews: list[int] = []
+
+    def preview(self: Trainer) -> str:
+        previews.append(self.steps_taken)
+        return ""
+
+    monkeypatch.setattr(Trainer, "_preview", preview)
+    trainer = make_trainer(run_dir=tmp_path)
+    message = "losses must be finite, got train 3 and val nan after step 3; the last checkpoint is .*step-00000000"
+    with pytest.raises(NonFiniteError, match=message):
+        trainer.fit(progress=False)
+    assert previews == [0]
+    assert [evaluation.step for evaluation in trainer.history.evaluations] == [0]
+
+
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("changes", "message"),

@@ -1,4 +1,4 @@
-"""The autopilot: where to compute, and in which numbers; a wish that cannot be met is named."""
+"""Where to compute, in which numbers, and what a model there draws from; a wish that cannot be met is named."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

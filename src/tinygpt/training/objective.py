@@ -17,7 +17,7 @@ class Objective:
     Args:
         model: The model, on the device.
         device: Where to compute; batches are brought there.
-        dtype: What products are computed in; the weights stay in theirs.
+        dtype: What autocast computes products in; with float32 it is off, and the model computes in its own.
         compile: Whether to run the model compiled.
     """
 
@@ -28,7 +28,7 @@ class Objective:
         self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """Return the loss of one batch, in nats, in whatever mode the model is."""
+        """Return the loss of one batch, in nats, in whatever mode the model is in."""
         dtype = None if self.dtype == torch.float32 else self.dtype
         # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):

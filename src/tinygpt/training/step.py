@@ -1,4 +1,4 @@
-"""One step: a batch in, the weights moved. What it does depends on the weights, the seed and its number alone."""
+"""One step: a batch in, the weights moved. What it draws depends on the seed and its number alone."""
 
 import math
 import time
@@ -48,7 +48,7 @@ class Stepper:
         optimizer: Moves the weights; its learning rates are the peaks of the schedule.
         data: The corpus, of which the training split is read.
         block_size: Length of the windows.
-        config: All else.
+        config: Size of a batch and its pieces, schedule, clipping and seed.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Stepper:
         block_size: int,
         config: TrainerConfig,
     ) -> None:
-        self.optimizer = optimizer
+        self._optimizer = optimizer
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
         self._data = data
@@ -80,7 +80,7 @@ class Stepper:
             rate = self._set_rates(number)
             loss, norm = self._gradients(number)
             self._check_finite(number, loss, norm, rate)
-            self.scaler.step(self.optimizer)
+            self.scaler.step(self._optimizer)
             self.scaler.update()
         seconds = time.perf_counter() - started
         tokens = self._size["batch_size"] * self._size["block_size"]
@@ -89,7 +89,7 @@ class Stepper:
     def _set_rates(self, number: int) -> float:
         """Set the learning rates of a step, and return the first."""
         share = self._config.schedule(number)
-        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
         return float(self._peaks[0] * share)
 
@@ -98,7 +98,7 @@ class Stepper:
         config, model = self._config, self._objective.model
         x, y = self._data.batch("train", step=number, seed=config.seed, **self._size)
         model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self._objective.device)
         pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
         for micro, (some_x, some_y) in enumerate(pieces):
@@ -106,7 +106,7 @@ class Stepper:
                 part = self._objective(some_x, some_y) * (some_y.numel() / y.numel())
             self.scaler.scale(part).backward()
             loss += part.detach()
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self._optimizer)
         limit = math.inf if config.grad_clip is None else config.grad_clip
         norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
         values: list[float] = torch.stack([loss, norm]).tolist()  # one wait for the device, not two

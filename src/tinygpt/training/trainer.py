@@ -102,6 +102,7 @@ class Trainer:
         dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
         self.data = data
+        self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
         self.history = History()
         self.steps_taken = 0
         if optimizer is None:
@@ -132,7 +133,7 @@ class Trainer:
             progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
 
         Raises:
-            ConfigError: If an argument is neither True nor False, or there is no ``run_dir`` to resume from.
+            ConfigError: If an argument is neither True nor False, or as :meth:`resume` says.
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
             RunExistsError: If ``run_dir`` holds a run, and not to be resumed.
             RunLockedError: If another trainer is at work in ``run_dir``.
@@ -146,22 +147,22 @@ class Trainer:
             display = Progress(self.history, self.config.max_iters, self.steps_taken, is_shown=progress)
             with display:
                 for step in self:
-                    display.step(step)
+                    display.show_step(step)
                     if interruption:
                         self.history.stopped = "interrupted"
                         break
                 if interruption or self._has_unsaved:
                     saved = self.save()
                     if saved:
-                        display.say(f"saved {saved}; fit(resume=True) goes on from there")
+                        display.write(f"saved {saved}; fit(resume=True) goes on from there")
                 interruption.pass_on()
                 if self.history.last.step != self.steps_taken:
                     self._evaluate_now()
-                display.evaluations()
+                display.show_evaluations()
                 self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
                 self.restore_best()
                 self._run.save_best(self.model, self.data.tokenizer)
-                display.say(self.history.verdict)
+                display.write(self.history.verdict)
             interruption.pass_on()  # also what came after the last step
         return self.history
 
@@ -183,6 +184,7 @@ class Trainer:
                 self.save()
             if not self.history.evaluations:
                 self._evaluate_now()
+            self.history.stopped = ""  # an interruption that came before is over
             while self.steps_taken < self.config.max_iters and not self._is_out_of_patience():
                 yield self._advance()
 
@@ -212,7 +214,8 @@ class Trainer:
             try:
                 history = unpack_history(tensors, training["evaluations"])
                 unpack_optimizer(self.optimizer, tensors, training["numbers"])
-                self._stepper.scaler.load_state_dict(training["scaler"])
+                if training["scaler"]:  # a run in another precision has none; this one's starts afresh then
+                    self._stepper.scaler.load_state_dict(training["scaler"])
             except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
                 raise CheckpointCorruptError(
                     f"{show(path)} does not hold the state of this run: {short(str(error))}"
@@ -259,7 +262,7 @@ class Trainer:
             ConfigError: If there is no such split.
             DataError: If it is shorter than a window.
         """
-        windows = self.data.windows(split, batch_size=self.config.batch_size, block_size=self.block_size)
+        windows = self.data.windows(split, **self._size)
         return Loss.from_nats(self._objective.mean(windows), self.data.characters_per_id(split))
 
     def estimate_loss(self, split: str = "val", iters: int = 200) -> Loss:
@@ -271,8 +274,7 @@ class Trainer:
         """
         check_integer("iters", iters, minimum=1)
         seed = derive_seed(self.config.seed, "estimate")
-        size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
-        batches = (self.data.batch(split, step=step, seed=seed, **size) for step in range(iters))
+        batches = (self.data.batch(split, step=step, seed=seed, **self._size) for step in range(iters))
         return Loss.from_nats(self._objective.mean(batches), self.data.characters_per_id(split))
 
     def restore_best(self) -> None:
@@ -357,10 +359,9 @@ class Trainer:
         """Measure, write a preview, and keep the weights if they are the best so far."""
         iters = self.config.eval_iters
         if iters is None:
-            size = {"batch_size": self.config.batch_size, "block_size": self.block_size}
             as_many = max(1, (len(self.data.val) - 1) // self.block_size)
-            val_loss = self._objective.mean(self.data.windows("val", **size))
-            train_loss = self._objective.mean(self.data.windows("train", limit=as_many, **size))
+            val_loss = self._objective.mean(self.data.windows("val", **self._size))
+            train_loss = self._objective.mean(self.data.windows("train", limit=as_many, **self._size))
         else:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
