@@ -18,12 +18,13 @@ import torch
 from tinygpt import CharTokenizer, TokenDataset, read_text, shakespeare
 
 RESULTS = Path(__file__).parent / "results"
+TEXT = "TINYGPT_TINYSHAKESPEARE"
 PACKAGES = ("tinygpt", "torch", "numpy", "transformers", "llama-cpp-python")
 
 
 def corpus() -> tuple[str, TokenDataset]:
     """Return the text that all are measured on: tiny Shakespeare where TINYGPT_TINYSHAKESPEARE names it, else plays."""
-    path = os.environ.get("TINYGPT_TINYSHAKESPEARE")
+    path = os.environ.get(TEXT)
     text = read_text(path) if path else shakespeare()
     return text, TokenDataset(text, CharTokenizer.from_text(text))
 
@@ -63,6 +64,7 @@ def record(name: str, results: Any) -> None:
     report = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "corpus": "tiny Shakespeare" if os.environ.get(TEXT) else "38 plays of Shakespeare",  # where one is read
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),

@@ -15,13 +15,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
+CORPUS = "tiny Shakespeare"  # that all tables are about
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return what a benchmark recorded."""
+    """Return what a benchmark recorded; figures of another text are refused."""
     report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    if report.get("corpus", CORPUS) != CORPUS:
+        raise SystemExit(f"{name} must be measured on {CORPUS}, got {report['corpus']}; set TINYGPT_TINYSHAKESPEARE")
     return report
 
 
@@ -108,11 +111,12 @@ def ablation() -> str:
             f"{each['loss']:.4f}",
             f"{each['loss'] - whole['loss']:+.4f}",
             f"{each['spread']:.4f}",
-            f"{each['milliseconds']:.1f}",
+            f"{each['of whole']:.2f}",
         ]
         for name, each in results.items()
     ]
-    return table(["variant", "loss", "against the whole", "between seeds", "ms a step"], rows) + source("ablation")
+    titles = ["variant", "loss", "against the whole", "between seeds", "time, of the whole"]
+    return table(titles, rows) + source("ablation")
 
 
 def sizes() -> str:
