@@ -493,6 +493,20 @@ def test_a_run_can_be_made_longer_with_a_warning(tmp_path: Path) -> None:
     assert len(history.losses) == 15
 
 
+def test_an_optimizer_of_yours_with_other_settings_is_a_warning(tmp_path: Path) -> None:
+    def sgd(rate: float) -> Trainer:
+        trainer = make_trainer(None)
+        make = lambda model: torch.optim.SGD(model.parameters(), lr=rate)  # noqa: E731 - handed on
+        return Trainer(trainer.model, DATA, trainer.config, run_dir=tmp_path, optimizer=make)
+
+    sgd(0.5).fit(progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sgd(0.5).resume()
+    with pytest.warns(UserWarning, match=r"not as it would have, with groups\[0\].lr=0.01 where the run has 0.5$"):
+        sgd(0.01).resume()
+
+
 def test_a_run_goes_on_in_float16_whose_gradients_are_scaled(tmp_path: Path) -> None:
     make_trainer(tmp_path).fit(progress=False)
     trainer = make_trainer(tmp_path)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,11 @@ QUICK = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
 
 def bigram(vocab_size: int = DATA.vocab_size) -> BigramLanguageModel:
     return BigramLanguageModel(vocab_size, block_size=4)
+
+
+def made_within_inference_mode() -> BigramLanguageModel:
+    with torch.inference_mode():
+        return bigram()
 
 
 def train(**parts: Any) -> Trainer:
@@ -128,6 +134,19 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     ),
     (lambda: train().fit(progress="no"), ConfigError, "progress must be True or False, got progress='no'"),  # type: ignore[arg-type]
     (lambda: train().fit(resume="runs/a"), ConfigError, "resume must be True or False, got resume='runs/a'"),  # type: ignore[arg-type]
+    (lambda: TrainerConfig(device=None), InputTypeError, "device must be a str, got device=None; use 'auto' or 'cpu'"),  # type: ignore[arg-type]
+    (lambda: TrainerConfig(precision=np.ones(2)), ConfigError, r"precision must be one of .* got array\(\[1., 1.\]\)"),  # type: ignore[arg-type]
+    (
+        lambda: train(optimizer=lambda model: torch.optim.LBFGS(model.parameters())),
+        InputTypeError,
+        "optimizer must step without a closure, .* got LBFGS",
+    ),
+    (
+        lambda: train(model=bigram().half(), config=replace(QUICK, precision="bf16")),
+        ConfigError,
+        r"precision must be 'auto' or 'fp32' for weights in 16 bits, got 'bf16'; use model.float\(\)",
+    ),
+    (lambda: train(model=made_within_inference_mode()), ConfigError, r"made outside of torch.inference_mode\(\)"),
     (lambda: tinygpt.read_text(None), InputTypeError, "path must be a str or a path, got None"),  # type: ignore[arg-type]
 ]
 

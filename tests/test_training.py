@@ -340,6 +340,11 @@ def test_the_verdict_says_what_the_losses_show(losses: list[tuple[float, float]]
     assert said in history.verdict
 
 
+def test_the_verdict_looks_at_the_last_tenth_of_the_run_not_at_its_last_evaluations_alone() -> None:
+    history = History([Evaluation(step, 1, val, 0, 0) for step, val in ((0, 3.4), (20, 2.9), (40, 2.68), (41, 2.679))])
+    assert "still falling, train longer" in history.verdict
+
+
 def test_evaluations_come_before_the_first_step_at_the_interval_and_after_the_last() -> None:
     history = make_trainer(max_iters=7, eval_interval=3, sample_length=11).fit(progress=False)
     assert [evaluation.step for evaluation in history.evaluations] == [0, 3, 6, 7]
@@ -486,7 +491,7 @@ def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_wi
 
     monkeypatch.setattr(Trainer, "_preview", preview)
     trainer = make_trainer(run_dir=tmp_path)
-    message = "losses must be finite, got train 3 and val nan after step 3; the last checkpoint is .*step-00000000"
+    message = "losses must be finite, got train 3 and val nan after step 3; .*; the last checkpoint is .*step-00000000"
     with pytest.raises(NonFiniteError, match=message):
         trainer.fit(progress=False)
     assert previews == [0]
@@ -608,14 +613,20 @@ def test_in_bf16_attention_stays_in_float32_on_a_cpu_and_muon_works_in_bf16(monk
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("layout", ["notebook", "modern"])
 @pytest.mark.parametrize(
-    "around", [lambda: torch.autocast("cpu", torch.bfloat16), torch.no_grad], ids=["cast", "no_grad"]
+    "around",
+    [lambda: torch.autocast("cpu", torch.bfloat16), torch.no_grad, torch.inference_mode],
+    ids=["cast", "no_grad", "inference"],
 )
-def test_what_is_set_around_it_changes_nothing(precision: str, around: Callable[[], Any]) -> None:
-    trainers = [make_trainer(make_gpt().float(), precision=precision) for _ in range(2)]
+def test_what_is_set_around_it_changes_nothing(precision: str, around: Callable[[], Any], layout: str) -> None:
+    trainers = [make_trainer(make_gpt(layout=layout).float(), precision=precision) for _ in range(2)]
     trainers[0].fit(progress=False)
     with around():
-        trainers[1].fit(progress=False)
+        for step in trainers[1]:
+            if step.number == 4:  # after an evaluation
+                break
+    trainers[1].fit(progress=False)
     assert trainers[0].history.losses == trainers[1].history.losses
     assert trainers[0].history.last.val_loss == trainers[1].history.last.val_loss
     assert trainers[0].history.losses[0] > trainers[0].history.losses[-1]

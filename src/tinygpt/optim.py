@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -242,7 +243,7 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer that a user's function makes, if it is one for this model.
 
     Raises:
-        InputTypeError: If the function is none, or makes something else.
+        InputTypeError: If the function is none, or makes something else, or what it makes needs a closure.
         ConfigError: If the optimizer moves parameters that the model does not have.
     """
     example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
@@ -251,6 +252,9 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     optimizer = make(model)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
+    closure = signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InputTypeError(f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}")
     own = set(map(id, model.parameters()))
     if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")

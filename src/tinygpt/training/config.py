@@ -52,6 +52,7 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it 
     "torch",
     "threads",
 )
+OF_GROUPS = "groups"  # with it begin the settings of an optimizer of the user's own, which may change as well
 
 
 @checked_settings
@@ -71,7 +72,8 @@ class TrainerConfig:
         weight_decay: Decay of the matrices; see :func:`tinygpt.optim.parameter_groups`.
         betas: AdamW's two decay rates; by default 0.9 and 0.99, with Muon 0.8 and 0.95.
         grad_clip: Largest norm of the gradient; None leaves it as it is.
-        accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same.
+        accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same, but for dropout,
+            which is drawn for each.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
         eval_iters: None measures the whole validation split, and as many windows of the training split. A number is
             the notebook's estimate instead: the mean of so many random batches of each.
@@ -83,13 +85,14 @@ class TrainerConfig:
         seed: Decides batches, dropout and previews. The model's first weights are drawn before the trainer comes in:
             for them call ``torch.manual_seed``.
         device: ``"auto"`` takes CUDA, else MPS, else the CPU; or a name that :class:`torch.device` knows.
-        precision: What products are computed in; the weights stay in float32. ``"auto"`` takes bf16 where the hardware
+        precision: What products are computed in; the weights stay as they are. ``"auto"`` takes bf16 where the hardware
             has it, as do GPUs and server processors of today, else fp16 on CUDA, else fp32; or one of these.
         compile: Whether to run the model through :func:`torch.compile`. Where that cannot work, there is a warning
             and the run goes on without.
 
     Raises:
         ConfigError: If a value is out of range.
+        InputTypeError: If the device is no string.
 
     Example:
         >>> TrainerConfig(max_iters=2000, eval_interval=0)
@@ -148,6 +151,8 @@ class TrainerConfig:
             )
         check_seed(self.seed)
         check_choice("precision", self.precision, PRECISIONS)
+        if not isinstance(self.device, str):
+            raise InputTypeError(f"device must be a str, got device={short(self.device)}; use 'auto' or 'cpu'")
         check_truth("compile", self.compile)
         for name, value in vars(self).items():
             if isinstance(value, np.generic):

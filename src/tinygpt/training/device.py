@@ -60,7 +60,7 @@ def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch
     ``"auto"`` leaves a model whose weights are not all in float32 as it is: somebody chose otherwise.
 
     Raises:
-        ConfigError: If the device cannot compute in it.
+        ConfigError: If the device cannot compute in it, or the model cannot be computed in another than its own.
     """
     if name == "auto":
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
@@ -71,6 +71,8 @@ def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch
             return torch.float32
         native = torch.cuda.is_bf16_supported(including_emulation=False)  # emulated bf16, as on a T4, is slower
         return torch.bfloat16 if native else torch.float16
+    if name != "fp32" and any(parameter.itemsize < 4 for parameter in model.parameters()):
+        raise ConfigError(f"precision must be 'auto' or 'fp32' for weights in 16 bits, got {name!r}; use model.float()")
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("precision must be 'auto', 'fp32' or 'bf16' on a CPU, got 'fp16'")
     return DTYPES[name]

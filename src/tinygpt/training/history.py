@@ -90,12 +90,13 @@ class History:
 
     @property
     def verdict(self) -> str:
-        """One sentence that says how the run went."""
+        """One sentence that says how the run went; it has converged if the last tenth of it gained less than 0.01."""
         best, last = self.best, self.last
+        before = [each for each in self.evaluations if each.step <= 0.9 * last.step] or [last]
         said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
         if last.step == 0:
             said += ": nothing was learnt yet"
-        elif best is last and len(self.evaluations) > 1 and self.evaluations[-2].val_loss - last.val_loss < 0.01:
+        elif best is last and len(self.evaluations) > 1 and before[-1].val_loss - last.val_loss < 0.01:
             said += ", the last: it has converged"
         elif best is last:
             said += ", the last: still falling, train longer"

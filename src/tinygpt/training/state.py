@@ -18,7 +18,7 @@ from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, Conf
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer
-from tinygpt.training.config import MAY_CHANGE, TrainerConfig
+from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.device import DTYPES
 from tinygpt.training.history import Evaluation, History
 from tinygpt.training.run import savable
@@ -88,8 +88,8 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[s
         for name in sorted(now.keys() | then.keys())
         if now.get(name) != then.get(name)
     }
-    allowed = "; ".join(text for name, text in changes.items() if name in MAY_CHANGE)
-    return allowed, "; ".join(text for name, text in changes.items() if name not in MAY_CHANGE)
+    allowed = {name: text for name, text in changes.items() if name in MAY_CHANGE or name.startswith(OF_GROUPS)}
+    return "; ".join(allowed.values()), "; ".join(text for name, text in changes.items() if name not in allowed)
 
 
 def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokenizer | None) -> None:
@@ -110,8 +110,23 @@ def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokeni
     )
 
 
+def group_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the plain settings of an optimizer's groups, each by a name of its own; to be asked before any step."""
+    return {
+        f"{OF_GROUPS}[{index}].{name}": value
+        for index, group in enumerate(optimizer.param_groups)
+        for name, value in group.items()
+        if isinstance(value, int | float | str | tuple | None)
+    }
+
+
 def run_settings(
-    config: TrainerConfig, block_size: int, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer
+    config: TrainerConfig,
+    block_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    optimizer: torch.optim.Optimizer,
+    groups: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return all that decides what comes out of a run, as a file keeps it."""
     settings = asdict(config) | {
@@ -125,6 +140,7 @@ def run_settings(
         "optimizer": type(optimizer).__name__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        **groups,
     }
     read_back: dict[str, Any] = parse_json(to_json(settings))
     return read_back

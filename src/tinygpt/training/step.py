@@ -76,7 +76,12 @@ class Stepper:
         started = time.perf_counter()
         device = self._objective.device.type
         # As if nothing were switched around it: a run within autocast or without gradients is the same run.
-        with flushing_denormals(), torch.enable_grad(), torch.autocast(device, enabled=False):
+        with (
+            flushing_denormals(),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device, enabled=False),
+        ):
             rate = self._set_rates(number)
             loss, norm = self._gradients(number)
             self._check_finite(number, loss, norm, rate)

@@ -41,6 +41,7 @@ from tinygpt.training.signals import finishing_the_step
 from tinygpt.training.state import (
     check_same_run,
     check_training,
+    group_settings,
     pack_best,
     pack_history,
     pack_optimizer,
@@ -105,6 +106,7 @@ class Trainer:
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
         self.history = History()
         self.steps_taken = 0
+        self._groups: dict[str, Any] = {}  # settings of an optimizer that the config does not describe
         if optimizer is None:
             fast = torch.bfloat16 if dtype == torch.bfloat16 else None
             make = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
@@ -113,6 +115,7 @@ class Trainer:
             )
         else:
             self.optimizer = make_optimizer(optimizer, model)
+            self._groups = group_settings(self.optimizer)
         self._objective = Objective(self.model, self.device, dtype, compile=config.compile)
         self._stepper = Stepper(self._objective, self.optimizer, data, self.block_size, config)
         self._seconds = 0.0
@@ -304,6 +307,11 @@ class Trainer:
             data.split(split, block_size)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ConfigError(
+                "the model must be made outside of torch.inference_mode(), within which tensors cannot be trained; use "
+                "copy.deepcopy(model) outside of it"
+            )
         return block_size
 
     @cached_property
@@ -311,7 +319,8 @@ class Trainer:
         return self.data.digest()
 
     def _settings(self) -> dict[str, Any]:
-        return run_settings(self.config, self.block_size, self.device, self._objective.dtype, self.optimizer)
+        dtype = self._objective.dtype
+        return run_settings(self.config, self.block_size, self.device, dtype, self.optimizer, self._groups)
 
     def _is_out_of_patience(self) -> bool:
         """Say, and note, whether the evaluations since the best one are as many as the patience."""
@@ -366,8 +375,8 @@ class Trainer:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise NonFiniteError(
-                f"losses must be finite, got train {train_loss} and val {val_loss} after step {self.steps_taken}"
-                f"{self._last_saved()}"
+                f"losses must be finite, got train {train_loss} and val {val_loss} after step {self.steps_taken}; the "
+                f"weights are probably not finite, or too large: use a lower learning rate{self._last_saved()}"
             )
         tokens = self.steps_taken * self.config.batch_size * self.block_size
         speed = tokens / self._seconds if self._seconds else 0.0
