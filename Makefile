@@ -46,6 +46,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python tests/check_wheel.py dist
 
 bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; an hour on an idle machine
+	@: $${TINYGPT_TINYSHAKESPEARE:?must name a copy of tiny Shakespeare, which the tables are about}
 	for each in small_costs sampling_speed training_speed time_to_quality ablation growth sizes; do \
 	  $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done

@@ -460,7 +460,7 @@ def mode_left_behind(patch: Patch) -> None:
         model.eval()
         yield
 
-    patch.setattr("tinygpt.sampling.sampler._evaluating", careless)
+    patch.setattr("tinygpt.sampling.sampler.evaluating", careless)
 
 
 def last_window_out_of_reach(patch: Patch) -> None:

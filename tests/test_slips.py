@@ -137,6 +137,11 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: TrainerConfig(device=None), InputTypeError, "device must be a str, got device=None; use 'auto' or 'cpu'"),  # type: ignore[arg-type]
     (lambda: TrainerConfig(precision=np.ones(2)), ConfigError, r"precision must be one of .* got array\(\[1., 1.\]\)"),  # type: ignore[arg-type]
     (
+        lambda: train(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=float("nan"))),
+        ConfigError,
+        "lr must be a number of at least 0 in each group of the optimizer, got lr=nan",
+    ),
+    (
         lambda: train(optimizer=lambda model: torch.optim.LBFGS(model.parameters())),
         InputTypeError,
         "optimizer must step without a closure, .* got LBFGS",

@@ -244,7 +244,7 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
 
     Raises:
         InputTypeError: If the function is none, or makes something else, or what it makes needs a closure.
-        ConfigError: If the optimizer moves parameters that the model does not have.
+        ConfigError: If the optimizer has no finite learning rate, or moves parameters that the model does not have.
     """
     example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
     if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
@@ -255,6 +255,8 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     closure = signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise InputTypeError(f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}")
+    for group in optimizer.param_groups:
+        check_number("lr", group.get("lr"), "of at least 0 in each group of the optimizer", lambda rate: rate >= 0)
     own = set(map(id, model.parameters()))
     if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")

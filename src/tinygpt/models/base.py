@@ -1,6 +1,8 @@
 """What every language model is: ids in, logits out, and everything that follows from that alone."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -174,6 +176,20 @@ class LanguageModel(nn.Module, ABC):
                 f"{name} must hold ids from 0 to vocab_size - 1 = {self.vocab_size - 1}, got ids from {low} to {high}, "
                 f"{low if low < 0 else high} at position {short(tuple(place))}"
             )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and the graph, and put back exactly what was there."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def check_model(name: str, model: Any) -> None:

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinygpt.compiling import compile_loops, compile_or_warn
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_model
+from tinygpt.models.base import check_model, evaluating
 from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
@@ -125,7 +124,7 @@ class Sampler:
         rows = self._rows(prompts, max_new_tokens, stop, seed, together=DECODED_TOGETHER)
         filters = Filters(temperature, top_k, top_p, min_p)
         texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
-        with _evaluating(self.model):
+        with evaluating(self.model):
             for written in self._write(rows, filters):
                 for row, piece in written:
                     texts[row].append(piece)
@@ -177,7 +176,7 @@ class Sampler:
         ids = torch.tensor([self.start_id, *self.tokenizer.encode(text)], device=self.model.device)
         scores = [torch.empty(0, dtype=torch.float64)]
         done = 1  # so many ids need no more score: the start is given
-        with _evaluating(self.model):
+        with evaluating(self.model):
             while done < len(ids):
                 start = self._window_start(done)
                 end = min(start + self.model.block_size, len(ids) - 1)
@@ -231,7 +230,7 @@ class Sampler:
         The mode is set for each step, not over a ``yield``: whoever iterates may train in between, or never return.
         """
         while True:
-            with _evaluating(self.model):
+            with evaluating(self.model):
                 written = next(steps, [])
             if not written:
                 return
@@ -249,20 +248,6 @@ class Sampler:
             chances = uniforms([row.key for row in active], length)
             ids = draw(filters(logits), torch.from_numpy(chances)).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout and the graph, and put back exactly what was there."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tinygpt.compiling import compile_or_warn
 from tinygpt.models import LanguageModel
+from tinygpt.models.base import evaluating
 
 
 class Objective:
@@ -37,15 +38,9 @@ class Objective:
 
     def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
         """Return the mean over all targets, in evaluation mode, leaving every module in the mode it was in."""
-        modes = [(module, module.training) for module in self.model.modules()]
         total, count = torch.zeros((), dtype=torch.float64), 0
-        try:
-            self.model.eval()
-            with torch.no_grad():
-                for x, y in batches:
-                    total += self(x, y).cpu().double() * y.numel()
-                    count += y.numel()
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with evaluating(self.model):
+            for x, y in batches:
+                total += self(x, y).cpu().double() * y.numel()
+                count += y.numel()
         return float(total) / count

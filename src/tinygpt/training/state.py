@@ -3,6 +3,7 @@
 Batches, dropout and previews are functions of the seed and the step, so that no generator needs to be kept.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -116,8 +117,13 @@ def group_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         f"{OF_GROUPS}[{index}].{name}": value
         for index, group in enumerate(optimizer.param_groups)
         for name, value in group.items()
-        if isinstance(value, int | float | str | tuple | None)
+        if all(map(_is_plain, value if isinstance(value, tuple) else (value,)))
     }
+
+
+def _is_plain(value: object) -> bool:
+    """Say whether JSON holds a value as it is."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | None)
 
 
 def run_settings(

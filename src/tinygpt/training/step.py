@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +48,8 @@ class Stepper:
         objective: What to make smaller.
         optimizer: Moves the weights; its learning rates are the peaks of the schedule.
         data: The corpus, of which the training split is read.
-        block_size: Length of the windows.
-        config: Size of a batch and its pieces, schedule, clipping and seed.
+        size: ``batch_size`` and ``block_size`` of a batch.
+        config: The rest: micro-batches, schedule, clipping and seed.
     """
 
     def __init__(
@@ -56,14 +57,14 @@ class Stepper:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         data: TokenDataset,
-        block_size: int,
+        size: Mapping[str, int],
         config: TrainerConfig,
     ) -> None:
         self._optimizer = optimizer
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
         self._data = data
-        self._size = {"batch_size": config.batch_size, "block_size": block_size}
+        self._size = size
         self._config = config
         self._peaks = [group["lr"] for group in optimizer.param_groups]
 

@@ -117,7 +117,7 @@ class Trainer:
             self.optimizer = make_optimizer(optimizer, model)
             self._groups = group_settings(self.optimizer)
         self._objective = Objective(self.model, self.device, dtype, compile=config.compile)
-        self._stepper = Stepper(self._objective, self.optimizer, data, self.block_size, config)
+        self._stepper = Stepper(self._objective, self.optimizer, data, self._size, config)
         self._seconds = 0.0
         self._best: dict[str, Tensor] = {}  # weights, each once
         self._last: dict[str, Tensor] = {}  # those of the last step, once the model has the best again
@@ -197,7 +197,8 @@ class Trainer:
         What follows is what would have followed there: the same weights, optimizer, learning rates and losses, bit for
         bit, on the same device with the same versions and number of threads. The settings must be those of the run.
         ``learning_rate`` and its schedule, ``max_iters``, ``patience``, the intervals, ``keep_checkpoints``,
-        ``sample_length``, ``device``, ``precision`` and ``compile`` may have changed, with a warning that says so.
+        ``sample_length``, ``device``, ``precision`` and ``compile`` may have changed, and so may the settings of an
+        optimizer of your own, with a warning that says so.
 
         Raises:
             ConfigError: If there is no ``run_dir``, or a setting is another that must not be.
