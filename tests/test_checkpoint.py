@@ -156,7 +156,7 @@ def test_weights_that_do_not_fit_are_named_all_at_once(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_kind_or_composed_by_hand_is_named(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointMismatchError, match="holds a 'BigramLanguageModel', got a GPTLanguageModel"):
+    with pytest.raises(CheckpointMismatchError, match="contains a 'BigramLanguageModel', got a GPTLanguageModel"):
         tinygpt.load(path, into=make_gpt())
     tinygpt.save(tmp_path / "own", make_composed())
     with pytest.raises(
@@ -210,7 +210,7 @@ def test_a_newer_format_is_named(path: Path) -> None:
 @pytest.mark.parametrize("config", [{"vocab_size": 0}, {"n_layer": 1}, {}])
 def test_a_config_that_does_not_fit_is_a_checkpoint_error(path: Path, config: Any) -> None:
     rewrite(path, config=config)
-    with pytest.raises(CheckpointCorruptError, match="holds settings that are none"):
+    with pytest.raises(CheckpointCorruptError, match="contains invalid settings"):
         tinygpt.load(path)
 
 

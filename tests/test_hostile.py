@@ -65,6 +65,7 @@ def signed(tensors: dict[str, Tensor], **changes: Any) -> bytes:
         "format": 1,
         "model": "BigramLanguageModel",
         "config": {"vocab_size": 3, "block_size": 2},
+        "parts": None,
         "tokenizer": None,
         "training": None,
     } | changes
@@ -214,15 +215,15 @@ def test_a_pickle_is_never_opened(make: Callable[[Bomb], bytes], suffix: str, tm
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"vocab_size": 2**40, "block_size": 2}, "settings that are none"),
-        ({"vocab_size": 3, "block_size": 2, "n_layer": 10**6, "n_embd": 1, "n_head": 1}, "settings that are none"),
+        ({"vocab_size": 2**40, "block_size": 2}, "invalid settings"),
+        ({"vocab_size": 3, "block_size": 2, "n_layer": 10**6, "n_embd": 1, "n_head": 1}, "invalid settings"),
         ({"vocab_size": True, "block_size": 2}, "got vocab_size=True"),
         ({"vocab_size": 3.0, "block_size": 2}, "got vocab_size=3.0"),
         ({"vocab_size": "3", "block_size": 2}, "got vocab_size='3'"),
-        ({"vocab_size": 3, "_target_": "os.system"}, "settings that are none"),
-        ({"vocab_size": 3, "__class__": "x"}, "settings that are none"),
-        ({"vocab_size": 3, "device": "cuda:0; rm"}, "settings that are none"),
-        ({"vocab_size": 3, "auto_map": {"AutoModel": "evil.py"}}, "settings that are none"),
+        ({"vocab_size": 3, "_target_": "os.system"}, "invalid settings"),
+        ({"vocab_size": 3, "__class__": "x"}, "invalid settings"),
+        ({"vocab_size": 3, "device": "cuda:0; rm"}, "invalid settings"),
+        ({"vocab_size": 3, "auto_map": {"AutoModel": "evil.py"}}, "invalid settings"),
     ],
     ids=str,
 )
@@ -296,7 +297,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(symbols: list[Any], message: s
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"table.weight": torch.full((3, 3), torch.nan)}, "holds NaN in 'table.weight'"),
+        ({"table.weight": torch.full((3, 3), torch.nan)}, "contains NaN in 'table.weight'"),
         ({"table.weight": torch.zeros(3, 3, dtype=torch.int64)}, "torch.int64"),
         ({"table.weight": torch.zeros(9)}, r"is (9,) torch.float32, expected (3, 3)"),
         ({}, "table.weight is missing"),
@@ -533,7 +534,7 @@ def test_a_file_holds_nothing_of_the_machine_it_was_written_on(tmp_path: Path) -
     target = trainer.save()
     assert target is not None
     training = envelope_of(target.read_bytes())["payload"]["training"]
-    assert training.keys() == {"step", "settings", "corpus", "evaluations", "numbers", "scaler", "seconds"}
+    assert training.keys() == {"step", "settings", "corpus", "evaluations", "optimizer", "scaler", "seconds"}
     text = json.dumps(training)
     for secret in (os.uname().nodename, str(tmp_path), str(Path.home()), os.environ.get("USER", "no user")):
         assert secret not in text or len(secret) < 3

@@ -479,7 +479,7 @@ def targets_are_the_inputs(patch: Patch) -> None:
 
 
 def mean_of_means(patch: Patch) -> None:
-    patch.setattr(Tensor, "numel", lambda self: 1 if self.dtype == torch.int64 else math.prod(self.shape))
+    patch.setattr(step_module, "count_targets", lambda y: 3 if len(y) == 7 else 1)
 
 
 def dropout_from_everybodys_stream(patch: Patch) -> None:
@@ -527,7 +527,7 @@ def denormals_flushed_for_ever(patch: Patch) -> None:
 
 
 def optimizer_forgotten(patch: Patch) -> None:
-    patch.setattr(trainer_module, "unpack_optimizer", lambda *arguments: None)
+    patch.setattr(trainer_module, "fitted", lambda *arguments: lambda: None)
 
 
 def evaluations_draw(patch: Patch) -> None:
@@ -545,7 +545,7 @@ def steps_counted_anew(patch: Patch) -> None:
 
 
 def best_forgotten(patch: Patch) -> None:
-    patch.setattr(trainer_module, "unpack_history", lambda tensors, evaluations: tinygpt.History())
+    patch.setattr(trainer_module, "unpack_history", lambda *arguments: tinygpt.History())
 
 
 def digest_not_compared(patch: Patch) -> None:

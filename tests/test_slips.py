@@ -133,7 +133,7 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         r"train model.float\(\) and convert afterwards",
     ),
     (lambda: train().fit(progress="no"), ConfigError, "progress must be True or False, got progress='no'"),  # type: ignore[arg-type]
-    (lambda: train().fit(resume="runs/a"), ConfigError, "resume must be True or False, got resume='runs/a'"),  # type: ignore[arg-type]
+    (lambda: train().fit(resume="runs/a"), ConfigError, "resume must be True, False or 'auto', got resume='runs/a'"),  # type: ignore[arg-type]
     (lambda: TrainerConfig(device=None), InputTypeError, "device must be a str, got device=None; use 'auto' or 'cpu'"),  # type: ignore[arg-type]
     (lambda: TrainerConfig(precision=np.ones(2)), ConfigError, r"precision must be one of .* got array\(\[1., 1.\]\)"),  # type: ignore[arg-type]
     (

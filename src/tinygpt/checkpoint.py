@@ -11,9 +11,12 @@ Source:
 import hashlib
 import math
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +38,11 @@ from tinygpt.errors import (
     NonFiniteError,
     TinyGPTError,
     check_path,
+    cut,
     short,
     show,
 )
-from tinygpt.files import parse_json, read_whole, to_json, write_whole
+from tinygpt.files import memory_bytes, parse_json, read_whole, to_json, write_whole
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.base import check_model
@@ -46,10 +50,20 @@ from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
 FORMAT_VERSION = 1
 TRAINING = "training/"  # what the names of all tensors that are not weights begin with
-MOST_BYTES = 8 << 30  # a file that is larger is not read: no small model fills it
+MOST_BYTES = max(8 << 30, memory_bytes())  # a larger file is not read, since its tensors would not fit into memory
 _KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
 _MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
-_KINDS = {"format": int, "model": str, "config": dict | None, "tokenizer": dict | None, "training": dict | None}
+_KINDS = {
+    "format": int,
+    "model": str,
+    "config": dict | None,
+    "parts": dict | None,
+    "tokenizer": dict | None,
+    "training": dict | None,
+}
+# What the digest, the check for NaN and the models can compute with; float8 and complex numbers they cannot.
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_DTYPES = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
@@ -99,6 +113,9 @@ def load(
         CheckpointCorruptError: If the file is not one that :func:`save` wrote, or was changed since.
         CheckpointVersionError: If a newer tinygpt wrote it.
         CheckpointMismatchError: If the weights do not fit the model, naming each that does not.
+
+    Warns:
+        UserWarning: If ``into`` has weights of the right shapes, but other parts than the model that was saved.
     """
     path = check_path("path", path)
     payload, tensors = read(path)
@@ -107,17 +124,20 @@ def load(
     if into is None:
         if payload["config"] is None or name not in ("GPTLanguageModel", "BigramLanguageModel"):
             raise CheckpointMismatchError(
-                f"{show(path)} holds the weights of a {short(name)} composed or changed by hand; build it again and "
+                f"{show(path)} contains the weights of a {short(name)} composed or changed by hand; build it again and "
                 "use load(path, into=model)"
             )
         model = _rebuild(path, name, payload["config"], weights).eval()
     else:
+        check_model("into", into)
         if name != type(into).__name__:
             raise CheckpointMismatchError(
-                f"{show(path)} holds a {short(name)}, got a {type(into).__name__} to load it into"
+                f"{show(path)} contains a {short(name)}, got a {type(into).__name__} to load it into"
             )
         model = into
         put_weights(path, model, weights)
+        if payload["parts"] and (changes := "; ".join(differences(payload["parts"], parts_of(model)).values())):
+            warnings.warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}", stacklevel=2)
     return model, unpack_tokenizer(path, payload, model)
 
 
@@ -126,6 +146,7 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
 
     Raises:
         ConfigError: If the tokenizer has more ids than the model.
+        InputTypeError: If weights are in 8 bits or complex.
         NonFiniteError: If a weight is NaN.
     """
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
@@ -134,14 +155,21 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
             "use the tokenizer that the model was trained with"
         )
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
+    for name, tensor in weights.items():
+        if tensor.dtype not in _DTYPES:
+            raise InputTypeError(
+                f"weights must be in 16 bits or more to be saved, got {tensor.dtype} in {name}; use model.bfloat16()"
+            )
     if spoilt := _first_nan(weights):
         raise NonFiniteError(
             f"weights must not be NaN to be saved, got NaN in {spoilt}; what was saved before is intact"
         )
+    config = config_of(model)
     payload = {
         "format": FORMAT_VERSION,
         "model": type(model).__name__,
-        "config": config_of(model),
+        "config": config,
+        "parts": parts_of(model) if config is None else None,
         "tokenizer": None if tokenizer is None else parse_json(tokenizer.to_json()),
         "training": None,
     }
@@ -154,7 +182,7 @@ def put_weights(path: Path, model: LanguageModel, weights: Mapping[str, Tensor])
     Raises:
         CheckpointMismatchError: If they are not, naming each that does not fit.
     """
-    _check_fit(path, model, weights, same_dtype=True)
+    check_fit(path, model, weights)
     model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file holds one
 
 
@@ -162,17 +190,17 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
     """Return the tokenizer of a file.
 
     Raises:
-        CheckpointCorruptError: If it is none, or not one for this model.
+        CheckpointCorruptError: If it is invalid, or has more ids than the model.
     """
     if payload["tokenizer"] is None:
         return None
     try:
         tokenizer = CharTokenizer.from_json(to_json(payload["tokenizer"]))
     except TinyGPTError as error:
-        raise CheckpointCorruptError(f"{show(path)} holds a tokenizer that is none: {error}") from error
+        raise CheckpointCorruptError(f"{show(path)} contains an invalid tokenizer: {error}") from error
     if tokenizer.vocab_size > model.vocab_size:
         raise CheckpointCorruptError(
-            f"{show(path)} holds a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
+            f"{show(path)} contains a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
         )
     return tokenizer
 
@@ -186,35 +214,90 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
         return None
     with undrawn():
         described = GPTLanguageModel.from_config(config)
-    return asdict(config) if _parts(model) == _parts(described) else None
+    return asdict(config) if parts_of(model) == parts_of(described) else None
 
 
-def _parts(model: nn.Module) -> list[tuple[str, type, str]]:
-    """Return what a model consists of: a part that was replaced shows, also one without weights."""
-    return [(name, type(part), part.extra_repr()) for name, part in model.named_modules()]
+def parts_of(model: nn.Module) -> dict[str, str]:
+    """Return the class of each module of a model and its plain settings, by name.
+
+    So a part that was replaced shows, also one without weights, such as an activation or a dropout.
+    """
+    parts = {}
+    for name, part in model.named_modules():
+        parts[name or "model"] = type(part).__name__
+        for setting, value in vars(part).items():
+            if setting[0] != "_" and setting != "training" and (text := _described(value)):
+                parts[f"{name}.{setting}" if name else setting] = text
+    return parts
+
+
+def _described(value: object) -> str:
+    """Return a setting in words, the same in another process; nothing for what is not a plain one."""
+    if isinstance(value, bool | int | float | str | None | torch.dtype):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_described, value))})"
+    if isinstance(value, partial):
+        settings = (*value.args, *value.keywords.items())
+        return f"{_described(value.func)}{_described(settings)}"
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not callable(value) or name is None or isinstance(value, nn.Module):
+        return ""
+    code = getattr(value, "__code__", None)  # two lambdas have one name, but use other names and numbers
+    return name if code is None else f"{name}{_described((*code.co_names, *code.co_consts[1:]))}"
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Return the entries that are no longer the same, each in words."""
+    return {
+        name: f"{name}={short(now.get(name))} (checkpoint has {short(then.get(name))})"
+        for name in sorted(now.keys() | then.keys())
+        if now.get(name) != then.get(name)
+    }
 
 
 def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) -> LanguageModel:
     """Build the model that a file describes around the weights of the file.
 
-    Its own first weights are never touched, so that a file which says a huge model and holds a small one costs nothing.
+    Its own first weights are never touched, and its blocks are built only where the file has weights for each, so a
+    file that describes a huge model and contains a small one costs nothing.
     """
     try:
-        if config.get("n_layer", 0) > len(weights):
-            raise ConfigError(f"n_layer={config['n_layer']} is more than there are tensors")
         with undrawn():
-            model: LanguageModel = (
-                BigramLanguageModel(**config)
-                if name == "BigramLanguageModel"
-                else GPTLanguageModel.from_config(GPTConfig(**config))
-            )
+            if name == "BigramLanguageModel":
+                model: LanguageModel = BigramLanguageModel(**config)
+            else:
+                whole = GPTConfig(**config)
+                _check_blocks(whole, weights)
+                model = GPTLanguageModel.from_config(whole)
     except (TinyGPTError, TypeError, RuntimeError) as error:  # the last for what no memory could hold
-        raise CheckpointCorruptError(f"{show(path)} holds settings that are none: {short(str(error))}") from error
-    _check_fit(path, model, weights, same_dtype=False)
+        raise CheckpointCorruptError(f"{show(path)} contains invalid settings: {cut(str(error))}") from error
+    check_fit(path, model, weights, any_float=True)
+    if len(dtypes := {str(tensor.dtype) for tensor in weights.values()}) > 1:
+        raise CheckpointMismatchError(
+            f"{show(path)} must contain weights of one dtype, got {', '.join(sorted(dtypes))}; build the model and use "
+            "load(path, into=model)"
+        )
     shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
-    whole = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
-    model.load_state_dict(whole, assign=True)
+    whole_state = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
+    model.load_state_dict(whole_state, assign=True)
     return model
+
+
+def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
+    """Raise unless there are weights of the right shapes for each block that a config asks for.
+
+    Raises:
+        ConfigError: If not.
+    """
+    first = GPTLanguageModel.from_config(replace(config, n_layer=1)).blocks[0].state_dict()
+    for layer in range(config.n_layer):
+        for name, tensor in first.items():
+            found = weights.get(f"blocks.{layer}.{name}")
+            if found is None or found.shape != tensor.shape:
+                raise ConfigError(
+                    f"n_layer={config.n_layer} needs a tensor blocks.{layer}.{name} of {list(tensor.shape)}"
+                )
 
 
 def distinct(model: LanguageModel) -> dict[str, Tensor]:
@@ -228,14 +311,18 @@ def distinct(model: LanguageModel) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, same_dtype: bool) -> None:
-    """Raise unless the file has just the weights that the model needs, in shape and dtype."""
+def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, any_float: bool = False) -> None:
+    """Raise unless the file has just the weights that the model needs, in shape and dtype.
+
+    Raises:
+        CheckpointMismatchError: Naming each that does not fit.
+    """
     expected = distinct(model)
     wrong = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     wrong += [f"{short(name)} is not in the model" for name in weights.keys() - expected.keys()]
     for name in expected.keys() & weights.keys():
         found, wanted = weights[name], expected[name]
-        dtype_fits = found.dtype == wanted.dtype if same_dtype else found.is_floating_point()
+        dtype_fits = found.dtype in _FLOATS if any_float else found.dtype == wanted.dtype
         if found.shape != wanted.shape or not dtype_fits:
             shapes = short(tuple(found.shape)), short(tuple(wanted.shape))
             wrong.append(f"{name} is {shapes[0]} {found.dtype}, expected {shapes[1]} {wanted.dtype}")
@@ -293,7 +380,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointNotFoundError(f"there is no model file {show(path)}") from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {show(path)} as a model file: {error}") from error
+        raise CheckpointError(f"cannot read {show(path)} as a model file: {error}{_inside(path)}") from error
     try:
         envelope = _read_envelope(raw)
         payload = envelope["payload"]
@@ -303,11 +390,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             )
         tensors = load_tensors(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        pickled = raw[:2] == b"PK" or raw[:1] == b"\x80" or raw[257:262] == b"ustar"
-        looks = " (it looks like a pickle, zip or tar file, which is never opened)" if pickled else ""
-        raise CheckpointCorruptError(
-            f"{show(path)} is not a model file of tinygpt{looks}: {short(str(error))}"
-        ) from error
+        raise CheckpointCorruptError(f"{show(path)} is not a model file of tinygpt{_looks_like(raw, error)}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointCorruptError(
+                f"{show(path)} contains {short(name)} in {tensor.dtype}, which is not supported"
+            )
     digest = _digest(tensors, payload)
     if digest != envelope["sha256"]:
         raise CheckpointCorruptError(
@@ -315,15 +403,50 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{str(envelope['sha256'])[:12]!r}; use another copy"
         )
     if spoilt := _first_nan(tensors):
-        raise CheckpointCorruptError(f"{show(path)} holds NaN in {short(spoilt)}; use another copy")
+        raise CheckpointCorruptError(f"{show(path)} contains NaN in {short(spoilt)}; use another copy")
     return payload, tensors
+
+
+def _looks_like(raw: bytes, error: Exception) -> str:
+    """Return what a file that is not a model file of ours seems to be, with what to do, for a message."""
+    start = raw[:1024].lstrip().lower()
+    if not raw:
+        return ": it is empty; a save or a download was interrupted, use another copy"
+    if raw[:2] == b"PK" or raw[:1] == b"\x80" or raw[257:262] == b"ustar":
+        return (
+            " (it looks like a pickle, zip or tar file, which is never opened); where the model can still be built, "
+            "save it again with tinygpt.save"
+        )
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return " (it looks like a web page); download the file itself, not the page that shows it"
+    if start.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer); fetch the file itself with git lfs pull"
+    if raw[8:9] == b"{" and b'"data_offsets"' in raw[8 : 8 + _MOST_HEADER] and _KEY.encode() not in raw[:4096]:
+        return (
+            " (it looks like a safetensors file of another program); build the model and use "
+            "model.load_state_dict(safetensors.torch.load_file(path))"
+        )
+    looks = " (it looks like a text, for which there is tinygpt.read_text)" if _is_text(raw[:4096]) else ""
+    return f"{looks}: {cut(str(error))}"
+
+
+def _is_text(raw: bytes) -> bool:
+    """Return whether some bytes are UTF-8 without control characters, but for a character cut at the end."""
+    text = raw.decode("utf-8", "replace")[:-1]
+    return len(text) > 7 and not re.search("[^\n\r\t\x20-\U0010ffff]|\ufffd", text)
+
+
+def _inside(path: Path) -> str:
+    """Return which file of a run's directory to load, for a message."""
+    names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
+    return f"; it is a directory, load a file in it, e.g. {names[0]}" if names else ""
 
 
 def _read_envelope(raw: bytes) -> dict[str, Any]:
     """Return the JSON text of ours in a file's header, with every kind of value checked that it is read as."""
     size = int.from_bytes(raw[:8], "little")
     if len(raw) < 8 or size > min(len(raw) - 8, _MOST_HEADER):
-        raise ValueError(f"a header of {size} bytes in a file of {len(raw)}")
+        raise ValueError("it does not start with a header of the length that it says")
     header = parse_json(raw[8 : 8 + size])
     envelope = parse_json(header["__metadata__"][_KEY])
     payload = envelope["payload"]

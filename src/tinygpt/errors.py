@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 Settings = TypeVar("Settings", bound=type)
@@ -102,6 +103,16 @@ def short(value: object) -> str:
         "'to be, or not to be, t..., to be, or not to be, '"
     """
     return _SHORT.repr(value)
+
+
+def cut(text: str) -> str:
+    """Return a text for a message, a long one cut between two words.
+
+    Example:
+        >>> cut("to be, or not to be, " * 1000)[-22:]
+        'to be, or not to [...]'
+    """
+    return shorten(text, 200)
 
 
 def show(path: Path) -> str:

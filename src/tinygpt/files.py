@@ -99,6 +99,14 @@ def read_whole(path: Path, most: int) -> bytes:
         return file.read(kind.st_size)
 
 
+def memory_bytes() -> int:
+    """Return the size of the machine's memory in bytes, 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
 def parse_json(text: str | bytes) -> Any:
     """Return what a JSON text says, read strictly: no NaN, no infinity, and no name twice in one object.
 

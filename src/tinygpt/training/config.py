@@ -49,7 +49,9 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it 
     "device",
     "precision",
     "compile",
+    "tinygpt",
     "torch",
+    "hardware",
     "threads",
 )
 OF_GROUPS = "groups"  # with it begin the settings of an optimizer of the user's own, which may change as well

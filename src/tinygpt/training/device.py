@@ -1,5 +1,6 @@
 """Where to compute, in which numbers, and what a model there draws from; a wish that cannot be met is named."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,25 +34,35 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def name_hardware(device: torch.device) -> str:
+    """Return the name of the processor's instruction set or of the GPU: another one may give other last digits."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+
+_GENERATORS = threading.RLock()  # PyTorch's default generators belong to all threads
+
+
 @contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
     """Let what a model on the device draws in the block follow from a seed, and put PyTorch's generators back.
 
-    They are seeded one by one, since ``torch.manual_seed`` looks after every device there might be at a cost.
+    They are seeded one by one, since ``torch.manual_seed`` looks after every device there might be at a cost. Only one
+    thread at a time is in such a block: the others wait.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])
     elif device.type == "mps":
         generators.append(torch.mps._get_default_mps_generator())
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+    with _GENERATORS:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch.dtype:

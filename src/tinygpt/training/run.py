@@ -3,22 +3,22 @@
 import json
 import os
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from tinygpt.checkpoint import read, save, write
 from tinygpt.errors import (
     CheckpointCorruptError,
-    CheckpointError,
     CheckpointNotFoundError,
     CheckpointSaveError,
     RunExistsError,
     RunLockedError,
+    TinyGPTError,
     check_path,
     show,
 )
@@ -26,6 +26,8 @@ from tinygpt.files import check_writable, locked, sweep, write_whole
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 from tinygpt.training.config import TrainerConfig
+
+Accepted = TypeVar("Accepted")
 
 
 class RunDirectory:
@@ -85,8 +87,8 @@ class RunDirectory:
             return
         if self.checkpoints() or (self.path / "metrics.jsonl").exists():
             raise RunExistsError(
-                f"run_dir must be new or empty, got {self.place}, which holds a run; use another, or "
-                "fit(resume=True) to go on with it"
+                f"run_dir must be new or empty, got {self.place}, which contains a run; use another, or "
+                "fit(resume=True) to resume it, or fit(resume='auto') to start or resume"
             )
         settings = json.dumps({"trainer": asdict(config), "model": repr(model)}, indent=2) + "\n"
         write_whole(self.path / "config.json", settings.encode())
@@ -116,27 +118,37 @@ class RunDirectory:
                 warnings.warn(f"cannot remove the old checkpoint {show(path)}: {error}", stacklevel=2)
         return target
 
-    def newest(self) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-        """Return the newest checkpoint that verifies, with a warning for each newer one that does not.
+    def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
+        """Return what a function makes of the newest checkpoint that it accepts, with a warning for each newer one.
+
+        Args:
+            accept: Called with the path, the payload and the tensors of a file that verifies.
 
         Raises:
-            CheckpointNotFoundError: If there is none.
-            CheckpointCorruptError: If none verifies, with the reason of each.
+            CheckpointNotFoundError: If there is no checkpoint.
+            CheckpointCorruptError: If each is corrupt, with the reasons.
+            TinyGPTError: If a file that is not corrupt is refused and no other accepted, what was said of the newest.
         """
-        reasons = []
+        failures: list[TinyGPTError] = []
         for path in self.checkpoints():
             try:
                 payload, tensors = read(path)
                 if payload["training"] is None or payload["training"].get("step") != _step_of(path):
-                    raise CheckpointCorruptError(f"{show(path)} does not hold a run at the step of its name")
-            except CheckpointError as error:
-                warnings.warn(f"{error}; going back to an older checkpoint", stacklevel=3)
-                reasons.append(str(error))
+                    raise CheckpointCorruptError(f"{show(path)} does not contain a run at the step of its name")
+                accepted = accept(path, payload, tensors)
+            except TinyGPTError as error:
+                failures.append(error)
             else:
-                return path, payload, tensors
-        if reasons:
+                for failure in failures:
+                    warnings.warn(f"{failure}; going back to an older checkpoint", stacklevel=4)
+                return accepted
+        for failure in failures:
+            if not isinstance(failure, CheckpointCorruptError):
+                raise failure
+        if failures:
+            reasons = "; ".join(map(str, failures))
             raise CheckpointCorruptError(
-                f"no checkpoint in {self.place} verifies, and a fresh start is yours to decide: {'; '.join(reasons)}"
+                f"no checkpoint in {self.place} verifies, and whether to start again is yours to decide: {reasons}"
             )
         raise CheckpointNotFoundError(
             f"there is nothing to resume in {self.place}: no file step-*.safetensors; use fit() to start"

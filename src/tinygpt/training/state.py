@@ -1,63 +1,28 @@
-"""What decides how a run goes on, beside the weights: as tensors and plain numbers for a file, and back.
+"""What a checkpoint stores of a run beside weights and optimizer, compared with the trainer before it is loaded.
 
-Batches, dropout and previews are functions of the seed and the step, so that no generator needs to be kept.
+Batches, dropout and previews are functions of the seed and the step, so no generator needs to be stored.
 """
 
-import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
 
-from tinygpt.checkpoint import TRAINING, config_of, unpack_tokenizer
+import tinygpt
+from tinygpt.checkpoint import TRAINING, config_of, differences, unpack_tokenizer
 from tinygpt.data import TokenDataset
-from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, InputTypeError, short, show
+from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, short, show
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
-from tinygpt.training.device import DTYPES
+from tinygpt.training.device import DTYPES, name_hardware
 from tinygpt.training.history import Evaluation, History
 from tinygpt.training.run import savable
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state of an optimizer: its tensors by name, and its numbers by parameter.
-
-    Raises:
-        InputTypeError: If it keeps anything else.
-    """
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"{TRAINING}optimizer/{index}/{name}"] = value.detach().cpu().clone().contiguous()
-            elif value is None or isinstance(value, int | float | str):
-                numbers.setdefault(str(index), {})[name] = value
-            else:
-                raise InputTypeError(
-                    f"an optimizer must keep tensors and plain numbers to be saved, got {short(value)} as {name} in "
-                    f"{type(optimizer).__name__}"
-                )
-    return tensors, numbers
-
-
-def unpack_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Put back what :func:`pack_optimizer` returned; learning rates and the like are those of the optimizer."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in numbers.items()}
-    prefix = f"{TRAINING}optimizer/"
-    for key, tensor in tensors.items():
-        if key.startswith(prefix):
-            index, name = key.removeprefix(prefix).split("/", 1)
-            state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+from tinygpt.training.values import fits, is_alike, is_plain, listed, require
 
 
 def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
@@ -66,9 +31,24 @@ def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, An
     return {f"{TRAINING}losses": losses}, [asdict(evaluation) for evaluation in history.evaluations]
 
 
-def unpack_history(tensors: Mapping[str, Tensor], evaluations: list[dict[str, Any]]) -> History:
-    """Return what :func:`pack_history` was given."""
-    return History([Evaluation(**record) for record in evaluations], tensors[f"{TRAINING}losses"].tolist())
+def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) -> History:
+    """Return what :func:`pack_history` was given.
+
+    Raises:
+        ValueError: If these are not the losses and evaluations of a run of so many steps.
+    """
+    kinds = get_type_hints(Evaluation)
+    require(isinstance(evaluations, list), "a list of evaluations")
+    for record in evaluations:
+        is_known = isinstance(record, dict) and record.keys() == kinds.keys()
+        is_valid = is_known and all(fits(record[name], kind) for name, kind in kinds.items())
+        require(is_valid, f"evaluations only, got {short(record)}")
+    numbers = [record["step"] for record in evaluations]
+    require(numbers == sorted(set(numbers)) and max(numbers, default=0) <= steps, "evaluations in order")
+    losses = tensors.get(f"{TRAINING}losses")
+    if losses is None or losses.dtype != torch.float64 or losses.shape != (steps,):
+        raise ValueError("it must contain a loss for each step")
+    return History([Evaluation(**record) for record in evaluations], losses.tolist())
 
 
 def pack_best(best: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -78,23 +58,45 @@ def pack_best(best: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict
 
 
 def unpack_best(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what :func:`pack_best` was given."""
-    return {name: tensors.get(f"{TRAINING}best/{name}", tensor).clone() for name, tensor in weights.items()}
+    """Return what :func:`pack_best` was given.
+
+    Raises:
+        ValueError: If they are not weights of the same model.
+    """
+    best = dict(weights)
+    for key, tensor in tensors.items():
+        if key.startswith(f"{TRAINING}best/"):
+            name = key.removeprefix(f"{TRAINING}best/")
+            like = weights.get(name)
+            is_alike = like is not None and tensor.shape == like.shape and tensor.dtype == like.dtype
+            require(is_alike, f"best weights like the present ones, got {short(name)}")
+            best[name] = tensor
+    return {name: tensor.clone() for name, tensor in best.items()}
 
 
-def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the settings that are no longer the same, in words: those that may change, and those that may not."""
-    changes = {
-        name: f"{name}={short(now.get(name))} where the run has {short(then.get(name))}"
-        for name in sorted(now.keys() | then.keys())
-        if now.get(name) != then.get(name)
-    }
+def unpack_scaler(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a gradient scaler, which is empty where none was used.
+
+    Raises:
+        ValueError: If it is not such a state.
+    """
+    known = torch.amp.GradScaler("cpu").state_dict()
+    is_valid = not record or (
+        record.keys() == known.keys() and all(is_alike(record[name], known[name]) for name in known)
+    )
+    require(is_valid and all(value >= 0 for value in record.values()), "the state of a gradient scaler")
+    return record
+
+
+def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the settings that are no longer the same, each in words: those that may change, those that may not."""
+    changes = differences(then, now)
     allowed = {name: text for name, text in changes.items() if name in MAY_CHANGE or name.startswith(OF_GROUPS)}
-    return "; ".join(allowed.values()), "; ".join(text for name, text in changes.items() if name not in allowed)
+    return allowed, {name: text for name, text in changes.items() if name not in allowed}
 
 
 def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokenizer | None) -> None:
-    """Raise unless the run goes on with the tokenizer that it began with.
+    """Raise unless the run is resumed with the tokenizer that it began with.
 
     Raises:
         CheckpointMismatchError: With both sizes and the first id that stands for another symbol.
@@ -112,18 +114,13 @@ def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokeni
 
 
 def group_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the plain settings of an optimizer's groups, each by a name of its own; to be asked before any step."""
+    """Return the plain settings of an optimizer's groups, each by a name of its own; to be called before any step."""
     return {
         f"{OF_GROUPS}[{index}].{name}": value
         for index, group in enumerate(optimizer.param_groups)
         for name, value in group.items()
-        if all(map(_is_plain, value if isinstance(value, tuple) else (value,)))
+        if name != "params" and is_plain(value)
     }
-
-
-def _is_plain(value: object) -> bool:
-    """Say whether JSON holds a value as it is."""
-    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | None)
 
 
 def run_settings(
@@ -134,7 +131,7 @@ def run_settings(
     optimizer: torch.optim.Optimizer,
     groups: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return all that decides what comes out of a run, as a file keeps it."""
+    """Return all that decides the result of a run, as a file stores it."""
     settings = asdict(config) | {
         "block_size": block_size,
         "learning_rate": config.peak,  # worked out, so that another default of another version shows
@@ -144,7 +141,9 @@ def run_settings(
         "device": str(device),
         "precision": next(name for name, known in DTYPES.items() if known == dtype),
         "optimizer": type(optimizer).__name__,
+        "tinygpt": tinygpt.__version__,
         "torch": torch.__version__,
+        "hardware": name_hardware(device),
         "threads": torch.get_num_threads(),
         **groups,
     }
@@ -153,20 +152,27 @@ def run_settings(
 
 
 def check_same_run(
-    path: Path, payload: Mapping[str, Any], model: LanguageModel, data: TokenDataset, corpus: str, settings: Any
-) -> None:
-    """Raise unless the run of a checkpoint is the one that a trainer with these parts is set up for.
+    path: Path,
+    payload: Mapping[str, Any],
+    model: LanguageModel,
+    parts: Mapping[str, str],
+    data: TokenDataset,
+    corpus: str,
+    settings: Mapping[str, Any],
+) -> dict[str, str]:
+    """Return the settings that have changed but may, unless the run of a checkpoint is another than this trainer's.
 
     Raises:
-        CheckpointMismatchError: If the model, the corpus or the tokenizer is another.
-        ConfigError: If a setting is another that must not be. One that may be is a warning.
+        CheckpointMismatchError: If the model, one of its parts, the corpus or the tokenizer is another.
+        ConfigError: If a setting is another that must not be.
     """
     name, config, training = type(model).__name__, config_of(model), payload["training"]
     if payload["model"] != name:
-        raise CheckpointMismatchError(f"{show(path)} holds the run of a {short(payload['model'])}, got a {name}")
-    changes = "; ".join(filter(None, changed_settings(payload["config"] or {}, config or {})))
-    if changes:
-        raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {changes}")
+        raise CheckpointMismatchError(f"{show(path)} contains the run of a {short(payload['model'])}, got a {name}")
+    parts = parts if config is None else {}
+    for then, now in ((payload["config"] or {}, config or {}), (payload["parts"] or {}, parts)):
+        if changes := "; ".join(differences(then, now).values()):
+            raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {cut(changes)}")
     if training["corpus"] != corpus:
         raise CheckpointMismatchError(
             f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same text "
@@ -175,9 +181,10 @@ def check_same_run(
     check_same_tokenizer(path, unpack_tokenizer(path, payload, model), savable(data.tokenizer))
     allowed, refused = changed_settings(training["settings"], settings)
     if refused:
-        raise ConfigError(f"to resume the run in {show(path)} its settings must be the same, got {refused}")
-    if allowed:
-        warnings.warn(f"the run goes on, but not as it would have, with {allowed}", stacklevel=4)
+        raise ConfigError(
+            f"to resume the run in {show(path)} its settings must be the same, got {'; '.join(refused.values())}"
+        )
+    return allowed
 
 
 def check_training(path: Path, training: Any) -> None:
@@ -191,9 +198,15 @@ def check_training(path: Path, training: Any) -> None:
         "settings": dict,
         "corpus": str,
         "evaluations": list,
-        "numbers": dict,
+        "optimizer": dict,
         "scaler": dict,
         "seconds": float,
     }
-    if training.keys() != kinds.keys() or not all(isinstance(training[name], kind) for name, kind in kinds.items()):
-        raise CheckpointCorruptError(f"{show(path)} does not hold the state of a run as this tinygpt writes it")
+    for name, kind in kinds.items():
+        if name not in training or not fits(training[name], kind):
+            found = short(training.get(name))
+            raise CheckpointCorruptError(f"{show(path)} contains an invalid state of a run: {name} is {found}")
+    if training.keys() != kinds.keys():
+        raise CheckpointCorruptError(
+            f"{show(path)} contains an invalid state of a run: unknown {listed(training.keys() - kinds.keys())}"
+        )

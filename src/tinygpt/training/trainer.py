@@ -1,25 +1,27 @@
 """The training loop: one step at a time for those who write the loop, and :meth:`Trainer.fit` for those who do not."""
 
 import math
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import TRAINING, distinct, pack, put_weights
-from tinygpt.data import TokenDataset
+from tinygpt.checkpoint import TRAINING, check_fit, distinct, pack, parts_of
+from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointSaveError,
     ConfigError,
     InputTypeError,
     NonFiniteError,
+    TinyGPTError,
     check_integer,
     check_truth,
     short,
@@ -35,20 +37,27 @@ from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.device import choose_device, choose_precision
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.objective import Objective
+from tinygpt.training.optimizer_state import (
+    check_same_parameters,
+    fitted,
+    group_values,
+    pack_optimizer,
+    state_of,
+    unpack_optimizer,
+)
 from tinygpt.training.progress import Progress
 from tinygpt.training.run import RunDirectory, savable
-from tinygpt.training.signals import finishing_the_step
+from tinygpt.training.signals import deferring_signals, finishing_the_step
 from tinygpt.training.state import (
     check_same_run,
     check_training,
     group_settings,
     pack_best,
     pack_history,
-    pack_optimizer,
     run_settings,
     unpack_best,
     unpack_history,
-    unpack_optimizer,
+    unpack_scaler,
 )
 from tinygpt.training.step import Step, Stepper
 
@@ -102,6 +111,7 @@ class Trainer:
         self.device = choose_device(config.device)
         dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
+        self._parts = parts_of(model)
         self.data = data
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
         self.history = History()
@@ -116,6 +126,7 @@ class Trainer:
         else:
             self.optimizer = make_optimizer(optimizer, model)
             self._groups = group_settings(self.optimizer)
+        self._made = group_values(self.optimizer)
         self._objective = Objective(self.model, self.device, dtype, compile=config.compile)
         self._stepper = Stepper(self._objective, self.optimizer, data, self._size, config)
         self._seconds = 0.0
@@ -123,58 +134,65 @@ class Trainer:
         self._last: dict[str, Tensor] = {}  # those of the last step, once the model has the best again
         self._has_begun = False
         self._has_unsaved = False
+        self._stepping = threading.RLock()
 
-    def fit(self, *, resume: bool = False, progress: bool = True) -> History:
+    def fit(self, *, resume: bool | Literal["auto"] = False, progress: bool = True) -> History:
         """Train to the end, put the best weights into the model, and say how it went.
 
-        Ctrl-C ends it after the step at hand, as if it were the last: what was learnt is saved, evaluated and returned.
-        A request of the system to end (SIGTERM) saves and ends the process. A second signal acts at once.
+        Ctrl-C ends it after the current step, as if that were the last: the result is saved, evaluated and returned.
+        A request of the system to end (SIGTERM) saves and ends the process. A second signal acts at once. The model is
+        left in evaluation mode.
 
         Args:
-            resume: Whether to go on with the run in ``run_dir``, exactly where its newest checkpoint stands: see
-                :meth:`resume`.
+            resume: Whether to resume the run in ``run_dir`` exactly where its newest checkpoint stands: see
+                :meth:`resume`. ``"auto"`` resumes if there is a checkpoint and starts otherwise, so that a cell of a
+                notebook can be run again.
             progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
 
         Raises:
-            ConfigError: If an argument is neither True nor False, or as :meth:`resume` says.
+            ConfigError: If an argument is invalid, or as :meth:`resume` says.
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
-            RunExistsError: If ``run_dir`` holds a run, and not to be resumed.
+            RunExistsError: If ``run_dir`` contains a run that is not to be resumed.
             RunLockedError: If another trainer is at work in ``run_dir``.
             CheckpointSaveError: If the last checkpoint cannot be written. One before it that fails is a warning.
         """
-        check_truth("resume", resume)
+        if resume != "auto" and not isinstance(resume, bool):
+            raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
         check_truth("progress", progress)
-        with self._run.locked(), finishing_the_step() as interruption:
-            if resume:
-                self.resume()
-            display = Progress(self.history, self.config.max_iters, self.steps_taken, is_shown=progress)
-            with display:
-                for step in self:
-                    display.show_step(step)
-                    if interruption:
-                        self.history.stopped = "interrupted"
-                        break
-                if interruption or self._has_unsaved:
-                    saved = self.save()
-                    if saved:
-                        display.write(f"saved {saved}; fit(resume=True) goes on from there")
-                interruption.pass_on()
-                if self.history.last.step != self.steps_taken:
-                    self._evaluate_now()
-                display.show_evaluations()
-                self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
-                self.restore_best()
-                self._run.save_best(self.model, self.data.tokenizer)
-                display.write(self.history.verdict)
-            interruption.pass_on()  # also what came after the last step
+        try:
+            with self._run.locked(), finishing_the_step() as interruption:
+                if resume is True or (resume == "auto" and not self._has_begun and self._run.checkpoints()):
+                    self.resume()
+                display = Progress(self.history, self.config.max_iters, self.steps_taken, is_shown=progress)
+                with display:
+                    for step in self:
+                        display.show_step(step)
+                        if interruption:
+                            self.history.stopped = "interrupted"
+                            break
+                    if interruption or self._has_unsaved:
+                        saved = self.save()
+                        if saved:
+                            display.write(f"saved {saved}; fit(resume=True) resumes from there")
+                    interruption.pass_on()
+                    if self.history.last.step != self.steps_taken:
+                        self._evaluate_now()
+                    display.show_evaluations()
+                    self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
+                    self.restore_best()
+                    self._run.save_best(self.model, self.data.tokenizer)
+                    display.write(self.history.verdict)
+                interruption.pass_on()  # also what came after the last step
+        finally:
+            self.model.eval()
         return self.history
 
     def __iter__(self) -> Iterator[Step]:
         """Take the steps that are left, one each time the loop comes round: your loop body is the callback.
 
         Nothing happens until it is iterated. Break out and iterate again, or call :meth:`fit`, to go on. The model is
-        in training mode during a step and in whatever mode you leave it otherwise. Within a step denormal numbers count
-        as zero.
+        in training mode during a step and in whatever mode you leave it otherwise. Denormal floats are treated as zero
+        inside a step. Ctrl-C acts between two steps, never inside one; a second one acts at once.
         """
         keep_freed_memory()
         with self._run.locked():
@@ -188,8 +206,8 @@ class Trainer:
             if not self.history.evaluations:
                 self._evaluate_now()
             self.history.stopped = ""  # an interruption that came before is over
-            while self.steps_taken < self.config.max_iters and not self._is_out_of_patience():
-                yield self._advance()
+            while step := self._next_step():
+                yield step
 
     def resume(self) -> None:
         """Go back to the newest checkpoint in ``run_dir`` that verifies.
@@ -210,26 +228,46 @@ class Trainer:
         if self._run.path is None:
             raise ConfigError("to resume a run the trainer needs its run_dir, got run_dir=None")
         with self._run.locked():
-            path, payload, tensors = self._run.newest()
-            weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
-            training = payload["training"]
-            check_training(path, training)
-            check_same_run(path, payload, self.model, self.data, self._corpus, self._settings())
-            try:
-                history = unpack_history(tensors, training["evaluations"])
-                unpack_optimizer(self.optimizer, tensors, training["numbers"])
-                if training["scaler"]:  # a run in another precision has none; this one's starts afresh then
-                    self._stepper.scaler.load_state_dict(training["scaler"])
-            except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-                raise CheckpointCorruptError(
-                    f"{show(path)} does not hold the state of this run: {short(str(error))}"
-                ) from error
-            put_weights(path, self.model, weights)
-            self._last = {}
-            self.history, self.steps_taken, self._seconds = history, training["step"], training["seconds"]
-            self._best = unpack_best(tensors, weights) if self.history.evaluations else {}
+            self._run.newest(self._restorable)()
+
+    def _restorable(self, path: Path, payload: dict[str, Any], tensors: dict[str, Tensor]) -> Callable[[], None]:
+        """Return a function that restores a checkpoint, once everything in it was compared with this trainer."""
+        training = payload["training"]
+        check_training(path, training)
+        changed = check_same_run(path, payload, self.model, self._parts, self.data, self._corpus, self._settings())
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
+        check_fit(path, self.model, weights)
+        steps = training["step"]
+        try:
+            history = unpack_history(tensors, training["evaluations"], steps)
+            best = unpack_best(tensors, weights) if history.evaluations else {}
+            scaler = unpack_scaler(training["scaler"])
+            state = unpack_optimizer(tensors, training["optimizer"])
+            check_same_parameters(state, state_of(self.model, self.optimizer, self._made))
+            most = 1 << 53 if self._groups else steps  # an optimizer of your own may count in its own way
+            put_optimizer = fitted(self.model, self.optimizer, state, changed, most)
+        except ValueError as error:
+            if isinstance(error, TinyGPTError):
+                raise
+            raise CheckpointCorruptError(f"{show(path)} contains an invalid state of this run: {error}") from error
+
+        def restore() -> None:
+            if changed:
+                warnings.warn(
+                    "resuming with changed settings, so results will differ from an uninterrupted run: "
+                    f"{'; '.join(changed.values())}",
+                    stacklevel=5,
+                )
+            put_optimizer()
+            if scaler:  # a run in another precision has none, and this one starts with a new one
+                self._stepper.scaler.load_state_dict(scaler)
+            self.model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
+            self._last, self._best, self.history = {}, best, history
+            self.steps_taken, self._seconds = steps, training["seconds"]
             self._has_begun = True
-            self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
+            self._run.rewind_log(steps, {evaluation.step for evaluation in history.evaluations})
+
+        return restore
 
     def save(self) -> Path | None:
         """Write a checkpoint of this very step to ``run_dir``, from which :meth:`resume` goes on. Return its path.
@@ -243,14 +281,16 @@ class Trainer:
             return None
         weights, payload = pack(self.model, savable(self.data.tokenizer))
         weights |= {name: tensor.cpu() for name, tensor in self._last.items()}  # not the best ones, which fit put back
-        moments, numbers = pack_optimizer(self.optimizer)
+        if payload["parts"] is not None:
+            payload["parts"] = self._parts  # those that the run began with
+        moments, optimizer = pack_optimizer(state_of(self.model, self.optimizer, self._made))
         losses, evaluations = pack_history(self.history)
         payload["training"] = {
             "step": self.steps_taken,
             "settings": self._settings(),
             "corpus": self._corpus,
             "evaluations": evaluations,
-            "numbers": numbers,
+            "optimizer": optimizer,
             "scaler": self._stepper.scaler.state_dict(),
             "seconds": self._seconds,
         }
@@ -265,9 +305,9 @@ class Trainer:
         Raises:
             ConfigError: If there is no such split.
             DataError: If it is shorter than a window.
+            NonFiniteError: If the loss is not finite.
         """
-        windows = self.data.windows(split, **self._size)
-        return Loss.from_nats(self._objective.mean(windows), self.data.characters_per_id(split))
+        return self._measure(split, self.data.windows(split, **self._size))
 
     def estimate_loss(self, split: str = "val", iters: int = 200) -> Loss:
         """Measure the loss as the notebook does, on ``iters`` random batches; always the same ones.
@@ -275,11 +315,22 @@ class Trainer:
         Raises:
             ConfigError: If there is no such split, or ``iters`` is not at least 1.
             DataError: If it is shorter than a window.
+            NonFiniteError: If the loss is not finite.
         """
         check_integer("iters", iters, minimum=1)
         seed = derive_seed(self.config.seed, "estimate")
-        batches = (self.data.batch(split, step=step, seed=seed, **self._size) for step in range(iters))
-        return Loss.from_nats(self._objective.mean(batches), self.data.characters_per_id(split))
+        return self._measure(
+            split, (self.data.batch(split, step=step, seed=seed, **self._size) for step in range(iters))
+        )
+
+    def _measure(self, split: str, batches: Iterable[Batch]) -> Loss:
+        nats = self._objective.mean(batches)
+        if not math.isfinite(nats):
+            raise NonFiniteError(
+                f"the loss must be finite, got {nats} on the {split} split; the weights are probably not finite: use "
+                f"trainer.restore_best(), or resume the last checkpoint{self._last_saved()}"
+            )
+        return Loss.from_nats(nats, self.data.characters_per_id(split))
 
     def restore_best(self) -> None:
         """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
@@ -331,6 +382,13 @@ class Trainer:
             return False
         self.history.stopped = "early"
         return True
+
+    def _next_step(self) -> Step | None:
+        """Take the next step, if one is left; several threads take turns, and a signal waits until it is recorded."""
+        with self._stepping, deferring_signals():
+            if self.steps_taken >= self.config.max_iters or self._is_out_of_patience():
+                return None
+            return self._advance()
 
     def _advance(self) -> Step:
         """Take one step, and measure and save if it is time to."""

@@ -1,0 +1,283 @@
+"""The state of an optimizer by the names of the parameters, compared with what the optimizer keeps before it is loaded.
+
+A state is never matched by position or by size: with a parameter frozen or moved to another group, each of the others
+still gets what belongs to it, and what cannot be matched is an error that names it.
+"""
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinygpt.checkpoint import TRAINING
+from tinygpt.errors import CheckpointMismatchError, InputTypeError, short
+from tinygpt.training.config import OF_GROUPS
+from tinygpt.training.values import are_names, is_alike, is_plain, is_same, listed, require
+
+OPTIMIZER = f"{TRAINING}optimizer/"
+Values = dict[str, Any]  # plain values or tensors by name
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """What an optimizer holds, by the names of the model's parameters.
+
+    Attributes:
+        states: For each parameter that was moved so far, what the optimizer keeps for it.
+        groups: The parameters of each group, with the values of the group that changed since the optimizer was made,
+            such as a counter. The learning rate is left out: the schedule sets it.
+        frozen: Parameters of the model that are not trained.
+    """
+
+    states: dict[str, Values]
+    groups: list[tuple[list[str], Values]]
+    frozen: list[str]
+
+    @property
+    def trained(self) -> list[str]:
+        """The parameters that some group holds and that are not frozen."""
+        return [name for names, _ in self.groups for name in names if name not in self.frozen]
+
+
+def group_values(optimizer: torch.optim.Optimizer) -> list[Values]:
+    """Return the values of each group but its parameters and its learning rate, which the schedule sets."""
+    return [
+        {name: _copied(value) for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
+        for group in optimizer.param_groups
+    ]
+
+
+def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, made: list[Values]) -> OptimizerState:
+    """Return the state of an optimizer by the names of a model's parameters.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer.
+        made: What :func:`group_values` returned when the optimizer was made.
+
+    Raises:
+        InputTypeError: If the optimizer keeps something that is neither a tensor nor a plain value.
+    """
+    held = _held(model, optimizer)
+    groups = []
+    for number, (names, values) in enumerate(zip(held, group_values(optimizer), strict=True)):
+        before = made[number] if number < len(made) else {}
+        changed = {name: value for name, value in values.items() if not is_same(value, before.get(name))}
+        groups.append((names, _savable(optimizer, changed)))
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    return OptimizerState(_states(optimizer, held), groups, frozen)
+
+
+def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    """Return the names of the parameters in each group of an optimizer."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
+
+
+def _states(optimizer: torch.optim.Optimizer, held: list[list[str]]) -> dict[str, Values]:
+    """Return what an optimizer keeps for each parameter, by the parameter's name."""
+    order = [name for names in held for name in names]  # in a state_dict, parameters are numbered in this order
+    states = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        if not isinstance(index, int) or not isinstance(state, Mapping):
+            kind = type(optimizer).__name__
+            raise InputTypeError(f"an optimizer must keep its state by parameter to be saved, got {index!r} in {kind}")
+        states[order[index]] = _savable(optimizer, state)
+    return states
+
+
+def _savable(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> Values:
+    """Return values of an optimizer if a file can hold them."""
+    for name, value in values.items():
+        if "/" in name or not (isinstance(value, Tensor) or is_plain(value)):
+            raise InputTypeError(
+                f"an optimizer must keep tensors and plain numbers to be saved, got {short(value)} as {name} in "
+                f"{type(optimizer).__name__}"
+            )
+    return dict(values)
+
+
+def pack_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a state, under names of their own, and the rest as plain values."""
+    tensors: dict[str, Tensor] = {}
+
+    def split(where: str, values: Values) -> Values:
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{OPTIMIZER}{name}/{where}"] = value.detach().cpu().clone().contiguous()
+        return {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+
+    return tensors, {
+        "states": {name: split(name, values) for name, values in state.states.items()},
+        "groups": [
+            {"parameters": names, "values": split(f"group {number}", values)}
+            for number, (names, values) in enumerate(state.groups)
+        ],
+        "frozen": state.frozen,
+    }
+
+
+def unpack_optimizer(tensors: Mapping[str, Tensor], record: Any) -> OptimizerState:
+    """Return what :func:`pack_optimizer` was given.
+
+    Raises:
+        ValueError: If these are not the tensors and values of a state.
+    """
+    require(isinstance(record, dict) and record.keys() == {"states", "groups", "frozen"}, "the optimizer's state")
+    require(isinstance(record["groups"], list) and isinstance(record["states"], dict), "the optimizer's state")
+    require(are_names(record["frozen"]), "the names of frozen parameters")
+    states: dict[str, Values] = {}
+    for name, values in record["states"].items():
+        require(isinstance(values, dict) and all(map(is_plain, values.values())), f"numbers of {short(name)}")
+        states[name] = dict(values)
+    groups: list[tuple[list[str], Values]] = []
+    for group in record["groups"]:
+        require(isinstance(group, dict) and group.keys() == {"parameters", "values"}, "a group of the optimizer")
+        require(are_names(group["parameters"]) and isinstance(group["values"], dict), "a group of the optimizer")
+        groups.append((group["parameters"], dict(group["values"])))
+    places = states | {f"group {number}": values for number, (_, values) in enumerate(groups)}
+    for key, tensor in tensors.items():
+        if key.startswith(OPTIMIZER):
+            name, _, where = key.removeprefix(OPTIMIZER).partition("/")
+            require(where in places and name not in places[where], f"a parameter for {short(key)}")
+            require(bool(tensor.isfinite().all()), f"finite numbers in {short(key)}")
+            places[where][name] = tensor
+    return OptimizerState(states, groups, record["frozen"])
+
+
+def check_same_parameters(then: OptimizerState, now: OptimizerState) -> None:
+    """Raise unless an optimizer moves the parameters that it moved in the run.
+
+    Raises:
+        CheckpointMismatchError: Naming the parameters and how each differs.
+    """
+    moved, moves = set(then.trained), set(now.trained)
+    differences = {
+        "trainable in the run but frozen now": (moved - moves) & set(now.frozen),
+        "moved by the optimizer in the run but in no group of it now": moved - moves - set(now.frozen),
+        "frozen in the run but trainable now": (moves - moved) & set(then.frozen),
+        "in no group of the run's optimizer but moved by this one": moves - moved - set(then.frozen),
+    }
+    found = [f"{text}: {listed(names)}" for text, names in differences.items() if names]
+    if found:
+        raise CheckpointMismatchError(
+            f"the optimizer must move the parameters that it moved in the run, got {'; '.join(found)}; freeze "
+            "and group them as in the run before resuming it"
+        )
+
+
+def fitted(
+    model: nn.Module, optimizer: torch.optim.Optimizer, then: OptimizerState, kept: Container[str], most: int
+) -> Callable[[], None]:
+    """Return a function that puts a state into an optimizer, if it is one that this optimizer could have come to.
+
+    The optimizer itself says what it keeps: it takes a step with zero gradients, which is taken back.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer, over the parameters that it moved in the run.
+        then: The state to put in.
+        kept: Names, as in :func:`group_settings`, of group values that were set otherwise on purpose and stay.
+        most: The largest count of steps that the optimizer may have.
+
+    Raises:
+        ValueError: If a tensor or a value is missing, left over, or of another shape, dtype or kind. The optimizer is
+            as it was.
+    """
+    parameters, held = dict(model.named_parameters()), _held(model, optimizer)
+    changes = _group_changes(then, held, group_values(optimizer), kept)
+    with _taken_back(optimizer):
+        for number, name, value in changes:
+            optimizer.param_groups[number][name] = value
+        for name in then.trained:
+            parameters[name].grad = torch.zeros_like(parameters[name])
+        try:
+            optimizer.step()
+        except Exception as error:
+            raise ValueError(f"a state with which {type(optimizer).__name__} can step ({error})") from error
+        expected = _states(optimizer, held)
+    _check_states(then, expected, parameters, most)
+    order = {name: index for index, name in enumerate(name for names in held for name in names)}
+    loaded = {order[name]: values for name, values in then.states.items()}
+
+    def put() -> None:
+        optimizer.load_state_dict({"state": loaded, "param_groups": optimizer.state_dict()["param_groups"]})
+        for number, name, value in changes:
+            optimizer.param_groups[number][name] = value
+
+    return put
+
+
+def _check_states(
+    then: OptimizerState, expected: Mapping[str, Values], parameters: Mapping[str, Tensor], most: int
+) -> None:
+    """Raise unless the states of a file are of the kind that the optimizer keeps.
+
+    What it does not keep from its first step on must be like the parameter, or a single number.
+    """
+    strange = then.states.keys() - set(then.trained)
+    require(not strange, f"states of trained parameters only, got one of {listed(strange)}")
+    require(bool(then.states or not most or not any(expected.values())), "any state of the optimizer")
+    for name, values in then.states.items():
+        wanted = expected.get(name, {})
+        missing = wanted.keys() - values.keys()
+        require(not missing, f"{listed(missing)} of {name}")
+        for key, value in values.items():
+            like, where = wanted.get(key, value), f"{key} of {name}"
+            if key not in wanted and isinstance(value, Tensor) and value.ndim:
+                like = torch.empty_like(parameters[name], dtype=value.dtype)
+            if isinstance(value, Tensor) and isinstance(like, Tensor):
+                require(value.shape == like.shape, f"{where} of the shape {tuple(like.shape)}, got {list(value.shape)}")
+                require(value.dtype == like.dtype, f"{where} in {like.dtype}, got {value.dtype}")
+            else:
+                require(is_alike(value, like), f"{where} such as {short(like)}, got {short(value)}")
+            if key == "step" and (not isinstance(value, Tensor) or value.numel() == 1):
+                count = -1 if value is None or isinstance(value, str) else float(value)
+                require(0 <= count <= most and count == int(count), f"{where} from 0 to {most}, got {count:g}")
+
+
+def _group_changes(
+    then: OptimizerState, held: list[list[str]], values: list[Values], kept: Container[str]
+) -> list[tuple[int, str, Any]]:
+    """Return what to set in which group; groups are matched by the parameters that they hold, not by their order."""
+    changes = []
+    for names, changed in then.groups:
+        if not changed:
+            continue
+        same = [number for number, others in enumerate(held) if set(others) == set(names)]
+        require(len(same) == 1, f"{listed(changed)} for a group of its own: {listed(names)}")
+        number = same[0]
+        for name, value in changed.items():
+            now = values[number].get(name)
+            require(name in values[number] and is_alike(value, now), f"{name} of a group such as {short(now)}")
+            if f"{OF_GROUPS}[{number}].{name}" not in kept:
+                changes.append((number, name, tuple(value) if isinstance(now, tuple) else value))
+    return changes
+
+
+@contextmanager
+def _taken_back(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Take back whatever the block does to an optimizer and to the parameters that it moves."""
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    weights = [(parameter.detach().clone(), parameter.grad) for parameter in held]
+    state = {key: {name: _copied(value) for name, value in values.items()} for key, values in optimizer.state.items()}
+    groups = [dict(group) for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, (weight, gradient) in zip(held, weights, strict=True):
+                parameter.copy_(weight)
+                parameter.grad = gradient
+        optimizer.state.clear()
+        optimizer.state.update(state)
+        for group, values in zip(optimizer.param_groups, groups, strict=True):
+            group.clear()
+            group.update(values)
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,68 @@
+"""Kinds of values in a checkpoint, checked before anything is made of them."""
+
+import math
+import types
+from collections.abc import Iterable
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+_MOST = 1 << 53  # beyond this a float64 does not count in ones
+
+
+def require(holds: bool, what: str) -> None:
+    """Raise unless something holds.
+
+    Raises:
+        ValueError: Saying what a file must contain.
+    """
+    if not holds:
+        raise ValueError(f"it must contain {what}")
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a value read from JSON is of a kind; a count is not negative, a number is finite."""
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, each) for each in get_args(kind))
+    if kind is int:
+        return type(value) is int and 0 <= value < _MOST
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return isinstance(value, kind)
+
+
+def is_plain(value: object) -> bool:
+    """Return whether JSON stores a value as it is, or a tuple of such values as a list."""
+    if isinstance(value, tuple | list):
+        return all(map(is_plain, value))
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | None)
+
+
+def is_alike(value: object, like: object) -> bool:
+    """Return whether two values are of one kind: tensors of one shape and dtype, numbers, texts, tuples of such."""
+    if isinstance(value, Tensor) and isinstance(like, Tensor):
+        return value.shape == like.shape and value.dtype == like.dtype
+    if isinstance(value, tuple | list) and isinstance(like, tuple | list):
+        return len(value) == len(like) and all(map(is_alike, value, like))
+    kinds = (bool, int | float, str, type(None))  # a bool is also an int, so it comes first
+    kind = next((kind for kind in kinds if isinstance(like, kind)), None)
+    return kind is not None and is_plain(value) and next(kind for kind in kinds if isinstance(value, kind)) is kind
+
+
+def is_same(value: object, other: object) -> bool:
+    """Return whether two values are equal, also where they are tensors."""
+    if isinstance(value, Tensor) or isinstance(other, Tensor):
+        return is_alike(value, other) and torch.equal(value, other)  # type: ignore[arg-type] # both are tensors
+    return value is other or value == other
+
+
+def are_names(value: object) -> bool:
+    """Return whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return some names for a message, the first few in order."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:4]) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")
