@@ -41,6 +41,7 @@ from tinygpt.errors import (
     InputTypeError,
     NonFiniteError,
     RunExistsError,
+    ShapeError,
 )
 from tinygpt.optim import adamw, parameter_groups, warmup_cosine
 from tinygpt.training.device import choose_device, choose_precision
@@ -446,7 +447,9 @@ def test_a_directory_with_a_run_is_not_written_to(tmp_path: Path) -> None:
     make_trainer(run_dir=tmp_path / "run").fit(progress=False)
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
     trainer = make_trainer(run_dir=tmp_path / "run")
-    with pytest.raises(RunExistsError, match=r"must be new or empty, got .*run'.*fit\(resume=True\) to go on with it"):
+    with pytest.raises(
+        RunExistsError, match=r"must be new or empty, got .*run'.*fit\(resume='auto'\) to start or resume"
+    ):
         trainer.fit(progress=False)
     assert trainer.steps_taken == 0
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
@@ -719,3 +722,146 @@ def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
     configs = {"a": TrainerConfig(**QUICK), "b": TrainerConfig(**(QUICK | {"max_iters": 2}))}
     found = compare(models, DATA, configs, sample_length=0, progress=False)
     assert {contender.name: contender.history.last.step for contender in found.contenders} == {"a": 6, "b": 2}
+
+
+# --- which parameters, which targets ----------------------------------------------------------------------------------
+
+
+def sgd(parameters: Any) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    return lambda model: torch.optim.SGD(parameters(model), lr=0.5)
+
+
+def last_weights(trainer: Trainer) -> Tensor:
+    for _ in trainer:
+        pass
+    return weights(trainer)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_an_optimizer_of_a_part_moves_it_as_if_the_rest_were_frozen(accumulation: int) -> None:
+    config = TrainerConfig(**QUICK | {"max_iters": 30, "grad_clip": 0.5, "accumulation": accumulation})
+    frozen = make_gpt()
+    for name, parameter in frozen.named_parameters():
+        parameter.requires_grad_(name.startswith("head."))
+    expected = last_weights(Trainer(frozen, DATA, config, optimizer=sgd(lambda model: model.head.parameters())))
+    part = Trainer(make_gpt(), DATA, config, optimizer=sgd(lambda model: model.head.parameters()))
+    left = r"in no group of the optimizer and will not move: blocks\.0\.attention\.output\.bias, .* and \d+ more; add"
+    with pytest.warns(UserWarning, match=left) as caught:
+        found = last_weights(part)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert len([each for each in caught if "in no group" in str(each.message)]) == 1
+
+
+def test_parameters_thawed_later_are_named_until_a_group_holds_them() -> None:
+    model = make_gpt()
+    model.blocks[0].requires_grad_(False)
+    trainer = make_trainer(model, max_iters=9, grad_clip=0.1)
+    steps = iter(trainer)
+    next(steps)
+    model.blocks[0].requires_grad_(True)
+    with pytest.warns(UserWarning, match=r"will not move: blocks\.0\.attention.*add_param_group"):
+        norms = [next(steps).grad_norm for _ in range(4)]
+    assert max(norms) < 2 * min(norms)  # nothing piles up
+    before = weights(trainer)
+    trainer.optimizer.add_param_group({"params": list(model.blocks[0].parameters())})
+    next(steps)
+    assert not torch.equal(weights(trainer), before)
+    assert trainer.optimizer.param_groups[-1]["initial_lr"] > 0
+
+
+class Masked(TokenDataset):
+    """A dataset of which only some targets count, as in question and answer, and in some rows none."""
+
+    def _masked(self, y: Tensor) -> Tensor:
+        seen = (torch.arange(y.shape[1]) >= 3) & (y[:, :1] % 3 > 0)
+        return y.masked_fill(~seen.expand_as(y), -100)
+
+    def batch(self, *arguments: Any, **named: Any) -> Any:
+        x, y = super().batch(*arguments, **named)
+        return x, self._masked(y)
+
+    def windows(self, *arguments: Any, **named: Any) -> Any:
+        return ((x, self._masked(y)) for x, y in super().windows(*arguments, **named))
+
+
+MASKED = Masked(TEXT, TOKENIZER, val_fraction=0.2)
+
+
+@pytest.mark.parametrize("accumulation", [2, 3, 4, 7])
+def test_ignored_targets_weigh_nothing_however_a_batch_is_cut(accumulation: int) -> None:
+    def run(accumulation: int) -> tuple[Tensor, list[float]]:
+        config = TrainerConfig(**QUICK | {"batch_size": 7, "accumulation": accumulation})
+        trainer = Trainer(make_gpt(), MASKED, config)
+        return last_weights(trainer), trainer.history.losses
+
+    (found, losses), (expected, wanted) = run(accumulation), run(1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert losses == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_an_evaluation_is_the_mean_over_the_targets_that_count(batch_size: int) -> None:
+    trainer = Trainer(make_gpt(), MASKED, TrainerConfig(**QUICK | {"batch_size": batch_size}))
+    batches = list(MASKED.windows("val", batch_size=1, block_size=BLOCK))
+    total, count = 0.0, 0
+    for x, y in batches:
+        if predicted := int((y != -100).sum()):
+            total += float(trainer.model(x, y).loss) * predicted
+            count += predicted
+    assert trainer.evaluate("val").nats == pytest.approx(total / count, abs=1e-12)
+
+
+def test_a_batch_of_ignored_targets_moves_nothing() -> None:
+    class Nothing(TokenDataset):
+        def batch(self, *arguments: Any, **named: Any) -> Any:
+            x, y = super().batch(*arguments, **named)
+            return x, torch.full_like(y, -100)
+
+    trainer = Trainer(make_gpt(), Nothing(TEXT, TOKENIZER, val_fraction=0.2), TrainerConfig(**QUICK))
+    before = weights(trainer)
+    step = next(iter(trainer))
+    assert (step.loss, step.grad_norm) == (0.0, 0.0)
+    assert torch.equal(weights(trainer), before)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_another_mark_for_ignored_targets_is_refused_with_the_way_out(mode: str) -> None:
+    model = make_gpt().train(mode == "train")
+    idx = torch.zeros(2, 4, dtype=torch.long)
+    targets = idx.clone()
+    targets[1, 2] = -1
+    message = r"got ids from -1 to 0, -1 at position \(1, 2\); to ignore a target use -100, e.g. targets.masked_fill"
+    with pytest.raises(ShapeError, match=message):
+        model(idx, targets)
+
+    class Marked(TokenDataset):
+        def batch(self, *arguments: Any, **named: Any) -> Any:
+            return super().batch(*arguments, **named)._replace(y=torch.full((4, BLOCK), -1))
+
+    for compile in (False, True):  # refused before anything is compiled
+        trainer = Trainer(model, Marked(TEXT, TOKENIZER, val_fraction=0.2), TrainerConfig(**QUICK, eval_iters=None))
+        trainer._objective._call = (lambda *_: pytest.fail("called")) if compile else trainer._objective._call
+        with pytest.raises(ShapeError, match="to ignore a target use -100"):
+            trainer._stepper.take(0)
+
+
+def test_a_step_of_a_float64_model_reports_its_loss_in_float64() -> None:
+    trainer = make_trainer()
+    x, y = DATA.batch("train", step=0, batch_size=4, block_size=BLOCK)
+    expected = float(trainer.model(x, y).loss)
+    assert next(iter(trainer)).loss == pytest.approx(expected, abs=1e-15)
+
+
+def test_measuring_weights_that_are_not_finite_is_an_error() -> None:
+    trainer = make_trainer()
+    with torch.no_grad():
+        next(trainer.model.parameters())[0, 0] = torch.nan
+    for measure in (trainer.evaluate, trainer.estimate_loss):
+        with pytest.raises(NonFiniteError, match="the loss must be finite, got nan on the val split"):
+            measure("val")
+
+
+def test_fit_leaves_the_model_in_evaluation_mode() -> None:
+    trainer = make_trainer(max_iters=2)
+    trainer.fit(progress=False)
+    assert not any(module.training for module in trainer.model.modules())

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -71,8 +72,7 @@ class LanguageModel(nn.Module, ABC):
         Raises:
             InputTypeError: If ids are not int32 or int64, or are on another device than the model.
             ShapeError: If a shape is wrong, also that of the logits, ``T`` is over ``block_size``, or an id is outside
-                the vocabulary. On a GPU the values of ids are checked in evaluation mode only: to read them would
-                stall training.
+                the vocabulary, on any device.
         """
         self._check_ids("idx", idx)
         if idx.shape[1] > self.block_size:
@@ -164,32 +164,46 @@ class LanguageModel(nn.Module, ABC):
                 f"{name} must be on the model's device, got {name} on {ids.device} and the model on {self.device}; "
                 f"use {name}.to(model.device)"
             )
-        if torch.compiler.is_compiling() or (self.training and ids.device.type != "cpu"):
-            return
-        counted = ids if also is None else ids[ids != also]
-        if not counted.numel():
-            raise ShapeError(f"{name} must hold at least one id to predict, got {also} everywhere")
-        low, high = (int(bound) for bound in counted.aminmax())
-        if low < 0 or high >= self.vocab_size:
-            place = ((ids == low) if low < 0 else (ids == high)).nonzero()[0].tolist()
-            raise ShapeError(
-                f"{name} must hold ids from 0 to vocab_size - 1 = {self.vocab_size - 1}, got ids from {low} to {high}, "
-                f"{low if low < 0 else high} at position {short(tuple(place))}"
-            )
+        if not torch.compiler.is_compiling() and not _ARE_CHECKED.get():
+            check_values(name, ids, self.vocab_size, also)
+
+
+_ARE_CHECKED = ContextVar("are_checked", default=False)
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout and the graph, and put back exactly what was there."""
-    training = [module for module in model.modules() if module.training]
+def values_checked() -> Iterator[None]:
+    """Leave out the check of ids inside the block, for a caller who did it where the values lie on the CPU."""
+    token = _ARE_CHECKED.set(True)
     try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        for module in training:
-            module.training = True
+        _ARE_CHECKED.reset(token)
+
+
+def check_values(name: str, ids: Int[Tensor, "B T"], vocab_size: int, also: int | None = None) -> None:
+    """Raise unless all ids are in the vocabulary, or equal to ``also``.
+
+    Raises:
+        ShapeError: With the range of the ids and the position of the first one outside.
+    """
+    counted = ids if also is None else ids[ids != also]
+    if not counted.numel():
+        raise ShapeError(f"{name} must hold at least one id to predict, got {also} everywhere")
+    low, high = (int(bound) for bound in counted.aminmax())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        place = (ids == wrong).nonzero()[0].tolist()
+        hint = f"; to ignore a target use {also}, e.g. targets.masked_fill(targets == -1, {also})"
+        raise ShapeError(
+            f"{name} must hold ids from 0 to vocab_size - 1 = {vocab_size - 1}, got ids from {low} to {high}, "
+            f"{wrong} at position {short(tuple(place))}{hint if also and low == -1 else ''}"
+        )
+
+
+def count_targets(targets: Int[Tensor, "B T"]) -> int:
+    """Return how many targets are to be predicted: all but those equal to ``IGNORED``."""
+    return int((targets != IGNORED).sum())
 
 
 def check_model(name: str, model: Any) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from tinygpt.compiling import compile_loops, compile_or_warn
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_model, evaluating
+from tinygpt.models.base import check_model
+from tinygpt.models.modes import evaluating
 from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw

@@ -1,4 +1,4 @@
-"""What training makes small: the loss of a model on a batch, where and in which numbers a run computes it."""
+"""The training loss, computed under autocast on the chosen device."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,8 +8,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from tinygpt.compiling import compile_or_warn
+from tinygpt.errors import ShapeError
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import evaluating
+from tinygpt.models.base import IGNORED, check_values, count_targets, values_checked
+from tinygpt.models.modes import evaluating
 
 
 class Objective:
@@ -30,17 +32,27 @@ class Objective:
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Return the loss of one batch, in nats, in whatever mode the model is in."""
+        check_values("idx", x, self.model.vocab_size)  # here, where they lie on the CPU and reading them stalls nothing
+        check_values("targets", y, self.model.vocab_size, also=IGNORED)
         dtype = None if self.dtype == torch.float32 else self.dtype
         # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False)
+        with values_checked(), autocast:
             loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
         return loss
 
     def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
-        """Return the mean over all targets, in evaluation mode, leaving every module in the mode it was in."""
+        """Return the mean over all targets that are not ignored, in evaluation mode; the modes are restored.
+
+        Raises:
+            ShapeError: If all targets are ignored.
+        """
         total, count = torch.zeros((), dtype=torch.float64), 0
         with evaluating(self.model):
             for x, y in batches:
-                total += self(x, y).cpu().double() * y.numel()
-                count += y.numel()
+                if predicted := count_targets(y):
+                    total += self(x, y).cpu().double() * predicted
+                    count += predicted
+        if not count:
+            raise ShapeError(f"targets must hold at least one id to predict, got {IGNORED} everywhere in the split")
         return float(total) / count

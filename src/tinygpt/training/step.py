@@ -2,20 +2,24 @@
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
 from tinygpt.errors import NonFiniteError
+from tinygpt.models.base import count_targets
+from tinygpt.models.modes import training
 from tinygpt.process import flushing_denormals
 from tinygpt.randomness import derive_seed
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.device import drawing_from
 from tinygpt.training.history import Evaluation
 from tinygpt.training.objective import Objective
+from tinygpt.training.values import listed
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Stepper:
 
     Args:
         objective: What to make smaller.
-        optimizer: Moves the weights; its learning rates are the peaks of the schedule.
+        optimizer: Moves the weights; the learning rates of its groups are the peaks of the schedule.
         data: The corpus, of which the training split is read.
         size: ``batch_size`` and ``block_size`` of a batch.
         config: The rest: micro-batches, schedule, clipping and seed.
@@ -66,7 +70,7 @@ class Stepper:
         self._data = data
         self._size = size
         self._config = config
-        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._left: list[str] = []  # trainable parameters that the optimizer does not hold
 
     def take(self, number: int) -> Step:
         """Take step ``number``, counted from 0.
@@ -82,12 +86,16 @@ class Stepper:
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(device, enabled=False),
+            training(self._objective.model),
         ):
             rate = self._set_rates(number)
-            loss, norm = self._gradients(number)
-            self._check_finite(number, loss, norm, rate)
-            self.scaler.step(self._optimizer)
-            self.scaler.update()
+            x, y = self._data.batch("train", step=number, seed=self._config.seed, **self._size)
+            loss = norm = 0.0  # those of a batch whose targets are all ignored: nothing is moved
+            if count := count_targets(y):
+                loss, norm = self._gradients(number, x, y, count)
+                self._check_finite(number, loss, norm, rate)
+                self.scaler.step(self._optimizer)
+                self.scaler.update()
         seconds = time.perf_counter() - started
         tokens = self._size["batch_size"] * self._size["block_size"]
         return Step(number + 1, loss, rate, norm, seconds, tokens / seconds)
@@ -95,28 +103,51 @@ class Stepper:
     def _set_rates(self, number: int) -> float:
         """Set the learning rates of a step, and return the first."""
         share = self._config.schedule(number)
-        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * share
-        return float(self._peaks[0] * share)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+        return float(self._optimizer.param_groups[0]["lr"])
 
-    def _gradients(self, number: int) -> tuple[float, float]:
-        """Leave clipped gradients in the parameters, and return the loss and the norm before clipping."""
-        config, model = self._config, self._objective.model
-        x, y = self._data.batch("train", step=number, seed=config.seed, **self._size)
-        model.train()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self._objective.device)
+    def _gradients(self, number: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
+        """Leave clipped gradients of the mean loss over ``count`` targets in the parameters.
+
+        Returns:
+            The loss, and the norm of the gradients before clipping.
+        """
+        config, device = self._config, self._objective.device
+        moved = self._clear_gradients()
+        losses = []
         pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
         for micro, (some_x, some_y) in enumerate(pieces):
-            with drawing_from(derive_seed(config.seed, "dropout", number, micro), self._objective.device):
-                part = self._objective(some_x, some_y) * (some_y.numel() / y.numel())
-            self.scaler.scale(part).backward()
-            loss += part.detach()
+            if predicted := count_targets(some_y):
+                with drawing_from(derive_seed(config.seed, "dropout", number, micro), device):
+                    part = self._objective(some_x, some_y) * (predicted / count)
+                    self.scaler.scale(part).backward()  # within the block, since checkpointing computes again
+                losses.append(part.detach())
         self.scaler.unscale_(self._optimizer)
-        limit = math.inf if config.grad_clip is None else config.grad_clip
-        norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
-        values: list[float] = torch.stack([loss, norm]).tolist()  # one wait for the device, not two
+        norm = nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip)
+        loss = torch.stack(losses).sum()
+        values: list[float] = torch.stack([loss, norm.to(loss.dtype)]).tolist()  # one wait for the device, not two
         return values[0], values[1]
+
+    def _clear_gradients(self) -> list[nn.Parameter]:
+        """Remove all gradients of the model, and return the parameters that the optimizer moves.
+
+        The gradient of a parameter that no group holds would otherwise grow from step to step.
+        """
+        moved = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        held, left = set(map(id, moved)), []
+        for name, parameter in self._objective.model.named_parameters():
+            parameter.grad = None
+            if parameter.requires_grad and id(parameter) not in held:
+                left.append(name)
+        if left and left != self._left:
+            warnings.warn(
+                f"trainable parameters are in no group of the optimizer and will not move: {listed(left)}; add them "
+                "with trainer.optimizer.add_param_group, or freeze them with requires_grad_(False)",
+                stacklevel=2,
+            )
+        self._left = left
+        return moved
 
     def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
         """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""

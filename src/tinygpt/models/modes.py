@@ -1,0 +1,79 @@
+"""Training and evaluation mode of a model that several threads may use at once."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+
+class _Use:
+    """Who uses a model now: threads that read it, any number, or one that takes a training step."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.readers: Counter[int] = Counter()  # how often each thread has entered, since it may read within reading
+        self.trainer: int | None = None
+        self.switched: list[nn.Module] = []  # what was in training mode before the first reader came
+
+
+_USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
+_USES_LOCK = threading.Lock()
+
+
+def _use_of(model: nn.Module) -> _Use:
+    with _USES_LOCK:
+        return _USES.setdefault(model, _Use())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch off dropout and the graph inside the block, and restore the mode of each module at its end.
+
+    Several threads may be inside at once: the last one to leave restores the modes. A training step of another thread
+    waits until all have left, and they wait until it is over.
+    """
+    use, thread = _use_of(model), threading.get_ident()
+    with use.changed:
+        use.changed.wait_for(lambda: use.trainer in (None, thread))
+        use.readers[thread] += 1
+        _switch(use, model)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        with use.changed:
+            use.readers[thread] -= 1
+            use.readers += Counter()  # forgets threads that have left
+            if not use.readers:
+                for module in use.switched:
+                    module.training = True
+                use.switched = []
+                use.changed.notify_all()
+
+
+def _switch(use: _Use, model: nn.Module) -> None:
+    """Bring all modules into evaluation mode, and remember those that were in training mode."""
+    for module in model.modules():
+        if module.training:
+            use.switched.append(module)
+            module.training = False
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Put a model into training mode for a step, while no other thread reads or trains it."""
+    use, thread = _use_of(model), threading.get_ident()
+    with use.changed:
+        use.changed.wait_for(lambda: use.trainer is None and use.readers.keys() <= {thread})
+        use.trainer = thread
+    try:
+        model.train()
+        yield
+    finally:
+        with use.changed:
+            use.trainer = None
+            use.changed.notify_all()

@@ -1,0 +1,143 @@
+"""Threads: what one of them does with a model changes nothing for another, and nothing for the caller."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig
+from tinygpt.models.modes import evaluating
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 12
+TOKENIZER = CharTokenizer.from_text(TEXT)
+DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
+SETTINGS: dict[str, Any] = {"max_iters": 12, "batch_size": 4, "sample_length": 0, "eval_interval": 100}
+
+
+def make_model(seed: int = 1) -> GPTLanguageModel:
+    torch.manual_seed(seed)
+    return GPTLanguageModel.from_config(
+        GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5)
+    )
+
+
+def together(*works: Callable[[], object]) -> list[Any]:
+    """Do things at once in threads of their own, and return their results or raise their errors."""
+    results: list[Any] = [None] * len(works)
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(len(works))
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            results[number] = works[number]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive(), "a thread waits for another one"
+    if errors:
+        raise errors[0]
+    return results
+
+
+def test_several_threads_sample_as_one_does() -> None:
+    """Texts of unequal lengths, so that one thread is done before another, from a model in training mode."""
+    model = make_model().train()
+    sampler = Sampler(model, TOKENIZER)
+    lengths = [5, 40, 120, 80]
+    expected = [sampler.generate("the", length, seed=length) for length in lengths]
+    for _ in range(3):
+        works = [lambda length=length: sampler.generate("the", length, seed=length) for length in lengths]
+        assert together(*works) == expected
+    assert all(module.training for module in model.modules())
+
+
+def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropout() -> None:
+    """The weights stay, since the rate is zero: whatever differs comes from the mode of the model."""
+    model = make_model()
+    trainer = Trainer(
+        model, DATA, TrainerConfig(**SETTINGS), optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)
+    )
+    sampler = Sampler(model, TOKENIZER)
+    expected = sampler.generate("the", 100), sampler.score(TEXT[:60]).tolist(), trainer.evaluate().nats
+
+    def train() -> Tensor:
+        return torch.tensor([step.loss for step in trainer])
+
+    def read() -> list[Any]:
+        return [(sampler.generate("the", 100), sampler.score(TEXT[:60]).tolist(), trainer.evaluate().nats)]
+
+    losses, *found = together(train, read, read)
+    assert found == [[expected], [expected]]
+    alone = Trainer(
+        make_model(), DATA, TrainerConfig(**SETTINGS), optimizer=lambda m: torch.optim.SGD(m.parameters(), 0.0)
+    )
+    assert torch.equal(losses, torch.tensor([step.loss for step in alone]))
+
+
+def test_trainers_in_threads_train_as_each_does_alone_and_leave_the_generator_alone() -> None:
+    def losses(seed: int) -> list[float]:
+        return [step.loss for step in Trainer(models[seed], DATA, TrainerConfig(**SETTINGS, seed=seed))]
+
+    models = {seed: make_model(seed) for seed in range(3)}
+    expected = [losses(seed) for seed in range(3)]
+    models = {seed: make_model(seed) for seed in range(3)}
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert together(*(lambda seed=seed: losses(seed) for seed in range(3))) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_trainer_in_two_threads_takes_each_step_once() -> None:
+    trainer = Trainer(make_model(), DATA, TrainerConfig(**SETTINGS))
+    alone = [step.loss for step in Trainer(make_model(), DATA, TrainerConfig(**SETTINGS))]
+    numbers = together(*[lambda: [step.number for step in trainer]] * 2)
+    assert sorted(numbers[0] + numbers[1]) == list(range(1, 13))
+    assert trainer.history.losses == alone
+
+
+def test_the_last_reader_to_leave_restores_the_modes() -> None:
+    model = make_model().train()
+    model.blocks[1].eval()
+    before = [module.training for module in model.modules()]
+    chance = random.Random(0)
+    open_ones: list[Any] = []
+    for _ in range(200):
+        if open_ones and chance.random() < 0.5:
+            open_ones.pop(chance.randrange(len(open_ones))).__exit__(None, None, None)
+        else:
+            open_ones.append(evaluating(model))
+            open_ones[-1].__enter__()
+        assert any(module.training for module in model.modules()) == (not open_ones)
+    while open_ones:
+        open_ones.pop(0).__exit__(None, None, None)
+    assert [module.training for module in model.modules()] == before
+    torch.set_grad_enabled(True)  # which blocks of one thread that are left in another order do not restore
+
+
+def test_a_reader_that_restored_the_mode_at_once_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt.models.modes.Counter", lambda: _Nobody())
+    with pytest.raises(AssertionError):
+        test_the_last_reader_to_leave_restores_the_modes()
+
+
+class _Nobody(dict[int, int]):
+    """A count of readers that is always empty."""
+
+    def __missing__(self, thread: int) -> int:
+        return 0
+
+    def __setitem__(self, thread: int, count: int) -> None:
+        pass
+
+    def __iadd__(self, other: object) -> "_Nobody":
+        return self
