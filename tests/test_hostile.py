@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import struct
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,12 +28,13 @@ from torch import Tensor
 
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel
-from tinygpt.checkpoint import _digest, read, write
+from tinygpt.checkpoint import MOST_BYTES, _digest, read, write
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
     CheckpointMismatchError,
     ConfigError,
+    InputTypeError,
     NonFiniteError,
 )
 from tinygpt.files import to_json
@@ -564,3 +567,78 @@ def test_readers_never_see_half_a_file_while_another_process_writes(tmp_path: Pa
     write(0, 1)
     children = [in_child(lambda: write(1, 201)), *(in_child(read) for _ in range(4))]
     assert [exit_code(child) for child in children] == [0] * 5
+
+
+# --- blocks, dtypes, sizes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,)], ids=str)
+@pytest.mark.parametrize("prefix", ["", "blocks."], ids=["any name", "names of blocks"])
+def test_blocks_without_weights_of_their_own_are_not_built(shape: tuple[int, ...], prefix: str, path: Path) -> None:
+    """As many tensors as blocks, each of next to no bytes."""
+    count = 5_000
+    config = {"vocab_size": 3, "block_size": 2, "n_layer": count, "n_head": 1, "n_embd": 2, "dropout": 0.0}
+    tensors = {f"{prefix}{number}.attention.qkv.weight": torch.zeros(shape) for number in range(count)}
+    path.write_bytes(signed(tensors, config=config | {"layout": "notebook"}, model="GPTLanguageModel"))
+    assert f"n_layer={count} needs a tensor blocks.0.attention_norm.weight of [2]" in str(refusal(path))
+
+
+def test_numbers_in_eight_bits_are_refused_both_ways(path: Path) -> None:
+    path.write_bytes(signed({"table.weight": torch.zeros(3, 3).to(torch.float8_e4m3fn)}))
+    assert "contains 'table.weight' in torch.float8_e4m3fn, which is not supported" in str(refusal(path))
+    before = path.read_bytes()
+    for dtype in (torch.float8_e5m2, torch.float8_e4m3fn):
+        model = BigramLanguageModel(3).to(dtype)
+        with pytest.raises(
+            InputTypeError, match=f"weights must be in 16 bits or more to be saved, got {dtype} in table"
+        ):
+            tinygpt.save(path, model)
+    assert path.read_bytes() == before
+
+
+def test_weights_in_several_dtypes_are_refused_unless_the_model_has_them(path: Path) -> None:
+    config = GPTConfig(vocab_size=3, block_size=2, n_layer=1, n_head=1, n_embd=2)
+    model = GPTLanguageModel.from_config(config)
+    model.head.bfloat16()
+    tinygpt.save(path, model)
+    assert "must contain weights of one dtype, got torch.bfloat16, torch.float32" in str(refusal(path))
+    into = GPTLanguageModel.from_config(config)
+    into.head.bfloat16()
+    assert torch.equal(tinygpt.load(path, into=into)[0].head.weight, model.head.weight)
+
+
+def test_a_file_larger_than_memory_is_refused_and_a_smaller_one_is_not(path: Path) -> None:
+    assert max(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) <= MOST_BYTES
+    with path.open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    assert f"{MOST_BYTES + 1:,} bytes, more than {MOST_BYTES:,}" in str(refusal(path))
+
+
+OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "a text": (lambda: b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 9, "read_text"),
+    "a text in two bytes": (lambda: "Primero: ¿qué tal? ".encode() * 99, "read_text"),
+    "a web page": (lambda: b"\n<!DOCTYPE html>\n<html><title>404</title></html>", "looks like a web page.; download"),
+    "a Git LFS pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
+    "nothing": (lambda: b"", "is empty; a save or a download was interrupted"),
+    "a pickle": (lambda: pickle.dumps({"model": 1}), "save it again with tinygpt.save"),
+    "weights of another program": (
+        lambda: safetensors.torch.save({"wte.weight": torch.zeros(3)}),
+        r"safetensors file of another program.; build the model and use model.load_state_dict",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), OTHERS.values(), ids=OTHERS.keys())
+def test_a_file_of_another_kind_is_named_with_the_way_out(make: Callable[[], bytes], message: str, path: Path) -> None:
+    path.write_bytes(make())
+    error = str(refusal(path))
+    assert re.search(f"is not a model file of tinygpt.*{message}", error), error
+    assert not re.search(r"\d\.\.\.|\.\.\.\d", error)  # no number is cut in half
+
+
+def test_the_directory_of_a_run_names_a_file_in_it(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "run", max_iters=1).fit(progress=False)
+    with pytest.raises(CheckpointError, match=r"it is a directory, load a file in it, e.g. best.safetensors"):
+        tinygpt.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"it is not a regular file$"):
+        tinygpt.load(tmp_path)
