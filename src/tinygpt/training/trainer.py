@@ -206,8 +206,12 @@ class Trainer:
             if not self.history.evaluations:
                 self._evaluate_now()
             self.history.stopped = ""  # an interruption that came before is over
-            while step := self._next_step():
+            is_done = self._is_out_of_patience()
+            while not is_done and (step := self._next_step()):
+                is_done = step.evaluation is not None and self._is_out_of_patience()
                 yield step
+            if self.steps_taken < self.config.max_iters:
+                self.history.stopped = "early"
 
     def resume(self) -> None:
         """Go back to the newest checkpoint in ``run_dir`` that verifies.
@@ -375,20 +379,14 @@ class Trainer:
         return run_settings(self.config, self.block_size, self.device, dtype, self.optimizer, self._groups)
 
     def _is_out_of_patience(self) -> bool:
-        """Say, and note, whether the evaluations since the best one are as many as the patience."""
-        evaluations = self.history.evaluations
-        waited = len(evaluations) - 1 - evaluations.index(self.history.best)
-        if self.config.patience is None or waited < self.config.patience:
-            return False
-        self.history.stopped = "early"
-        return True
+        """Return whether ``patience`` evaluations have passed since the best one."""
+        evaluations, patience = self.history.evaluations, self.config.patience
+        return patience is not None and len(evaluations) - 1 - evaluations.index(self.history.best) >= patience
 
     def _next_step(self) -> Step | None:
         """Take the next step, if one is left; several threads take turns, and a signal waits until it is recorded."""
         with self._stepping, deferring_signals():
-            if self.steps_taken >= self.config.max_iters or self._is_out_of_patience():
-                return None
-            return self._advance()
+            return self._advance() if self.steps_taken < self.config.max_iters else None
 
     def _advance(self) -> Step:
         """Take one step, and measure and save if it is time to."""
