@@ -338,7 +338,7 @@ INVALID: dict[str, tuple[Change, str]] = {
         lambda payload, tensors: tensors.update({f"{TRAINING}optimizer/max/head.weight": torch.zeros(3)}),
         "max of head.weight",
     ),
-    "losses of another length": (to(f"{TRAINING}losses", lambda t: t[1:].clone()), "a loss for each step"),
+    "losses of another length": (to(f"{TRAINING}losses", lambda t: t[1:].clone()), "3 losses after 3 steps"),
     "negative seconds": (leaf("seconds", -1.0), "seconds is -1.0"),
     "a count of seconds as text": (leaf("seconds", "1"), "seconds is '1'"),
     "a step that is true": (leaf("step", True), "does not contain a run at the step of its name|step is True"),

@@ -3,12 +3,15 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinygpt.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+MOST_LOSSES = 1 << 15  # what a history keeps of them, and so what a checkpoint does: 256 KiB
 
 
 class Loss(NamedTuple):
@@ -63,8 +66,11 @@ class History:
 
     Attributes:
         evaluations: All evaluations, in order.
-        losses: The loss of each training batch, in nats.
+        losses: The loss of each training batch, in nats. In a run of more than 32,768 steps each is the mean over
+            ``steps_per_loss`` steps in a row, so that there are never more.
         stopped: Why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
+        steps_per_loss: How many steps each entry of ``losses`` stands for: a power of 2.
+        pending: The losses of the latest steps, fewer than ``steps_per_loss``, which await their mean.
 
     Example:
         >>> history = History([Evaluation(0, 4.2, 4.2, 0, 0), Evaluation(100, 1.4, 1.5, 9, 1e4)])
@@ -77,6 +83,21 @@ class History:
     evaluations: list[Evaluation] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     stopped: str = ""
+    steps_per_loss: int = 1
+    pending: list[float] = field(default_factory=list)
+
+    def add_loss(self, loss: float) -> None:
+        """Append the loss of a step, in nats; where ``losses`` is full, halve it first.
+
+        What it holds is a function of the losses in their order alone, so a resumed run has what it would have had.
+        """
+        if len(self.losses) == MOST_LOSSES and not self.pending:
+            self.losses[:] = [(a + b) / 2 for a, b in zip(self.losses[::2], self.losses[1::2], strict=True)]
+            self.steps_per_loss *= 2
+        self.pending.append(loss)
+        if len(self.pending) == self.steps_per_loss:
+            self.losses.append(fmean(self.pending))
+            self.pending.clear()
 
     @property
     def best(self) -> Evaluation:
@@ -125,7 +146,10 @@ class History:
         evaluations, best = self._measured(), self.best
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
-        axes.plot(range(1, len(self.losses) + 1), self.losses, color="0.85", linewidth=0.8, label="each batch")
+        each, count = self.steps_per_loss, len(self.losses)
+        middles = [(index + 0.5) * each + 0.5 for index in range(count)]  # of the steps that an entry stands for
+        label = "each batch" if each == 1 else f"mean of {each} batches"
+        axes.plot(middles, self.losses, color="0.85", linewidth=0.8, label=label)
         steps = [evaluation.step for evaluation in evaluations]
         axes.plot(steps, [e.train_loss for e in evaluations], "o-", markersize=3, label="train")
         axes.plot(steps, [e.val_loss for e in evaluations], "o-", markersize=3, label="validation")
@@ -149,3 +173,16 @@ class History:
         if not self.evaluations:
             raise DataError("the history is empty: nothing was evaluated yet; call trainer.fit() first")
         return self.evaluations
+
+
+def steps_per_loss(steps: int) -> int:
+    """Return :attr:`History.steps_per_loss` after so many steps.
+
+    Example:
+        >>> steps_per_loss(32_768), steps_per_loss(32_769)
+        (1, 2)
+    """
+    each = 1
+    while steps > MOST_LOSSES * each:
+        each *= 2
+    return each

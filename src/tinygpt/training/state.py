@@ -20,22 +20,22 @@ from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.device import DTYPES, name_hardware
-from tinygpt.training.history import Evaluation, History
+from tinygpt.training.history import Evaluation, History, steps_per_loss
 from tinygpt.training.run import savable
 from tinygpt.training.values import fits, is_alike, is_plain, listed, require
 
 
 def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Return the losses as a tensor, of which there are many, and the evaluations as plain numbers."""
-    losses = torch.tensor(history.losses, dtype=torch.float64)
+    losses = torch.tensor(history.losses + history.pending, dtype=torch.float64)
     return {f"{TRAINING}losses": losses}, [asdict(evaluation) for evaluation in history.evaluations]
 
 
 def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) -> History:
-    """Return what :func:`pack_history` was given.
+    """Return what :func:`pack_history` was given after so many steps.
 
     Raises:
-        ValueError: If these are not the losses and evaluations of a run of so many steps.
+        ValueError: If these are not the losses and evaluations of a run of that length.
     """
     kinds = get_type_hints(Evaluation)
     require(isinstance(evaluations, list), "a list of evaluations")
@@ -45,10 +45,13 @@ def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) 
         require(is_valid, f"evaluations only, got {short(record)}")
     numbers = [record["step"] for record in evaluations]
     require(numbers == sorted(set(numbers)) and max(numbers, default=0) <= steps, "evaluations in order")
-    losses = tensors.get(f"{TRAINING}losses")
-    if losses is None or losses.dtype != torch.float64 or losses.shape != (steps,):
-        raise ValueError("it must contain a loss for each step")
-    return History([Evaluation(**record) for record in evaluations], losses.tolist())
+    each = steps_per_loss(steps)
+    whole, pending = divmod(steps, each)
+    stored = tensors.get(f"{TRAINING}losses")
+    if stored is None or stored.dtype != torch.float64 or stored.shape != (whole + pending,):
+        raise ValueError(f"it must contain {whole + pending} losses after {steps} steps")
+    measured, losses = [Evaluation(**record) for record in evaluations], stored.tolist()
+    return History(measured, losses[:whole], steps_per_loss=each, pending=losses[whole:])
 
 
 def pack_best(best: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -398,7 +398,7 @@ class Trainer:
             raise
         self.steps_taken = step.number
         self._seconds += step.seconds
-        self.history.losses.append(step.loss)
+        self.history.add_loss(step.loss)
         record = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
         self._run.log({"step": step.number} | record)
         is_last = step.number == config.max_iters
