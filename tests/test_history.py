@@ -1,15 +1,22 @@
 """The history of a run: it keeps what happened within bounds, and says what it means."""
 
 import json
+import math
+import os
+import signal
+import tracemalloc
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from quick import plays
+from torch import Tensor
 
 from tinygpt import (
     BigramLanguageModel,
@@ -22,7 +29,9 @@ from tinygpt import (
     Trainer,
     TrainerConfig,
 )
+from tinygpt.errors import DataError
 from tinygpt.training import history as history_module
+from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.state import pack_history, unpack_history
 
 TEXT = plays()
@@ -61,6 +70,238 @@ def measured(*losses: tuple[float, float], rates: list[float | None] | None = No
         ],
         **facts,
     )
+
+
+# --- the verdict of real runs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layout", "optimizer"), [("notebook", "adamw"), ("gpt2", "muon"), ("modern", "adamw")])
+def test_a_rate_far_too_low_learns_nothing(layout: str, optimizer: str) -> None:
+    history = run(make_gpt(layout=layout), optimizer=optimizer, learning_rate=1e-8, max_iters=40)
+    assert ": nothing was learnt beyond an even guess; use a higher learning rate" in history.verdict
+
+
+@pytest.mark.parametrize(
+    ("layout", "optimizer", "rate", "said"),
+    [
+        ("notebook", "adamw", 0.3, "stuck"),
+        ("gpt2", "adamw", 0.3, "stuck"),
+        ("notebook", "adamw", 3.0, "diverged"),
+        ("gpt2", "adamw", 3.0, "diverged"),
+        ("notebook", "muon", 0.8, "diverged"),
+        pytest.param("modern", "adamw", 3.0, "diverged", marks=pytest.mark.slow),
+        pytest.param("gpt2", "muon", 0.8, "diverged", marks=pytest.mark.slow),
+        pytest.param("modern", "muon", 2.0, "diverged", marks=pytest.mark.slow),
+    ],
+)
+def test_a_rate_far_too_high_is_named(layout: str, optimizer: str, rate: float, said: str) -> None:
+    history = run(make_gpt(layout=layout), optimizer=optimizer, learning_rate=rate, max_iters=100)
+    assert f": {said} " in history.verdict
+    assert "use a lower learning rate" in history.verdict
+
+
+def test_a_diverging_bigram_is_named_with_the_step() -> None:
+    history = run(BigramLanguageModel(DATA.vocab_size, block_size=16), learning_rate=100.0, max_iters=60)
+    assert ": diverged at step 1, the training loss rose from " in history.verdict
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 3e-3), pytest.param("muon", 8e-3, marks=pytest.mark.slow)])
+def test_a_schedule_that_ends_at_zero_has_not_converged(optimizer: str, rate: float) -> None:
+    history = run(optimizer=optimizer, learning_rate=rate, final_learning_rate=0.0, max_iters=80)
+    assert "the learning rate reached zero, not converged; more steps with a longer schedule" in history.verdict
+    longer = run(optimizer=optimizer, learning_rate=rate, final_learning_rate=0.0, max_iters=240, eval_interval=240)
+    assert longer.best.val_loss < history.best.val_loss - 0.1
+
+
+def test_a_constant_rate_that_still_gains_is_to_train_longer() -> None:
+    history = run(learning_rate=1e-3, final_learning_rate=1e-3, max_iters=80)
+    assert ": still falling at full learning rate; train longer" in history.verdict
+
+
+def test_ids_without_a_pattern_are_overfitted() -> None:
+    ids = np.random.default_rng(0).integers(0, 8, 400)
+    data = TokenDataset(ids, val_fraction=0.5)
+    history = run(make_gpt(data, n_embd=48), data, learning_rate=1e-2, eval_iters=None)
+    assert f": overfitting from step {history.best.step}; keep those weights, or use more text" in history.verdict
+    assert history.best.step < history.last.step
+
+
+@pytest.mark.parametrize(("optimizer", "floor"), [("adamw", 0.0), ("adamw", 0.1), ("muon", 0.0)])
+def test_a_bigram_at_the_entropy_of_its_text_has_converged(optimizer: str, floor: float) -> None:
+    text = "abac" * 500
+    data = TokenDataset(text, CharTokenizer.from_text(text))
+    model = BigramLanguageModel(data.vocab_size, block_size=8)
+    history = run(model, data, optimizer=optimizer, learning_rate=0.2, final_learning_rate=floor, max_iters=200)
+    assert ": converged, it gained less than 0.01 since step " in history.verdict
+    assert "worse than a bigram" not in history.verdict
+    assert history.best.val_loss == pytest.approx(bigram_loss(data), abs=0.01)
+
+
+def test_a_model_at_a_plateau_above_the_bigram_is_told_so() -> None:
+    history = run(learning_rate=3e-4, max_iters=80)
+    assert history.bigram is not None
+    assert history.best.val_loss > history.bigram + 0.3
+    assert history.verdict.endswith(
+        ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
+    )
+
+
+class Interrupted(BigramLanguageModel):
+    """Presses Ctrl-C in its fortieth step."""
+
+    steps = 0
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        self.steps += self.training
+        if self.training and self.steps == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().compute_logits(idx, cache)
+
+
+def test_an_interrupted_run_is_judged_by_what_it_was_at() -> None:
+    history = run(Interrupted(DATA.vocab_size, block_size=16), learning_rate=0.05)
+    assert history.verdict.startswith("interrupted after step 40: best validation loss ")
+    assert ": still falling at full learning rate; train longer" in history.verdict
+
+
+def test_before_a_second_evaluation_there_is_no_judgement() -> None:
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(batch_size=4, eval_interval=500, sample_length=0))
+    next(iter(trainer))
+    assert trainer.history.verdict.endswith("): nothing to compare it with; use a lower eval_interval")
+
+
+def test_the_result_stands_beside_the_even_guess_and_the_bigram() -> None:
+    history = run(learning_rate=3e-3, max_iters=3)
+    assert history.even_guess == pytest.approx(math.log(DATA.vocab_size))
+    assert history.bigram == bigram_loss(DATA)
+    assert f" (even guess {history.even_guess:.3f}, bigram {history.bigram:.3f}): " in history.verdict
+
+
+# --- the verdict of losses made up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([(4, 4)], "best validation loss 4.0000 at step 0, the last: no step was taken yet; call trainer.fit()"),
+        ([(4, 4), (1, 1.2)], "at step 100, the last: still falling; train longer"),
+        (
+            [(4, 4), (1, 1.2), (1, 1.195)],
+            "at step 200, the last: converged, it gained less than 0.01 since step 100",
+        ),
+        ([(4, 4), (1, 1.2), (0.9, 1.4)], "the last 1.4000: overfitting from step 100; keep those weights"),
+        ([(4, 4), (3.5, 4.1)], "best validation loss 4.0000 at step 0; the last 4.1000: overfitting from step 0"),
+        ([(4, 4), (1, 1.2), (1.5, 1.9)], "got worse from step 100, and so did the training loss; use a lower"),
+        ([(4, 4), (1, 1.2), (2.5, 2.6)], "diverged at step 200, the training loss rose from 1.00 to 2.50; use a lower"),
+        ([(4, 4), (1, 1.2), (math.inf, math.nan)], "the last nan: diverged at step 200, the training loss rose"),
+        ([(4, 4), (1, 1.2), (2.5, 2.6), (0.9, 1.0)], "at step 300, the last: still falling"),
+        ([(4, 4), (1, 1.2), (1, 1.205)], "the last 1.2050: converged"),
+        ([(4, 4), (3.999, 3.999)], "nothing was learnt since the first evaluation; use a higher learning rate"),
+    ],
+)
+def test_the_verdict_says_what_the_losses_show(losses: list[tuple[float, float]], said: str) -> None:
+    assert said in measured(*losses).verdict
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ([0, 1, 1, 1, 1], "still falling at full learning rate; train longer"),
+        ([0, 1, 0.6, 0.3, 0.1], "flat because the learning rate fell to 10% of its peak, not converged; more steps"),
+        ([0, 1, 0.6, 0.3, 0.001], "flat because the learning rate reached zero, not converged; more steps"),
+    ],
+)
+def test_the_verdict_looks_at_the_learning_rate(rates: list[float | None], said: str) -> None:
+    steps, losses = [0, 100, 200, 350, 400], [4, 2, 1.8, 1.7, 1.695]
+    rows = zip(steps, losses, rates, strict=True)
+    history = History([Evaluation(step, loss, loss, 0, 0, schedule=rate) for step, loss, rate in rows])
+    assert said in history.verdict
+
+
+def test_the_verdict_looks_at_the_last_quarter_of_the_run_not_at_its_last_evaluations_alone() -> None:
+    history = History([Evaluation(step, 1, val, 0, 0) for step, val in ((0, 3.4), (20, 2.9), (40, 2.68), (41, 2.679))])
+    assert ": still falling; train longer" in history.verdict
+
+
+def test_losses_that_jump_about_have_not_got_worse() -> None:
+    jumping = [1.2 + 0.04 * (-1) ** i for i in range(12)]
+    history = measured((4, 4), *((val, val) for val in jumping))
+    assert ": converged, it gained less than 0." in history.verdict
+    steady = measured((4, 4), *((1, 1.2) for _ in range(11)), (1.01, 1.24))
+    assert ": got worse from step 100" in steady.verdict
+
+
+@given(
+    losses=st.lists(st.tuples(*[st.floats(0, 20) | st.just(math.nan) | st.just(math.inf)] * 2), min_size=1, max_size=9),
+    batches=st.lists(st.floats(0, 20), max_size=60),
+    rates=st.lists(st.none() | st.floats(0, 1), min_size=9, max_size=9),
+    facts=st.tuples(*[st.none() | st.floats(0.5, 5)] * 2),
+)
+def test_there_is_a_verdict_of_any_losses(
+    losses: list[tuple[float, float]],
+    batches: list[float],
+    rates: list[float | None],
+    facts: tuple[float | None, float | None],
+) -> None:
+    history = measured(*losses, rates=rates[: len(losses)], losses=batches, even_guess=facts[0], bigram=facts[1])
+    assert history.verdict.startswith(f"best validation loss {history.best.val_loss:.4f} at step ")
+    assert len(history.verdict) < 400
+
+
+def test_an_evaluation_made_by_hand_is_seen_at_once() -> None:
+    history = measured((4, 4), (2, 2))
+    assert history.best.step == 100
+    history.evaluations.append(Evaluation(200, 1, 1, 0, 0))
+    assert history.best.step == 200
+    history.evaluations[1] = Evaluation(100, 0.5, 0.5, 0, 0)
+    assert history.best.step == 100
+
+
+# --- the bigram -------------------------------------------------------------------------------------------------------
+
+
+def counted(train: list[int], val: list[int], size: int) -> float:
+    """Return the same loss from its definition, a pair at a time."""
+    total = 0.0
+    for first, second in pairwise(val):
+        after = [b for a, b in pairwise(train) if a == first]
+        alone = (train[1:].count(second) + 1) / (len(train) - 1 + size)
+        kinds = len(set(after))
+        chance = (after.count(second) + kinds * alone) / (len(after) + kinds) if after else alone
+        total -= math.log(chance)
+    return total / (len(val) - 1)
+
+
+@given(ids=st.lists(st.integers(0, 4), min_size=4, max_size=40))
+def test_the_bigram_is_counted_as_it_is_defined(ids: list[int]) -> None:
+    data = TokenDataset(ids, val_fraction=0.5)
+    expected = counted(data.train.tolist(), data.val.tolist(), data.vocab_size)
+    assert bigram_loss(data) == pytest.approx(expected, rel=1e-12)
+
+
+@given(ids=st.lists(st.integers(0, 3), min_size=4, max_size=9))
+def test_the_chances_after_an_id_add_up_to_one(ids: list[int]) -> None:
+    train = np.array([*ids, 3])
+    for first in range(4):
+        data = [TokenDataset(np.array([*train, first, second])) for second in range(4)]
+        for each, second in zip(data, range(4), strict=True):
+            each.train, each.val = train, np.array([first, second])
+        assert sum(math.exp(-bigram_loss(each)) for each in data) == pytest.approx(1)
+
+
+def test_a_long_corpus_is_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bigram_loss(DATA)
+    monkeypatch.setattr("tinygpt.training.baseline._PAIRS_IN_A_PIECE", 200)
+    assert bigram_loss(DATA) == bigram_loss(DATA) != whole
+    assert bigram_loss(DATA) == pytest.approx(whole, abs=0.1)
+
+
+def test_a_large_vocabulary_needs_no_table_of_pairs() -> None:
+    data = TokenDataset(np.random.default_rng(0).integers(0, 50_000, 20_000))
+    tracemalloc.start()
+    bigram_loss(data)
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # a table would have 20 GB
+    tracemalloc.stop()
 
 
 # --- the losses of the batches ----------------------------------------------------------------------------------------
@@ -149,3 +390,35 @@ def test_steps_without_an_evaluation_do_not_look_for_the_best(monkeypatch: pytes
     for _ in Trainer(BigramLanguageModel(DATA.vocab_size, block_size=4), DATA, config):
         pass
     assert looked < 10
+
+
+# --- the plot ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plot_of_the_history_is_drawn_and_saved(tmp_path: Path) -> None:
+    history = run(max_iters=6, eval_interval=3, learning_rate=1e-3)
+    figure = history.plot(tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    axes = figure.axes[0]
+    assert [len(np.asarray(line.get_xdata())) for line in axes.get_lines()] == [6, 3, 3]
+    assert axes.get_title().replace("\n", " ") == history.verdict
+    with pytest.raises(DataError, match="the history is empty"):
+        History().plot()
+
+
+def test_the_title_of_a_plot_fits_into_the_figure() -> None:
+    history = run(learning_rate=3e-4, max_iters=20, eval_interval=5)
+    history.stopped = "interrupted"
+    figure = history.plot()
+    figure.draw_without_rendering()
+    box, edge = figure.axes[0].title.get_window_extent(), figure.bbox
+    assert edge.x0 <= box.x0 < box.x1 <= edge.x1
+    assert box.y1 <= edge.y1
+
+
+def test_a_plot_puts_means_of_steps_at_the_middle_of_them(most: int) -> None:
+    history = after([float(i) for i in range(16)])
+    history.evaluations += measured((4, 4), (1, 1)).evaluations
+    line = history.plot().axes[0].get_lines()[0]
+    assert np.asarray(line.get_xdata()).tolist() == [1.5, 3.5, 5.5, 7.5, 9.5, 11.5, 13.5, 15.5]
+    assert line.get_label() == "mean of 2 batches"

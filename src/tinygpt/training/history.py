@@ -1,9 +1,11 @@
 """What happened in a run: the evaluations, the losses between them, and what they say."""
 
 import math
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinygpt.errors import DataError
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LOSSES = 1 << 15  # what a history keeps of them, and so what a checkpoint does: 256 KiB
+_MATTERS = 0.01  # nats: a smaller difference is about one percent of perplexity, and counts as none
+_ABOUT = 0.05  # of the way from the even guess to the bigram: this near to either is no better than it
+_RISE = 1.0  # nats: a training loss so far above its best is no noise of batches, which is some tenths
 
 
 class Loss(NamedTuple):
@@ -50,6 +55,7 @@ class Evaluation:
         seconds: Time spent in training steps until then.
         tokens_per_second: Mean speed of training until then; 0 before the first step.
         sample: A preview of what the model writes, empty if none was asked for.
+        schedule: Learning rate of the step before, as a share of the peak; 0 before the first step, None if unknown.
     """
 
     step: int
@@ -58,6 +64,7 @@ class Evaluation:
     seconds: float
     tokens_per_second: float
     sample: str = ""
+    schedule: float | None = None
 
 
 @dataclass
@@ -69,6 +76,8 @@ class History:
         losses: The loss of each training batch, in nats. In a run of more than 32,768 steps each is the mean over
             ``steps_per_loss`` steps in a row, so that there are never more.
         stopped: Why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
+        even_guess: The loss of guessing evenly among all ids, ``ln V`` nats; None if unknown.
+        bigram: The loss of :func:`tinygpt.training.baseline.bigram_loss` on the same data, in nats; None if unknown.
         steps_per_loss: How many steps each entry of ``losses`` stands for: a power of 2.
         pending: The losses of the latest steps, fewer than ``steps_per_loss``, which await their mean.
 
@@ -77,12 +86,14 @@ class History:
         >>> history.best.step
         100
         >>> print(history.verdict)
-        best validation loss 1.5000 at step 100, the last: still falling, train longer
+        best validation loss 1.5000 at step 100, the last: still falling; train longer
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     stopped: str = ""
+    even_guess: float | None = None
+    bigram: float | None = None
     steps_per_loss: int = 1
     pending: list[float] = field(default_factory=list)
 
@@ -102,7 +113,7 @@ class History:
     @property
     def best(self) -> Evaluation:
         """The evaluation with the lowest validation loss; of equals the first."""
-        return min(self._measured(), key=lambda evaluation: evaluation.val_loss)
+        return min(self._measured(), key=lambda each: math.inf if math.isnan(each.val_loss) else each.val_loss)
 
     @property
     def last(self) -> Evaluation:
@@ -111,27 +122,130 @@ class History:
 
     @property
     def verdict(self) -> str:
-        """One sentence that says how the run went; it has converged if the last tenth of it gained less than 0.01."""
+        """How the run went and what to do about it, in a sentence or two, beside the even guess and the bigram.
+
+        ======================  ==========================================================================
+        diverged                the training loss rose by more than 1 nat and did not come back
+        overfitting             the validation loss rose from its best while the training loss fell
+        got worse               both rose
+        nothing was learnt      the best is about the even guess, or no better than the first
+        stuck                   worse than a bigram, and nothing was gained while the learning rate was high
+        converged               nothing was gained since the learning rate was high, nor in the last quarter
+        flat, or still falling  all else, with what the learning rate had come to
+        ======================  ==========================================================================
+
+        A difference counts from 0.01 nats, or twice the spread of the last evaluations where that is more. Within a
+        twentieth of the way from the even guess to the bigram, a loss is about the one or the other.
+        """
         best, last = self.best, self.last
-        before = [each for each in self.evaluations if each.step <= 0.9 * last.step] or [last]
         said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
-        if last.step == 0:
-            said += ": nothing was learnt yet"
-        elif best is last and len(self.evaluations) > 1 and before[-1].val_loss - last.val_loss < 0.01:
-            said += ", the last: it has converged"
-        elif best is last:
-            said += ", the last: still falling, train longer"
-        elif last.val_loss > best.val_loss + 0.01 and last.train_loss < best.train_loss:
-            said += f"; the last {last.val_loss:.4f}: overfitting, the best weights are kept"
-        elif last.val_loss > best.val_loss + 0.01:
-            said += f"; the last {last.val_loss:.4f}: it got worse, try a lower learning rate"
-        else:
-            said += f"; the last {last.val_loss:.4f}: it has converged"
+        said += ", the last" if best is last else f"; the last {last.val_loss:.4f}"
+        named = {"even guess": self.even_guess, "bigram": self.bigram}
+        known = ", ".join(f"{name} {loss:.3f}" for name, loss in named.items() if loss is not None)
+        said += f" ({known})" if known else ""
         ends = {
             "early": f"stopped early after step {last.step:,}: ",
             "interrupted": f"interrupted after step {last.step:,}: ",
         }
-        return ends.get(self.stopped, "") + said
+        return f"{ends.get(self.stopped, '')}{said}: {self._finding()}"
+
+    def _finding(self) -> str:
+        """Return what the losses show, and what to do about it; the first that holds."""
+        best, first, last = self.best, self.evaluations[0], self.last
+        counts = max(_MATTERS, 2 * _spread([evaluation.val_loss for evaluation in self.evaluations]))
+        if len(self.evaluations) == 1:
+            if last.step == 0 and not self.losses:
+                return "no step was taken yet; call trainer.fit()"
+            return "nothing to compare it with; use a lower eval_interval"
+        if rise := self._rise():
+            step, low, high = rise
+            rose = f"the training loss rose from {low:.2f} to {high:.2f}"
+            return f"diverged at step {step:,}, {rose}; use a lower learning rate"
+        worse = last.val_loss > best.val_loss + counts
+        if worse and last.train_loss < best.train_loss:
+            return f"overfitting from step {best.step:,}; keep those weights, or use more text or more dropout"
+        if worse:
+            return f"got worse from step {best.step:,}, and so did the training loss; use a lower learning rate"
+        if self.even_guess is not None and best.val_loss > self.even_guess - self._about:
+            return "nothing was learnt beyond an even guess; use a higher learning rate, more steps, or other data"
+        if first.val_loss - best.val_loss < counts:
+            return "nothing was learnt since the first evaluation; use a higher learning rate, or stop: it may be done"
+        if self._is_poor and self._is_stuck():
+            return "stuck from early on, worse than a bigram; use a lower learning rate, or check the model"
+        hint = ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
+        return self._course(counts) + (hint if self._is_poor else "")
+
+    def _course(self, counts: float) -> str:
+        """Say whether the loss still falls, and whether it would if the learning rate had not fallen.
+
+        Where the learning rate has come down, a flat end shows nothing. Only a run that gained nothing since it was
+        high has converged.
+        """
+        last, peak = self.last, self._peak
+        earlier = [each for each in self.evaluations if each.step <= 0.75 * last.step] or self.evaluations[:1]
+        since = ([each for each in earlier if self._is_high(each)] or earlier)[-1]
+        if since.val_loss - last.val_loss < counts:
+            return f"converged, it gained less than {counts:.2f} since step {since.step:,}"
+        if last.schedule is None:
+            return "still falling; train longer"
+        if self._is_high(last):
+            return "still falling at full learning rate; train longer"
+        share = last.schedule / peak
+        late = [each for each in self.evaluations if each.step <= 0.9 * last.step][-1]
+        state = "flat because" if late.val_loss - last.val_loss < counts else "still falling while"
+        rate = "reached zero" if share < 0.02 else f"fell to {share:.0%} of its peak"
+        return f"{state} the learning rate {rate}, not converged; more steps with a longer schedule may still help"
+
+    @property
+    def _peak(self) -> float:
+        return max(each.schedule or 0.0 for each in self.evaluations)
+
+    def _is_high(self, evaluation: Evaluation) -> bool:
+        """Return whether the learning rate was above half of its peak, or is unknown."""
+        return evaluation.schedule is None or evaluation.schedule > self._peak / 2
+
+    def _is_stuck(self) -> bool:
+        """Return whether the loss fell at once and then no more, though the learning rate was high."""
+        high = max((each.step for each in self.evaluations if self._is_high(each)), default=self.last.step)
+        count = high // self.steps_per_loss
+        middle = (count + count // 10) // 2
+        early, later = self.losses[count // 10 : middle], self.losses[middle:count]
+        if len(early) < 8:
+            return False
+        gained = self.evaluations[0].train_loss - fmean(early)
+        return fmean(early) - fmean(later) < 0.2 * gained
+
+    @property
+    def _about(self) -> float:
+        """How near to the even guess or the bigram is no better than it, in nats."""
+        if self.even_guess is None or self.bigram is None:
+            return _MATTERS
+        return max(_MATTERS, _ABOUT * (self.even_guess - self.bigram))
+
+    @property
+    def _is_poor(self) -> bool:
+        """Whether the best is worse than a bigram."""
+        return self.bigram is not None and self.best.val_loss > self.bigram + self._about
+
+    def _rise(self) -> tuple[int, float, float] | None:
+        """Return where the training loss rose far above its best for good, from what and to what; None if nowhere.
+
+        For good: it did not come back to where it was, or the model is still worse than a bigram.
+        """
+        is_poor = self._is_poor
+        evaluated = [(each.step, each.train_loss) for each in self.evaluations]
+        width = max(1, min(8, len(self.losses) // 4), len(self.losses) // 256)  # single batches are noisy
+        batches = evaluated[:1] + [
+            (start * self.steps_per_loss + 1, fmean(self.losses[start : start + width]))
+            for start in range(0, len(self.losses) - width + 1, width)
+        ]
+        for points in (batches, evaluated):
+            low, end = math.inf, points[-1][1]
+            for step, loss in points:
+                if not loss <= low + _RISE and (is_poor or not end <= low):
+                    return step, low, max(each for at, each in points if at >= step)
+                low = min(low, loss)
+        return None
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the losses over the steps, and save the figure if there is a path.
@@ -161,7 +275,7 @@ class History:
             ha="right" if best.step > steps[-1] / 2 else "left",
             arrowprops={"arrowstyle": "-", "color": "0.5"},
         )
-        axes.set(xlabel="step", ylabel="loss (nats per id)", title=self.verdict)
+        axes.set(xlabel="step", ylabel="loss (nats per id)", title=textwrap.fill(self.verdict, 90))
         axes.title.set_fontsize(9)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -186,3 +300,13 @@ def steps_per_loss(steps: int) -> int:
     while steps > MOST_LOSSES * each:
         each *= 2
     return each
+
+
+def _spread(losses: Sequence[float]) -> float:
+    """Return the standard deviation of the later half around its course, 0 if there are too few to tell.
+
+    From second differences, which a straight course leaves at zero; by their median, which no bend upsets.
+    """
+    late = losses[len(losses) // 2 :]
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
+    return median(bends) / (0.6745 * math.sqrt(6)) if len(bends) >= 4 else 0.0

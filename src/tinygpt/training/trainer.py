@@ -33,6 +33,7 @@ from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
+from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.device import choose_device, choose_precision
 from tinygpt.training.history import Evaluation, History, Loss
@@ -114,7 +115,7 @@ class Trainer:
         self._parts = parts_of(model)
         self.data = data
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
-        self.history = History()
+        self.history = History(even_guess=math.log(data.vocab_size), bigram=bigram_loss(data))
         self.steps_taken = 0
         self._groups: dict[str, Any] = {}  # settings of an optimizer that the config does not describe
         if optimizer is None:
@@ -266,7 +267,8 @@ class Trainer:
             if scaler:  # a run in another precision has none, and this one starts with a new one
                 self._stepper.scaler.load_state_dict(scaler)
             self.model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
-            self._last, self._best, self.history = {}, best, history
+            self.history = replace(history, even_guess=self.history.even_guess, bigram=self.history.bigram)
+            self._last, self._best = {}, best
             self.steps_taken, self._seconds = steps, training["seconds"]
             self._has_begun = True
             self._run.rewind_log(steps, {evaluation.step for evaluation in history.evaluations})
@@ -437,7 +439,8 @@ class Trainer:
             )
         tokens = self.steps_taken * self.config.batch_size * self.block_size
         speed = tokens / self._seconds if self._seconds else 0.0
-        evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview())
+        share = self.config.schedule(self.steps_taken - 1) if self.steps_taken else 0.0
+        evaluation = Evaluation(self.steps_taken, train_loss, val_loss, self._seconds, speed, self._preview(), share)
         self.history.evaluations.append(evaluation)
         self._run.log({name: value for name, value in vars(evaluation).items() if name != "sample"})
         if self.history.best is evaluation:
