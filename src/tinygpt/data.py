@@ -15,6 +15,7 @@ from tinygpt.errors import (
     check_choice,
     check_integer,
     check_number,
+    checked_names,
     short,
 )
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
@@ -56,6 +57,7 @@ class TokenDataset:
         (torch.Size([3, 5]), True)
     """
 
+    @checked_names
     def __init__(
         self,
         source: str | Sequence[int] | np.ndarray | Tensor,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, short
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, checked_names, short
 from tinygpt.layers.linear import STD, Linear
 
 
@@ -37,6 +37,7 @@ class Head(nn.Module):
         Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.1. https://arxiv.org/abs/1706.03762
     """
 
+    @checked_names
     def __init__(
         self, n_embd: int, head_size: int, *, dropout: float = 0.0, causal: bool = True, bias: bool = False
     ) -> None:
@@ -132,6 +133,7 @@ class MultiHeadAttention(nn.Module):
         Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.2. https://arxiv.org/abs/1706.03762
     """
 
+    @checked_names
     def __init__(
         self,
         n_embd: int,

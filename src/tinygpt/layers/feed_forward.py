@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import InputTypeError, check_dropout, check_integer, short
+from tinygpt.errors import InputTypeError, check_dropout, check_integer, checked_names, short
 from tinygpt.layers.linear import STD, Linear
 
 
@@ -46,6 +46,7 @@ class FeedForward(nn.Module):
         Vaswani et al., *Attention Is All You Need*, 2017, section 3.3. https://arxiv.org/abs/1706.03762
     """
 
+    @checked_names
     def __init__(
         self,
         n_embd: int,

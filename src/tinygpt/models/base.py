@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, short
+from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, checked_names, short
 
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
@@ -90,6 +90,7 @@ class LanguageModel(nn.Module, ABC):
         logits = self._checked_logits(idx)
         return ModelOutput(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten().long()))
 
+    @checked_names
     @torch.no_grad()
     def generate(
         self,

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tinygpt.errors import checked_names
 from tinygpt.layers.linear import Embedding
 from tinygpt.models.base import LanguageModel
 
@@ -28,6 +29,7 @@ class BigramLanguageModel(LanguageModel):
         4225
     """
 
+    @checked_names
     def __init__(self, vocab_size: int, *, block_size: int = 256) -> None:
         super().__init__(vocab_size, block_size)
         self.table = Embedding(vocab_size, vocab_size, std=1.0)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, check_integer
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, checked_names
 from tinygpt.layers import (
     Chain,
     DecoderBlock,
@@ -63,6 +63,7 @@ class GPTLanguageModel(LanguageModel):
         parts as in GPT-2.
     """
 
+    @checked_names
     def __init__(
         self,
         vocab_size: int,

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tinygpt.compiling import compile_loops, compile_or_warn
-from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, short
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, checked_names, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.models.modes import evaluating
@@ -60,6 +60,7 @@ class Sampler:
         12
     """
 
+    @checked_names
     def __init__(
         self,
         model: LanguageModel,
@@ -82,6 +83,7 @@ class Sampler:
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
         self._read_one = compile_or_warn(read_one, compile_loops) if check_truth("compile", compile) else read_one
 
+    @checked_names
     def generate(
         self,
         prompt: Prompt,
@@ -132,6 +134,7 @@ class Sampler:
         whole = ["".join(texts[row]) for row in rows]
         return whole[0] if isinstance(prompt, str) else whole
 
+    @checked_names
     def stream(
         self,
         prompt: str,

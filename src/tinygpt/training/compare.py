@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, InputTypeError, short
+from tinygpt.errors import ConfigError, InputTypeError, checked_names, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.sampling import Sampler
@@ -62,6 +62,7 @@ class Comparison:
         return "\n".join(lines)
 
 
+@checked_names
 def compare(
     models: Mapping[str, LanguageModel],
     data: TokenDataset,

@@ -24,6 +24,7 @@ from tinygpt.errors import (
     TinyGPTError,
     check_integer,
     check_truth,
+    checked_names,
     short,
     show,
 )
@@ -97,6 +98,7 @@ class Trainer:
         True
     """
 
+    @checked_names
     def __init__(
         self,
         model: LanguageModel,
@@ -137,6 +139,7 @@ class Trainer:
         self._has_unsaved = False
         self._stepping = threading.RLock()
 
+    @checked_names
     def fit(self, *, resume: bool | Literal["auto"] = False, progress: bool = True) -> History:
         """Train to the end, put the best weights into the model, and say how it went.
 

@@ -1,0 +1,163 @@
+"""Messages that know what was meant: the words of other libraries, and what is taken for a model."""
+
+import re
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    FeedForward,
+    GPTConfig,
+    GPTLanguageModel,
+    Head,
+    MultiHeadAttention,
+    Sampler,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+    compare,
+)
+from tinygpt.errors import ConfigError, InputTypeError, did_you_mean
+
+pytestmark = pytest.mark.usefixtures("unchecked_types")
+
+DATA = TokenDataset("ab" * 50, CharTokenizer("ab"))
+MODEL = BigramLanguageModel(2, block_size=4)
+EPOCHS = "max_iters = epochs * len(data.train) // (batch_size * block_size)"
+
+TRAINING = {
+    "learning_rate": "lr LR base_lr",
+    "max_iters": "steps num_steps max_steps n_iters iterations",
+    "batch_size": "bs batch train_batch_size",
+    "weight_decay": "wd",
+    "grad_clip": "clip grad_clip_norm clip_grad_norm max_grad_norm gradient_clip_val",
+    "warmup_iters": "warmup warmup_steps num_warmup_steps",
+    "accumulation": "gradient_accumulation_steps grad_accum accumulate_grad_batches",
+    "block_size": "context_length seq_len max_seq_len",
+    "eval_interval": "eval_every eval_steps",
+    "patience": "early_stopping_patience",
+    "precision": "dtype amp fp16",
+    "device": "cuda accelerator",
+    "betas": "beta1 adam_beta2",
+    "seed": "random_state",
+}
+SIZES = {
+    "n_embd": "d_model hidden_size embed_dim dim n_embed width",
+    "n_layer": "num_layers depth n_layers num_hidden_layers",
+    "n_head": "heads num_heads n_heads nhead num_attention_heads",
+    "block_size": "n_positions n_ctx max_seq_len context_length max_position_embeddings",
+    "vocab_size": "vocab num_tokens n_vocab",
+    "dropout": "drop dropout_rate resid_pdrop",
+}
+
+
+def pairs(table: dict[str, str]) -> list[tuple[str, str]]:
+    return [(theirs, ours) for ours, words in table.items() for theirs in words.split()]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), pairs(TRAINING))
+def test_a_setting_of_training_by_another_name_is_translated(theirs: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=f"TrainerConfig has no setting '{theirs}'; did you mean '{ours}'") as caught:
+        TrainerConfig(**{theirs: 1})  # type: ignore[arg-type]
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(("theirs", "ours"), pairs(SIZES))
+def test_a_size_by_another_name_is_translated(theirs: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf"GPTConfig has no setting '{theirs}'; did you mean '{ours}'\?"):
+        GPTConfig(**{"vocab_size": 9, theirs: 1})  # type: ignore[arg-type]
+
+
+def test_what_counts_in_another_unit_comes_with_the_formula() -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"no setting 'epochs'; did you mean 'max_iters'? {EPOCHS}")):
+        TrainerConfig(epochs=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"'gradient_accumulation_steps'; .* batch_size counts all micro-batches"):
+        TrainerConfig(gradient_accumulation_steps=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"'head_dim'; did you mean 'n_embd'\? n_embd = n_head \* head_size"):
+        GPTConfig(vocab_size=9, head_dim=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"'max_length'; did you mean 'block_size'\?$"):
+        GPTConfig(vocab_size=9, max_length=3)  # type: ignore[call-arg]
+
+
+ARGUMENTS: list[tuple[Callable[..., object], str, str]] = [
+    (lambda **n: Trainer(MODEL, DATA, **n), "lr", "Trainer has no argument 'lr'; use TrainerConfig(learning_rate=...)"),
+    (
+        lambda **n: Trainer(MODEL, DATA, **n),
+        "epochs",
+        f"Trainer has no argument 'epochs'; use TrainerConfig(max_iters=...): {EPOCHS}",
+    ),
+    (lambda **n: Trainer(MODEL, DATA, **n), "batch_size", "'batch_size'; use TrainerConfig(batch_size=...)"),
+    (lambda **n: Trainer(MODEL, DATA, **n), "n_layers", "'n_layers'; use GPTConfig(n_layer=...)"),
+    (lambda **n: Trainer(MODEL, **n), "dataset", "'dataset'; did you mean 'data'?"),
+    (lambda **n: Trainer(MODEL, DATA, **n), "output_dir", "'output_dir'; did you mean 'run_dir'?"),
+    (lambda **n: Trainer(MODEL, DATA).fit(**n), "epochs", "use TrainerConfig(max_iters=...): max_iters = epochs"),
+    (lambda **n: Trainer(MODEL, DATA).fit(**n), "verbose", "did you mean 'progress'? progress=True or progress=False"),
+    (lambda **n: Sampler(MODEL, DATA.tokenizer, **n), "temperature", "use Sampler.generate(temperature=...)"),  # type: ignore[arg-type]
+    (lambda **n: sampler().generate("a", **n), "max_tokens", "did you mean 'max_new_tokens'?"),
+    (lambda **n: sampler().generate("a", **n), "max_length", "'max_new_tokens'? It does not count the prompt"),
+    (lambda **n: sampler().generate("a", 3, **n), "n", "did you mean 'prompt'? [text] * 3 for three texts of"),
+    (lambda **n: sampler().generate("a", 3, **n), "temp", "did you mean 'temperature'?"),
+    (lambda **n: sampler().stream("a", **n), "max_tokens", "Sampler.stream has no argument 'max_tokens'; did you mean"),
+    (lambda **n: MODEL.generate(torch.zeros(1, 1).long(), **n), "max_tokens", "did you mean 'max_new_tokens'?"),
+    (
+        lambda **n: MultiHeadAttention(8, **n),
+        "num_heads",
+        "MultiHeadAttention has no argument 'num_heads'; did you mean",
+    ),
+    (lambda **n: Head(8, **n), "head_dim", "Head has no argument 'head_dim'; did you mean 'head_size'?"),
+    (lambda **n: FeedForward(8, **n), "d_ff", "did you mean 'hidden_size'?"),
+    (lambda **n: TokenDataset(range(9), **n), "val_split", "did you mean 'val_fraction'?"),
+    (lambda **n: BigramLanguageModel(9, **n), "context_length", "did you mean 'block_size'?"),
+    (
+        lambda **n: GPTLanguageModel(**n),
+        "num_layers",
+        "GPTLanguageModel has no argument 'num_layers'; use GPTConfig(",
+    ),
+    (
+        lambda **n: compare({"a": MODEL}, DATA, **n),
+        "lr",
+        "compare has no argument 'lr'; use TrainerConfig(",
+    ),
+    (lambda **n: TrainerConfig(**n), "n_embd", "TrainerConfig has no setting 'n_embd'; use GPTConfig(n_embd=...)"),
+    (lambda **n: TrainerConfig(**n), "run_dir", "TrainerConfig has no setting 'run_dir'; use Trainer(run_dir=...)"),
+    (lambda **n: GPTConfig(vocab_size=9, **n), "lr", "use TrainerConfig(learning_rate=...)"),
+    (lambda **n: TrainerConfig(**n), "qwertz", "TrainerConfig has no setting 'qwertz'; see help(TrainerConfig)"),
+    (
+        lambda **n: Trainer(MODEL, DATA).fit(**n),
+        "qwertz",
+        "has no argument 'qwertz'; see help(Trainer.fit)",
+    ),
+]
+
+
+def sampler() -> Sampler:
+    assert DATA.tokenizer is not None
+    return Sampler(MODEL, DATA.tokenizer)
+
+
+@pytest.mark.parametrize(("call", "name", "message"), ARGUMENTS, ids=[name for _, name, _ in ARGUMENTS])
+def test_an_argument_by_another_name_is_translated(call: Callable[..., object], name: str, message: str) -> None:
+    with pytest.raises((ConfigError, InputTypeError), match=re.escape(message)) as caught:
+        call(**{name: 3})
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_checked_function_keeps_its_signature() -> None:
+    assert list(signature(Trainer).parameters) == ["model", "data", "config", "run_dir", "optimizer"]
+    assert "max_new_tokens" in signature(Sampler.generate).parameters
+    assert Sampler.generate.__doc__
+
+
+def test_every_word_of_the_table_in_the_documentation_is_known() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "words.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    words = [(ours, theirs) for ours, cell in rows for theirs in re.findall(r"`(\w+)`", cell.split("(")[0])]
+    assert len(words) > 15
+    for ours, theirs in words:
+        if ours != "targets":  # which is no setting, but a tensor
+            assert f"did you mean '{ours}'" in did_you_mean(theirs, [ours]), theirs
