@@ -1,12 +1,16 @@
 """Messages that know what was meant: the words of other libraries, and what is taken for a model."""
 
 import re
+from collections import UserDict
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tinygpt import (
     BigramLanguageModel,
@@ -161,3 +165,75 @@ def test_every_word_of_the_table_in_the_documentation_is_known() -> None:
     for ours, theirs in words:
         if ours != "targets":  # which is no setting, but a tensor
             assert f"did you mean '{ours}'" in did_you_mean(theirs, [ours]), theirs
+
+
+# --- what is taken for a model ----------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+foreign = type("GPT2LMHeadModel", (Plain,), {"__module__": "transformers.models.gpt2"})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: torch.compile(MODEL),
+            r"got a compiled model \(OptimizedModule\); pass the model .* compile=True",
+        ),
+        (
+            lambda: nn.DataParallel(MODEL),
+            r"got a wrapper \(DataParallel\); pass the model itself, .* its .module",
+        ),
+        (lambda: Plain(), "got Plain; inherit from LanguageModel instead of nn.Module"),
+        (lambda: foreign(), r"got a model of transformers \(GPT2LMHeadModel\); wrap it in a subclass of LanguageModel"),
+        (lambda: GPTLanguageModel, r"got the class GPTLanguageModel; .* GPTLanguageModel.from_config\(config\)"),
+        (lambda: BigramLanguageModel, r"got the class BigramLanguageModel; make a model of it, .*Model\(...\)"),
+        (lambda: GPTConfig(vocab_size=2), r"got a GPTConfig; use GPTLanguageModel.from_config\(config\)"),
+        (lambda: MODEL.state_dict(), r"got a state_dict; build the model, then model.load_state_dict\(state_dict\)"),
+        (lambda: "best.safetensors", r"got 'best.safetensors'; load the file first, model, tokenizer = tinygpt.load"),
+        (lambda: Path("best.safetensors"), r"got 'best.safetensors'; load the file first"),
+        (
+            lambda: (MODEL, DATA.tokenizer),
+            r"got a tuple; pass one model, as in model, tokenizer = ",
+        ),
+        (lambda: [MODEL, MODEL], r"got a list; pass one model, .* compare\({...}, data\)"),
+        (lambda: {"a": MODEL}, r"got a dict; pass one model, .* compare\({...}, data\)"),
+        (lambda: Trainer(MODEL, DATA), "got a Trainer; pass its .model"),
+        (lambda: sampler(), "got a Sampler; pass its .model"),
+        (lambda: DATA, "got TokenDataset; use GPTLanguageModel.from_config.*; the model comes first"),
+        (
+            lambda: GPTLanguageModel.from_config,
+            "got the function from_config; call it and pass the model ",
+        ),
+        (lambda: None, r"got NoneType; use GPTLanguageModel.from_config\(GPTConfig\(vocab_size=...\)\)"),
+        (lambda: [1, 2], "got list; use GPTLanguageModel.from_config"),
+        (lambda: UserDict(), "got UserDict; use GPTLanguageModel.from_config"),
+    ],
+)
+@pytest.mark.parametrize("take", ["trainer", "sampler"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_not_a_model_is_told_what_to_do(make: Callable[[], Any], message: str, take: str) -> None:
+    thing = make()
+    with pytest.raises(InputTypeError, match=f"^model must be a LanguageModel, {message}") as caught:
+        Trainer(thing, DATA) if take == "trainer" else Sampler(thing, DATA.tokenizer)  # type: ignore[arg-type]
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("idx", "message"),
+    [
+        ([[0, 1]], r"got list; use torch.tensor\(idx\)"),
+        (np.zeros((1, 2), np.int64), r"got ndarray; use torch.tensor\(idx\)"),
+        ("ab", "got str; use Sampler, which encodes a text"),
+        (torch.zeros(1, 2, dtype=torch.float32), r"got torch.float32; use idx.long\(\)"),
+    ],
+    ids=["list", "array", "text", "floats"],
+)
+def test_what_are_not_ids_are_told_what_to_do(idx: Any, message: str) -> None:
+    with pytest.raises(InputTypeError, match=f"^idx must be an int32 or int64 tensor, {message}$"):
+        MODEL(idx)

@@ -1,7 +1,8 @@
 """What every language model is: ids in, logits out, and everything that follows from that alone."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, checked_names, short
+from tinygpt.models.config import GPTConfig
 
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
@@ -157,7 +159,10 @@ class LanguageModel(nn.Module, ABC):
         """Raise unless ``ids`` is a ``B T`` tensor of ids of this vocabulary (or ``also``) on this model's device."""
         if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
             kind = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
-            raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {name}.long()")
+            way = f"{name}.long()" if isinstance(ids, Tensor) else f"torch.tensor({name})"
+            if isinstance(ids, str):
+                way = "Sampler, which encodes a text"
+            raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {way}")
         if ids.ndim != 2 or 0 in ids.shape:
             raise ShapeError(f"{name} must have the shape (B, T) with B and T at least 1, got {tuple(ids.shape)}")
         if ids.device != self.device:
@@ -208,10 +213,45 @@ def count_targets(targets: Int[Tensor, "B T"]) -> int:
 
 
 def check_model(name: str, model: Any) -> None:
-    """Raise unless something is a language model.
+    """Raise unless something is a language model, with what it looks like and what to do.
 
     Raises:
-        InputTypeError: If it is none.
+        InputTypeError: If it is anything else.
     """
     if not isinstance(model, LanguageModel):
-        raise InputTypeError(f"{name} must be a LanguageModel, got {type(model).__name__}")
+        kind, way = _what_it_looks_like(model)
+        raise InputTypeError(f"{name} must be a LanguageModel, got {kind}; {way}")
+
+
+def _what_it_looks_like(model: Any) -> tuple[str, str]:
+    """Return what something is that is not a language model, and how to come from it to one."""
+    kind = type(model).__name__
+    if isinstance(model, type):
+        made = ".from_config(config)" if hasattr(model, "from_config") else "(...)"
+        return f"the class {model.__name__}", f"make a model of it, e.g. {model.__name__}{made}"
+    if isinstance(model, nn.Module):
+        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            inner = "the model itself, which is its _orig_mod"
+            return f"a compiled model ({kind})", f"pass {inner}, and compile=True to TrainerConfig or Sampler"
+        if isinstance(getattr(model, "module", None), LanguageModel):
+            return f"a wrapper ({kind})", "pass the model itself, which is its .module; a run is one process"
+        if any(base.__module__.startswith("transformers.") for base in type(model).__mro__):
+            way = "compute_logits returns model(idx).logits"
+            return f"a model of transformers ({kind})", f"wrap it in a subclass of LanguageModel whose {way}"
+        way = "inherit from LanguageModel instead of nn.Module and name the logits in compute_logits"
+        return kind, way
+    if isinstance(model, Mapping) and model and all(isinstance(value, Tensor) for value in model.values()):
+        return "a state_dict", "build the model, then model.load_state_dict(state_dict)"
+    if isinstance(model, str | os.PathLike):
+        return short(str(model)), "load the file first, model, tokenizer = tinygpt.load(path)"
+    if isinstance(model, Mapping | list | tuple):
+        if any(isinstance(value, LanguageModel) for value in (model.values() if isinstance(model, Mapping) else model)):
+            several = "or several by name with compare({...}, data)"
+            return f"a {kind}", f"pass one model, as in model, tokenizer = tinygpt.load(path), {several}"
+    elif isinstance(model, GPTConfig):
+        return "a GPTConfig", "use GPTLanguageModel.from_config(config)"
+    elif isinstance(getattr(model, "model", None), LanguageModel):
+        return f"a {kind}", "pass its .model"
+    elif callable(model):
+        return f"the function {getattr(model, '__name__', kind)}", "call it and pass the model that it returns"
+    return kind, "use GPTLanguageModel.from_config(GPTConfig(vocab_size=...)); the model comes first"
