@@ -40,6 +40,7 @@ nitpick_ignore = [
     ("py:class", "tinygpt.sampling.sampler.Prompt"),
     ("py:class", "tinygpt.tokenizer.SupportsToList"),
     ("py:class", "tinygpt.errors.Settings"),
+    ("py:class", "tinygpt.errors.Function"),
     ("py:class", "SearchStrategy"),  # Hypothesis's
 ]
 

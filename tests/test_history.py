@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import tracemalloc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from quick import plays
 from torch import Tensor
@@ -231,19 +231,24 @@ def test_losses_that_jump_about_have_not_got_worse() -> None:
     assert ": got worse from step 100" in steady.verdict
 
 
+@example([(4, 4), (3, 3)], [], [0.0] * 9, (None, None), 0)  # a learning rate of zero has no half
+@example([(4, 4), (3, 3)], [], [1.0, 0.1] * 5, (None, None), 10_000)  # and no evaluation before the last tenth
 @given(
     losses=st.lists(st.tuples(*[st.floats(0, 20) | st.just(math.nan) | st.just(math.inf)] * 2), min_size=1, max_size=9),
     batches=st.lists(st.floats(0, 20), max_size=60),
     rates=st.lists(st.none() | st.floats(0, 1), min_size=9, max_size=9),
     facts=st.tuples(*[st.none() | st.floats(0.5, 5)] * 2),
+    first=st.sampled_from([0, 10_000]),
 )
 def test_there_is_a_verdict_of_any_losses(
     losses: list[tuple[float, float]],
     batches: list[float],
     rates: list[float | None],
     facts: tuple[float | None, float | None],
+    first: int,
 ) -> None:
     history = measured(*losses, rates=rates[: len(losses)], losses=batches, even_guess=facts[0], bigram=facts[1])
+    history.evaluations = [replace(each, step=each.step + first) for each in history.evaluations]
     assert history.verdict.startswith(f"best validation loss {history.best.val_loss:.4f} at step ")
     assert len(history.verdict) < 400
 

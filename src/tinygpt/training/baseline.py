@@ -33,8 +33,8 @@ def bigram_loss(data: TokenDataset) -> float:
     followed = np.bincount(train // size, minlength=size)  # how often each id came first
     kinds = np.bincount(seen // size, minlength=size)  # by how many different ids it was followed
     alone = (np.bincount(train % size, minlength=size) + 1) / (len(train) + size)
-    place = np.searchsorted(seen, asked).clip(max=len(seen) - 1)
-    together = np.where(seen[place] == asked, counts[place], 0)
+    index = np.searchsorted(seen, asked).clip(max=len(seen) - 1)
+    together = np.where(seen[index] == asked, counts[index], 0)
     first, second = asked // size, asked % size
     total = np.maximum(followed[first] + kinds[first], 1)
     share = np.where(followed[first] > 0, kinds[first], 1)  # an id that never came first leaves all to single ids

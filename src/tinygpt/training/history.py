@@ -122,7 +122,9 @@ class History:
 
     @property
     def verdict(self) -> str:
-        """How the run went and what to do about it, in a sentence or two, beside the even guess and the bigram.
+        """How the run went and what to do about it, in a sentence or two.
+
+        The even guess and the bigram stand beside the best loss. Of the findings the first that holds is named:
 
         ======================  ==========================================================================
         diverged                the training loss rose by more than 1 nat and did not come back
@@ -131,7 +133,7 @@ class History:
         nothing was learnt      the best is about the even guess, or no better than the first
         stuck                   worse than a bigram, and nothing was gained while the learning rate was high
         converged               nothing was gained since the learning rate was high, nor in the last quarter
-        flat, or still falling  all else, with what the learning rate had come to
+        flat, or still falling  otherwise, with what the learning rate had come to
         ======================  ==========================================================================
 
         A difference counts from 0.01 nats, or twice the spread of the last evaluations where that is more. Within a
@@ -191,7 +193,7 @@ class History:
         if self._is_high(last):
             return "still falling at full learning rate; train longer"
         share = last.schedule / peak
-        late = [each for each in self.evaluations if each.step <= 0.9 * last.step][-1]
+        late = ([each for each in self.evaluations if each.step <= 0.9 * last.step] or earlier)[-1]
         state = "flat because" if late.val_loss - last.val_loss < counts else "still falling while"
         rate = "reached zero" if share < 0.02 else f"fell to {share:.0%} of its peak"
         return f"{state} the learning rate {rate}, not converged; more steps with a longer schedule may still help"
@@ -201,8 +203,8 @@ class History:
         return max(each.schedule or 0.0 for each in self.evaluations)
 
     def _is_high(self, evaluation: Evaluation) -> bool:
-        """Return whether the learning rate was above half of its peak, or is unknown."""
-        return evaluation.schedule is None or evaluation.schedule > self._peak / 2
+        """Return whether the learning rate was at least half of its peak, or is unknown."""
+        return evaluation.schedule is None or evaluation.schedule >= self._peak / 2
 
     def _is_stuck(self) -> bool:
         """Return whether the loss fell at once and then no more, though the learning rate was high."""
@@ -290,7 +292,7 @@ class History:
 
 
 def steps_per_loss(steps: int) -> int:
-    """Return :attr:`History.steps_per_loss` after so many steps.
+    """Return :attr:`History.steps_per_loss` after a number of steps.
 
     Example:
         >>> steps_per_loss(32_768), steps_per_loss(32_769)

@@ -32,7 +32,7 @@ def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, An
 
 
 def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) -> History:
-    """Return what :func:`pack_history` was given after so many steps.
+    """Return what :func:`pack_history` was given after ``steps`` steps.
 
     Raises:
         ValueError: If these are not the losses and evaluations of a run of that length.
