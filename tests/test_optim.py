@@ -1,24 +1,240 @@
 """Optimizers: Muon moves matrices as it should, AdamW the rest, and both come back from a file."""
 
+import copy
 import itertools
+import math
+import pickle
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from killable import DATA, make_trainer, outcome
-from torch import nn
+from torch import Tensor, nn
 
 from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, Trainer, TrainerConfig
 from tinygpt.errors import ConfigError
 from tinygpt.optim import Muon, muon, orthogonalise, warmup_linear
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
+STACKS = [(3, 4, 6), (6, 4), (2, 3, 4, 6), (5,), (4, 6), (4, 6)]
+OPTIONS = [
+    {"is_muon": True, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.3},
+    {"is_muon": True, "lr": 0.2, "momentum": 0.0, "weight_decay": 0.0},
+    {"lr": 0.3, "betas": (0.5, 0.7), "eps": 0.01, "weight_decay": 0.2},
+    {"lr": 0.4, "betas": (0.8, 0.95), "eps": 1e-8, "weight_decay": 0.0},
+]
 
 
 def matrices() -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def grouped() -> list[dict[str, Any]]:
+    """Return groups in which no two options are the same, in float64, with stacks where Muon moves them."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {"params": [nn.Parameter(torch.randn(s, generator=generator).double()) for s in STACKS if len(s) > 1 or not i]}
+        | options
+        for i, options in enumerate(({"is_muon": False}, *OPTIONS))
+    ]
+
+
+def parameters_of(groups: list[dict[str, Any]]) -> list[nn.Parameter]:
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def give_gradients(parameters: Sequence[Tensor], step: int) -> None:
+    """Let each parameter have a gradient that depends on its index and the step; every fourth has none at first."""
+    for index, parameter in enumerate(parameters):
+        generator = torch.Generator().manual_seed(100 * step + index)
+        gradient = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+        parameter.grad = None if step == 0 and index % 4 == 3 else gradient
+
+
+def assert_same(ours: Sequence[Tensor], theirs: Sequence[Tensor], atol: float = 0.0) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+
+class PlainMuon:
+    """The definition: a matrix at a time."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        defaults: dict[str, Any] = {"is_muon": False, "lr": 1e-3, "momentum": 0.95, "betas": (0.9, 0.999)}
+        self.groups = [defaults | {"eps": 1e-8, "weight_decay": 0.01} | group for group in groups]
+        self.means: dict[Any, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+        self.steps: dict[Tensor, int] = defaultdict(int)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                self.steps[parameter] += 1
+                parameter *= 1 - group["lr"] * group["weight_decay"]
+                if not group["is_muon"]:
+                    parameter -= group["lr"] * self.adam_direction(parameter, parameter.grad, group)
+                    continue
+                for index in itertools.product(*map(range, parameter.shape[:-2])):
+                    gradient, share = parameter.grad[index], group["momentum"]
+                    mean = share * self.means[parameter, index] + (1 - share) * gradient
+                    self.means[parameter, index] = mean
+                    rows, columns = gradient.shape
+                    move = orthogonalise((share * mean + (1 - share) * gradient)[None])[0]
+                    parameter[index] -= group["lr"] * max(1, rows / columns) ** 0.5 * move
+
+    def adam_direction(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        corrected = []
+        for power, beta in enumerate(group["betas"], start=1):
+            mean = beta * self.means[parameter, power] + (1 - beta) * gradient**power
+            self.means[parameter, power] = mean
+            corrected.append(mean / (1 - beta ** self.steps[parameter]))
+        return corrected[0] / (corrected[1].sqrt() + group["eps"])
+
+
+def test_muon_is_the_loop_that_defines_it() -> None:
+    """Each group by its own options, each matrix of a stack separately, and what has no gradient stays."""
+    ours, theirs = grouped(), grouped()
+    mine, plain = Muon(ours), PlainMuon(theirs)
+    for step in range(6):
+        give_gradients(parameters_of(ours), step)
+        give_gradients(parameters_of(theirs), step)
+        mine.step()
+        plain.step()
+        assert_same(parameters_of(ours), parameters_of(theirs), atol=1e-12)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda optimizer: pickle.loads(pickle.dumps(optimizer))])
+def test_a_copy_of_muon_goes_on_as_muon_does(again: Callable[[Muon], Muon]) -> None:
+    optimizer = Muon(grouped(), momentum=0.5, dtype=torch.bfloat16)
+    give_gradients(parameters_of(optimizer.param_groups), 1)
+    optimizer.step()
+    other = again(optimizer)
+    for one in (optimizer, other):
+        give_gradients(parameters_of(one.param_groups), 2)
+        one.step()
+    assert_same(parameters_of(optimizer.param_groups), parameters_of(other.param_groups))
+    assert other.dtype == torch.bfloat16
+    assert [group["momentum"] for group in other.param_groups] == [0.5, 0.9, 0.0, 0.5, 0.5]
+
+
+def test_the_state_of_muon_goes_through_a_file(tmp_path: Path) -> None:
+    optimizer, other = Muon(grouped()), Muon(grouped(), momentum=0.1, lr=0.9)
+    for step in range(3):
+        give_gradients(parameters_of(optimizer.param_groups), step)
+        optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for a, b in zip(*(parameters_of(one.param_groups) for one in (optimizer, other)), strict=True):
+        b.data.copy_(a.data)
+    for one in (optimizer, other):
+        give_gradients(parameters_of(one.param_groups), 4)
+        one.step()
+    assert_same(parameters_of(optimizer.param_groups), parameters_of(other.param_groups))
+
+
+def test_a_group_that_is_added_later_is_for_adamw_unless_it_says_muon() -> None:
+    first, *others = matrices()
+    optimizer = Muon([{"params": [first], "is_muon": True}], lr=0.1)
+    optimizer.add_param_group({"params": others[0]})
+    optimizer.add_param_group({"params": others[1:], "is_muon": True, "momentum": 0.5})
+    assert [group["is_muon"] for group in optimizer.param_groups] == [True, False, True]
+    give_gradients([first, *others], 1)
+    optimizer.step()
+    assert {*optimizer.state[others[0]]} == {"exp_avg", "exp_avg_sq", "step"}
+    assert {*optimizer.state[others[1]]} == {"momentum_buffer"}
+    with pytest.raises(ConfigError, match=r"momentum must be a number in \[0, 1\), got momentum=1"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2, 2))], "is_muon": True, "momentum": 1})
+    assert len(optimizer.param_groups) == 3
+
+
+def test_a_closure_is_called_before_anything_moves() -> None:
+    groups = grouped()
+    optimizer = Muon(groups)
+    parameters = parameters_of(groups)
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def closure() -> Tensor:
+        assert_same(parameters, start)
+        optimizer.zero_grad()
+        loss = torch.stack([parameter.square().sum() for parameter in parameters]).sum()
+        loss.backward()
+        return loss
+
+    expected = Muon(grouped())
+    for parameter, value in zip(parameters_of(expected.param_groups), start, strict=True):
+        parameter.grad = 2 * value
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, torch.nan)  # stale
+    assert optimizer.step(closure).item() == pytest.approx(sum(float(value.square().sum()) for value in start))
+    expected.step()
+    assert_same(parameters, parameters_of(expected.param_groups))
+
+
+def test_hooks_see_a_step_once_with_all_groups() -> None:
+    torch.optim.AdamW(matrices())  # so that PyTorch has prepared AdamW's step for hooks as well
+    optimizer = Muon(grouped())
+    seen: list[int] = []
+    for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+        register(lambda one, *_: seen.append(len(one.param_groups)))
+    optimizer.step()
+    assert seen == [5, 5]
+
+
+def test_a_scheduler_of_pytorch_scales_the_rates_of_all_groups() -> None:
+    optimizer = Muon(grouped(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.01, 0.02, 0.03, 0.04])
+
+
+def test_matrices_of_several_dtypes_and_empty_ones_move_together() -> None:
+    dtypes = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+    shape = {"full": (4, 3), "none": (0, 3)}
+    together = [nn.Parameter(torch.ones(size, dtype=dtype)) for dtype in dtypes for size in shape.values()]
+    alone = [nn.Parameter(parameter.detach().clone()) for parameter in together]
+    optimizers = [Muon([{"params": some, "is_muon": True}], lr=0.1) for some in (together, *([x] for x in alone))]
+    for step in range(2):
+        for parameter in (*together, *alone):
+            parameter.grad = torch.arange(parameter.numel()).view(parameter.shape).to(parameter.dtype) - step
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_same(together, alone)
+    assert not torch.equal(together[0], torch.ones_like(together[0]))
+
+
+@pytest.mark.parametrize(
+    ("group", "error"),
+    [
+        ({"is_muon": 1}, "is_muon must be True or False, got is_muon=1"),
+        ({"lr": -1.0}, "lr must be a number of at least 0, got lr=-1.0"),
+        ({"eps": math.nan}, "eps must be a number of at least 0, got eps=nan"),
+        ({"weight_decay": "0.1"}, "weight_decay must be a number of at least 0, got weight_decay='0.1'"),
+        ({"momentum": -0.1, "is_muon": True}, "momentum must be a number in [0, 1), got momentum=-0.1"),
+        ({"betas": 0.9}, "betas must be a tuple of two numbers, got betas=0.9"),
+        ({"betas": (0.9, 1.0)}, "betas must be a number in [0, 1) each, got betas=1.0"),
+        (
+            {"params": [nn.Parameter(torch.zeros(3))], "is_muon": True},
+            "Muon moves matrices, got a parameter of the shape (3,) and torch.float32; it takes real ones of the shape "
+            "(..., R, C); leave others to AdamW, in a group with is_muon=False",
+        ),
+        (
+            {"params": [nn.Parameter(torch.zeros(3, 2, dtype=torch.complex64))], "is_muon": True},
+            "a parameter of the shape (3, 2) and torch.complex64",
+        ),
+    ],
+    ids=str,
+)
+def test_a_group_that_muon_cannot_take_is_named(group: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(error)):
+        Muon([{"params": [nn.Parameter(torch.zeros(2, 2))]} | group])
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 4, 9), (2, 30, 7)])
@@ -82,11 +298,6 @@ def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gain
 def test_a_model_without_matrices_inside_trains_with_adamw_alone() -> None:
     optimizer = muon(BigramLanguageModel(5), learning_rate=0.01, betas=(0.8, 0.95), weight_decay=0.1)
     assert [group["is_muon"] for group in optimizer.param_groups] == [False]
-
-
-def test_what_is_no_matrix_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"Muon moves matrices, got a parameter of the shape \(3,\)"):
-        Muon([{"params": [nn.Parameter(torch.zeros(3))], "is_muon": True}])
 
 
 def test_a_run_with_muon_goes_on_exactly(tmp_path: Path) -> None:

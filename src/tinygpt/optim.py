@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.adamw import adamw as take_adamw_step
 
-from tinygpt.errors import ConfigError, InputTypeError, check_number, short
+from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, short
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -49,23 +50,27 @@ def adamw(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=fused)
 
 
-class Muon(torch.optim.AdamW):
-    """Muon for the groups that are marked ``"is_muon": True``, AdamW for the others, as one optimizer.
+class Muon(torch.optim.Optimizer):
+    """Muon for the groups with ``"is_muon": True``, AdamW for the others, as one optimizer.
 
-    A matrix moves along its momentum with all directions made equally long, so that the few that dominate a gradient
-    do not drown the many that are small. That learns in about half the steps of AdamW. Matrices of one shape are worked
-    on together.
+    A matrix moves along its momentum with all directions made about equally long, so that the few that dominate a
+    gradient do not drown the many that are small. That learns in about half the steps of AdamW. Each matrix of a stack
+    moves separately.
 
     Args:
-        groups: Parameter groups, as :func:`muon` makes them. A group for Muon holds matrices alone.
-        momentum: How much of the mean of past gradients stays at each step.
-        dtype: The number format of that work; by default that of the parameters. ``torch.bfloat16`` is precise enough,
-            and fast where the hardware has it.
-        options: Those of :class:`torch.optim.AdamW`.
+        groups: Parameter groups, as :func:`muon` makes them. Each may have its own value of any option below but
+            ``dtype``. A group for Muon holds parameters of the shape ``(..., R, C)``, matrices or stacks of matrices.
+        lr: Learning rate.
+        momentum: Share of the mean of past gradients that stays at each step of Muon.
+        betas: Decay rates of AdamW's two means.
+        eps: Added to AdamW's denominator.
+        weight_decay: Decay of the weights in each step, as a share of ``lr``.
+        dtype: The number format in which momentum is orthogonalised; by default that of the parameters.
+            ``torch.bfloat16`` is precise enough, and fast where the hardware has it.
 
     Raises:
-        InputTypeError: If the groups are not mappings, or ``dtype`` is none of floating point.
-        ConfigError: If a group for Muon holds anything but matrices, or a number is out of range.
+        InputTypeError: If the groups are not mappings, or ``dtype`` is not a floating-point dtype.
+        ConfigError: If a group for Muon holds another kind of parameter, or a number is out of range.
 
     Source:
         Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024.
@@ -76,9 +81,12 @@ class Muon(torch.optim.AdamW):
         self,
         groups: Iterable[dict[str, Any]],
         *,
+        lr: float = 1e-3,
         momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
         dtype: torch.dtype | None = None,
-        **options: Any,
     ) -> None:
         groups = list(groups)
         if not all(isinstance(group, dict) and "params" in group for group in groups):
@@ -87,47 +95,121 @@ class Muon(torch.optim.AdamW):
             )
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype must be a dtype of floating point or None, got {short(dtype)}")
-        groups = [{"is_muon": False} | group for group in groups]
-        for group in groups:
-            for parameter in group["params"]:
-                if group["is_muon"] and parameter.ndim != 2:
-                    raise ConfigError(f"Muon moves matrices, got a parameter of the shape {tuple(parameter.shape)}")
         self.dtype = dtype
-        self.momentum = check_number("momentum", momentum, "in [0, 1)", lambda share: 0 <= share < 1)
-        super().__init__(groups, **options)
+        defaults: dict[str, Any] = {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps}
+        super().__init__(groups, defaults | {"weight_decay": weight_decay, "is_muon": False})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds."""
+        return super().__getstate__() | {"dtype": self.dtype}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; without ``is_muon`` it is one for AdamW.
+
+        Raises:
+            ConfigError: If it is for Muon and holds anything but matrices, or a number is out of range.
+        """
+        super().add_param_group(param_group)
+        try:
+            _check_group(self.param_groups[-1])
+        except BaseException:
+            del self.param_groups[-1]
+            raise
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Move all parameters that have a gradient."""
-        whole = self.param_groups
-        for group in whole:
-            if group["is_muon"]:
-                self._move(group)
-        self.param_groups = [group for group in whole if not group["is_muon"]]
-        try:
-            return super().step(closure)
-        finally:
-            self.param_groups = whole
+        """Move all parameters that have a gradient.
 
-    def _move(self, group: dict[str, Any]) -> None:
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        Args:
+            closure: Computes the loss and its gradients; called first, if given.
+
+        Returns:
+            What the closure returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["is_muon"]:
+                self._move_matrices(parameters, group)
+            else:
+                self._move_others(parameters, group)
+        return loss
+
+    def _move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        # Work on all matrices of one shape together.
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
         for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state.update(step=torch.zeros(()), momentum_buffer=torch.zeros_like(parameter))
-            state["step"] += 1  # which AdamW looks for in whatever it loads
-        by_shape: dict[torch.Size, list[Tensor]] = {}
-        for parameter in parameters:
-            by_shape.setdefault(parameter.shape, []).append(parameter)
-        for (rows, columns), alike in by_shape.items():
-            gradients = [parameter.grad for parameter in alike if parameter.grad is not None]
-            means = [self.state[parameter]["momentum_buffer"] for parameter in alike]
-            torch._foreach_lerp_(means, gradients, 1 - self.momentum)
-            ahead = torch.stack(gradients).lerp_(torch.stack(means), self.momentum)  # as Nesterov: where it will be
+            if parameter.numel():
+                kind = (*parameter.shape[-2:], parameter.dtype, parameter.device)
+                alike.setdefault(kind, []).append(parameter)
+        momentum, lr = group["momentum"], float(group["lr"])
+        for (rows, columns, *_), some in alike.items():
+            gradients = [parameter.grad for parameter in some if parameter.grad is not None]
+            means = [self._state(parameter, "momentum_buffer")["momentum_buffer"] for parameter in some]
+            torch._foreach_lerp_(means, gradients, 1 - momentum)
+            # Nesterov's momentum: the mean as it will be if the next gradient is like this one.
+            ahead = _stack(gradients).lerp_(_stack(means), momentum)  # N R C
             moves = orthogonalise(ahead.to(self.dtype or ahead.dtype)).to(ahead.dtype)
-            rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-            torch._foreach_mul_(alike, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(alike, moves.unbind(), alpha=-rate)
+            pieces = moves.split([parameter.shape[:-2].numel() for parameter in some])
+            # Update: decay the weights, then move them; tall matrices move further, so that outputs move alike.
+            torch._foreach_mul_(some, 1 - lr * group["weight_decay"])
+            rate = lr * max(1.0, rows / columns) ** 0.5
+            torch._foreach_add_(some, [x.view_as(p) for x, p in zip(pieces, some, strict=True)], alpha=-rate)
+
+    def _move_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self._state(parameter, "exp_avg", "exp_avg_sq") for parameter in parameters]
+        for state in states:
+            state.setdefault("step", torch.zeros((), dtype=torch.float32))
+        take_adamw_step(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _state(self, parameter: Tensor, *means: str) -> dict[str, Tensor]:
+        """Return the state of a parameter, with means that begin at zero."""
+        state: dict[str, Tensor] = self.state[parameter]
+        for mean in means:
+            if mean not in state:
+                state[mean] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
+
+def _stack(tensors: list[Tensor]) -> Float[Tensor, "N R C"]:
+    """Return the matrices of all tensors, each ``(..., R, C)``, as one stack."""
+    return torch.cat([tensor.reshape(-1, *tensor.shape[-2:]) for tensor in tensors])
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    """Raise unless a group has numbers in range, and for Muon matrices alone."""
+    check_truth("is_muon", group["is_muon"])
+    for name in ("lr", "eps", "weight_decay"):
+        check_number(name, group[name], "of at least 0", lambda number: number >= 0)
+    check_number("momentum", group["momentum"], "in [0, 1)", lambda share: 0 <= share < 1)
+    betas = group["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ConfigError(f"betas must be a tuple of two numbers, got betas={short(betas)}")
+    for beta in betas:
+        check_number("betas", beta, "in [0, 1) each", lambda number: 0 <= number < 1)
+    for parameter in group["params"] if group["is_muon"] else ():
+        if parameter.ndim < 2 or not parameter.is_floating_point():
+            raise ConfigError(
+                f"Muon moves matrices, got a parameter of the shape {tuple(parameter.shape)} and {parameter.dtype}; "
+                "it takes real ones of the shape (..., R, C); leave others to AdamW, in a group with is_muon=False"
+            )
 
 
 def orthogonalise(matrices: Float[Tensor, "N R C"], steps: int = 5) -> Float[Tensor, "N R C"]:
