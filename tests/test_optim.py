@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from killable import DATA, make_trainer, outcome
 from torch import Tensor, nn
 
@@ -237,18 +239,33 @@ def test_a_group_that_muon_cannot_take_is_named(group: dict[str, Any], error: st
         Muon([{"params": [nn.Parameter(torch.zeros(2, 2))]} | group])
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 4, 9), (2, 30, 7)])
-def test_orthogonalising_keeps_directions_and_makes_all_about_equally_long(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    left, _, right = torch.linalg.svd(x, full_matrices=False)
-    found = left.mT @ orthogonalise(x) @ right.mT
-    lengths = found.diagonal(dim1=1, dim2=2)
-    assert 0.3 < float(lengths.min()) <= float(lengths.max()) < 1.3
-    torch.testing.assert_close(found, torch.diag_embed(lengths), rtol=0, atol=1e-10)
+def turned(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return two matrices with orthonormal columns, for the singular vectors of a matrix of this shape."""
+    left, right = (torch.linalg.qr(torch.randn(size, min(shape), dtype=torch.float64))[0] for size in shape)
+    return left, right
 
 
-def test_a_matrix_without_a_gradient_direction_stays_at_zero() -> None:
-    assert torch.equal(orthogonalise(torch.zeros(1, 3, 3)), torch.zeros(1, 3, 3))
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    exponents=st.lists(st.floats(-8, 0), min_size=9, max_size=9),
+    rank=st.integers(0, 9),
+    scale=st.sampled_from([1e-5, 1.0, 1e9]),
+)
+def test_orthogonalising_keeps_directions_and_makes_them_about_equally_long(
+    rows: int, columns: int, exponents: list[float], rank: int, scale: float
+) -> None:
+    """A direction that a matrix has comes to between 0.68 and 1.21; one that it does not have stays near zero."""
+    values = torch.tensor([10.0**exponent for exponent in exponents], dtype=torch.float64)[: min(rows, columns)]
+    values[rank:] = 0
+    shares = values / values.norm().clamp(min=1e-12)
+    left, right = turned((rows, columns))
+    result = orthogonalise((scale * left @ shares.diag() @ right.mT)[None])[0]
+    lengths = left.mT @ result @ right
+    torch.testing.assert_close(left @ lengths.diagonal().diag() @ right.mT, result, rtol=0, atol=1e-9)
+    for share, length in zip(shares.tolist(), lengths.diagonal().tolist(), strict=True):
+        assert -1e-9 < length < min(1.21, 500 * share + 1e-9)
+        assert share < 0.002 or length > 0.68
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")

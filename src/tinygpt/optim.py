@@ -213,16 +213,21 @@ def _check_group(group: dict[str, Any]) -> None:
 
 
 def orthogonalise(matrices: Float[Tensor, "N R C"], steps: int = 5) -> Float[Tensor, "N R C"]:
-    """Return matrices with the same singular vectors and all singular values near 1, between 0.7 and 1.2.
+    """Bring the singular values of each matrix near 1; keep its singular vectors.
+
+    With five steps in float32 or float64, a singular value of at least 0.002 of the matrix's norm (the root of the sum
+    of its squares) comes to lie between 0.68 and 1.21. A smaller one becomes at most 485 times its share of the norm,
+    so directions that a gradient does not have stay near zero. In 16 bits rounding errors grow as well. A matrix with
+    a norm below 1e-7 stays shorter, and one of zeros stays zero.
 
     Args:
-        matrices: What to change; each by itself.
-        steps: How often a polynomial is applied that brings singular values nearer to 1.
+        matrices: The matrices; each is treated separately.
+        steps: How often a polynomial that brings singular values nearer to 1 is applied.
 
     Example:
-        >>> values = torch.linalg.svdvals(orthogonalise(torch.randn(1, 4, 9)))
-        >>> bool((values > 0.6).all() and (values < 1.3).all())
-        True
+        >>> values = torch.linalg.svdvals(orthogonalise(torch.diag(torch.tensor([5.0, 1.0, 0.1, 0.0]))[None]))
+        >>> [round(value, 1) for value in values[0].tolist()]
+        [0.8, 0.7, 0.7, 0.0]
 
     Source:
         Jordan et al., *Muon*, 2024: the coefficients of the quintic Newton-Schulz iteration.
