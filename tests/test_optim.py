@@ -16,14 +16,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from killable import DATA, make_trainer, outcome
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, Trainer, TrainerConfig
+from tinygpt import (
+    BigramLanguageModel,
+    DecoderBlock,
+    FeedForward,
+    GPTConfig,
+    GPTLanguageModel,
+    LanguageModel,
+    MultiHeadAttention,
+    Trainer,
+    TrainerConfig,
+)
 from tinygpt.errors import ConfigError
-from tinygpt.optim import Muon, muon, orthogonalise, warmup_linear
+from tinygpt.layers import Chain, Linear, RMSNorm, ShortConvolution
+from tinygpt.optim import Muon, muon, orthogonalise, parameter_groups, warmup_linear
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
 STACKS = [(3, 4, 6), (6, 4), (2, 3, 4, 6), (5,), (4, 6), (4, 6)]
-OPTIONS = [
+OPTIONS: list[dict[str, Any]] = [
     {"is_muon": True, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.3},
     {"is_muon": True, "lr": 0.2, "momentum": 0.0, "weight_decay": 0.0},
     {"lr": 0.3, "betas": (0.5, 0.7), "eps": 0.01, "weight_decay": 0.2},
@@ -232,7 +244,7 @@ def test_matrices_of_several_dtypes_and_empty_ones_move_together() -> None:
             "a parameter of the shape (3, 2) and torch.complex64",
         ),
     ],
-    ids=str,
+    ids=["truth", "rate", "eps", "decay", "momentum", "betas", "beta", "vector", "complex"],
 )
 def test_a_group_that_muon_cannot_take_is_named(group: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(error)):
@@ -312,9 +324,207 @@ def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gain
     assert [group["lr"] for group in optimizer.param_groups] == [0.04, 0.01]
 
 
+RATES: dict[str, Any] = {"learning_rate": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}
+
+
+def names_where(model: nn.Module, groups: list[dict[str, Any]], option: str) -> set[str]:
+    """Return the names of the parameters in the groups that have an option on."""
+    chosen = {id(parameter) for group in groups if group[option] for parameter in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in chosen}
+
+
+def moved_by_muon(model: nn.Module) -> set[str]:
+    return names_where(model, muon(model, **RATES).param_groups, "is_muon")
+
+
+def decaying(model: nn.Module) -> set[str]:
+    return names_where(model, parameter_groups(model, 0.1), "weight_decay")
+
+
+def inner_weights(model: nn.Module) -> set[str]:
+    """Return the names of the weights in the blocks of a GPT from a config."""
+    return {name for name in dict(model.named_parameters()) if name.startswith("blocks.") and name.endswith(".weight")}
+
+
+def make_blocks(n_embd: int, feed_forward: Callable[[], nn.Module] | None = None) -> list[DecoderBlock]:
+    make = feed_forward or (lambda: FeedForward(n_embd))
+    attention = MultiHeadAttention(n_embd, 2)
+    return [DecoderBlock(n_embd, attention=attention, feed_forward=make(), norm=RMSNorm)]
+
+
+@pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
+@pytest.mark.parametrize("vocab_size", [8, 24, 32, 4])
+def test_roles_do_not_depend_on_sizes_that_happen_to_be_equal(layout: str, vocab_size: int) -> None:
+    """Ids as many as the width, as queries, keys and values, as the feed-forward's, and as positions."""
+    config = GPTConfig(vocab_size=vocab_size, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
+    model = GPTLanguageModel.from_config(config)
+    found = moved_by_muon(model)
+    assert len(found) == 2 * 4
+    assert found == {name for name in inner_weights(model) if "norm" not in name}
+
+
+class LoRA(nn.Module):
+    """A frozen layer with a change of low rank."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.down = nn.Parameter(torch.zeros(rank, layer.in_features))
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + x @ self.down.mT @ self.up.mT
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda: nn.Linear(8, 8, bias=False),
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)),
+        lambda: LoRA(nn.Linear(8, 8), rank=4),
+        lambda: torch.nn.utils.parametrizations.orthogonal(nn.Linear(8, 8)),
+    ],
+    ids=["bare", "sequential", "lora", "parametrized"],
+)
+def test_whatever_the_head_is_made_of_adamw_moves_it(head: Callable[[], nn.Module]) -> None:
+    model = GPTLanguageModel(8, 4, 8, make_blocks(8), head=head())
+    assert moved_by_muon(model) == inner_weights(model)
+    assert len(inner_weights(model)) == 4
+
+
+class Looked(nn.Module):
+    """A table, or any other part of a model, whose parameter is a bare one."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor, offset: int = 0) -> Tensor:
+        return F.embedding(x, self.values) if x.dtype == torch.int64 else x + self.values[offset : offset + x.shape[1]]
+
+
+def test_a_bare_table_of_a_gpt_is_a_table() -> None:
+    embedding = Chain(Looked(8, 8), Linear(8, 8))
+    positions = lambda block_size, n_embd: Looked(block_size, n_embd)  # noqa: E731
+    model = GPTLanguageModel(8, 8, 8, make_blocks(8), token_embedding=embedding, positions=positions)
+    assert moved_by_muon(model) == inner_weights(model)
+    assert decaying(model) == inner_weights(model) | {"head.weight"}
+
+
+class Experts(nn.Module):
+    """The mean of several small feed-forwards, whose matrices are stacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(3, 8, 16))
+        self.down = nn.Parameter(torch.randn(3, 16, 8))
+        self.gain = nn.Parameter(torch.ones(1, 1, 8))
+        self.near = nn.Conv1d(8, 8, 3, padding=1)
+        self.short = ShortConvolution(8, 4)
+        self.norm = nn.LayerNorm((4, 8))
+        self.kind = nn.Embedding(4, 8)
+        self.gate = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("btc,ech,ehd->btd", x, self.up, self.down) * self.gain * self.gate(x)
+
+
+def test_stacks_of_matrices_are_matrices_but_kernels_and_gains_are_not() -> None:
+    model = GPTLanguageModel(8, 4, 8, make_blocks(8, Experts))
+    inside = {f"blocks.0.attention.{name}.weight" for name in ("qkv", "output")}
+    part = "blocks.0.feed_forward."
+    stacks = {part + "up", part + "down"}
+    assert moved_by_muon(model) == inside | stacks
+    others = {part + name for name in ("near.weight", "short.weight", "gate.weight", "gain")}
+    assert decaying(model) == inside | stacks | others | {"head.weight"}
+
+
+class Own(LanguageModel):
+    """A language model as a stranger writes it: a bare table, a bare matrix and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__(vocab_size=5, block_size=4)
+        self.symbols = nn.Parameter(torch.randn(5, 6))
+        self.mix = nn.Parameter(torch.randn(6, 6))
+        self.inner = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+        self.readout = nn.Linear(6, 5)
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        x = self.symbols[idx] @ self.mix
+        for layer in self.inner:
+            x = x + layer(x).tanh()
+        return self.readout(x)
+
+
+INNER = {f"inner.{layer}.weight" for layer in range(3)}
+
+
+def test_a_model_that_does_not_say_its_roles_is_warned_of_by_name() -> None:
+    text = (
+        "Muon guesses roles in Own: it orthogonalises inner.*.weight, readout.weight, one of which may be the LM head "
+        "(return that from a method head_parameters); it leaves symbols, mix to AdamW (return matrices from "
+        "matrix_parameters, tables from table_parameters)"
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(text)}$") as caught:
+        found = moved_by_muon(Own())
+    assert len(caught) == 1
+    assert found == INNER | {"readout.weight"}
+
+
+def test_a_model_that_says_its_roles_is_believed_in_silence() -> None:
+    class Said(Own):
+        def head_parameters(self) -> list[nn.Parameter]:
+            return list(self.readout.parameters())
+
+        def table_parameters(self) -> list[nn.Parameter]:
+            return [self.symbols]
+
+        def matrix_parameters(self) -> list[nn.Parameter]:
+            return [*super().matrix_parameters(), self.mix]
+
+    assert moved_by_muon(Said()) == INNER | {"mix"}
+    assert decaying(Said()) == INNER | {"mix", "readout.weight"}
+
+
+def test_a_bare_parameter_beside_a_known_head_is_warned_of() -> None:
+    class WithHead(Own):
+        @property
+        def head(self) -> nn.Module:
+            return self.readout
+
+    with pytest.warns(UserWarning, match="^Muon guesses roles in WithHead: it leaves symbols, mix to AdamW "):
+        assert moved_by_muon(WithHead()) == INNER
+
+    class Grown(GPTLanguageModel):
+        def __init__(self) -> None:
+            super().__init__(8, 4, 8, make_blocks(8))
+            self.places = nn.Parameter(torch.zeros(1, 4, 8))
+
+    model = Grown()
+    with pytest.warns(UserWarning, match="^Muon guesses roles in Grown: it leaves places to AdamW "):
+        assert moved_by_muon(model) == inner_weights(model)
+
+
+def test_a_module_that_is_not_a_language_model_is_warned_of() -> None:
+    module = nn.Sequential(nn.Embedding(5, 6), nn.Linear(6, 6), nn.Linear(6, 5))
+    with pytest.warns(UserWarning, match=r"roles in Sequential: it orthogonalises 1\.weight, 2\.weight, one of"):
+        assert moved_by_muon(module) == {"1.weight", "2.weight"}
+
+
+def test_a_compiled_model_says_what_the_model_says() -> None:
+    model = GPTLanguageModel(8, 4, 8, make_blocks(8))
+    compiled: Any = torch.compile(model, backend="eager")
+    assert moved_by_muon(compiled) == {f"_orig_mod.{name}" for name in inner_weights(model)}
+
+
 def test_a_model_without_matrices_inside_trains_with_adamw_alone() -> None:
-    optimizer = muon(BigramLanguageModel(5), learning_rate=0.01, betas=(0.8, 0.95), weight_decay=0.1)
+    optimizer = muon(BigramLanguageModel(5), **RATES)
     assert [group["is_muon"] for group in optimizer.param_groups] == [False]
+
+
+def test_a_frozen_model_has_an_optimizer_that_moves_nothing() -> None:
+    model = BigramLanguageModel(5).requires_grad_(False)
+    assert moved_by_muon(model) == decaying(model) == set()
 
 
 def test_a_run_with_muon_goes_on_exactly(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """What moves the weights: which of them decay, and how fast they move at each step."""
 
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -11,30 +14,41 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw as take_adamw_step
 
 from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, short
+from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters in two groups, as optimizers take them: matrices, which decay, and the rest.
+    """Return the parameters in two groups, as optimizers take them: those that decay, and those that do not.
 
-    Decay pulls weights toward zero. That keeps matrices small, but a norm's gain or a bias has no reason to be zero,
-    and a row of an embedding would shrink in all the steps in which its id does not occur. Frozen parameters are left
-    out, and a matrix that is shared with an embedding counts as one.
+    Matrices, stacks of matrices and the kernels of convolutions decay, that is, all parameters of two or more
+    dimensions, except tables and the gains of norms. Decay pulls weights toward zero. That keeps matrices small, but a
+    gain or a bias has no reason to be zero, and a row of a table would shrink in all the steps in which its id does not
+    occur. A matrix that is also a table, as in a tied LM head, counts as a table. Frozen parameters are left out.
+
+    Args:
+        model: A language model says which parameters are tables: see
+            :meth:`tinygpt.LanguageModel.table_parameters`. For another module, those of its embedding layers are.
+        weight_decay: Decay of the first group.
 
     Example:
         >>> [group["weight_decay"] for group in parameter_groups(nn.Linear(3, 2), 0.1)]
         [0.1, 0.0]
     """
-    tables = _tables(model)
+    still = _ids(_ask(model, "table_parameters", tables_in)) | _ids(gains_in(model))
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim != 2 or id(parameter) in tables].append(parameter)
+            groups[parameter.ndim < 2 or id(parameter) in still].append(parameter)
     return [{"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0}]
 
 
-def _tables(model: nn.Module) -> set[int]:
-    """Return the identities of the embeddings' weights, also of those that a read-out shares."""
-    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+def _ask(model: nn.Module, method: str, default: Callable[[nn.Module], Any]) -> Any:
+    """Return what a language model says of its parameters; of another module, what the default says."""
+    return getattr(model, method, partial(default, model))()
+
+
+def _ids(parameters: Iterable[Tensor]) -> set[int]:
+    return set(map(id, parameters))
 
 
 def adamw(
@@ -250,30 +264,70 @@ def muon(
     weight_decay: float,
     dtype: torch.dtype | None = None,
 ) -> Muon:
-    """Return Muon for the matrices inside a model, and AdamW for its tables, its read-out, biases and gains.
+    """Return Muon for the matrices inside a model, and AdamW for its tables, LM head, kernels, biases and gains.
 
-    The matrices' rate is four times ``learning_rate``, which is that of all else: one number to tune.
+    The learning rate of the matrices is four times ``learning_rate``, so that one number needs tuning. A parameter is a
+    matrix, or a stack of matrices, where :meth:`tinygpt.LanguageModel.matrix_parameters` says so, unless it has a
+    single row or column, which has no directions to make equally long.
 
     Args:
-        model: Whose parameters to move.
+        model: The model whose parameters to move. A :class:`tinygpt.LanguageModel` says which of them are its LM head,
+            its tables and its matrices. Of another module only the layers tell, and there is a warning.
         learning_rate: Rate of AdamW; 0.008 suits small models.
         betas: AdamW's two decay rates.
         weight_decay: Decay of the matrices.
-        dtype: What :class:`Muon` works in; by default the dtype of the matrices.
+        dtype: The number format that :class:`Muon` works in; by default that of the matrices.
+
+    Warns:
+        UserWarning: If the model does not say which matrix is its LM head, or what a bare parameter is, with their
+            names and how to say it.
     """
-    tables = _tables(model)
-    read_out = getattr(model, "vocab_size", 0)  # has one row for each id
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    head = _ask(model, "head_parameters", lambda _: None)
+    outside = _ids(head or ()) | _ids(_ask(model, "table_parameters", tables_in))
+    said = _ids(_ask(model, "matrix_parameters", matrices_in)) - outside
+    unknown = _ids(unknown_in(model)) - outside - said
+    matrices: dict[str, nn.Parameter] = {}
+    rest: dict[str, nn.Parameter] = {}
+    doubtful: list[str] = []
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_inside = parameter.ndim == 2 and len(parameter) != read_out and id(parameter) not in tables
-            (matrices if is_inside else rest).append(parameter)
-    groups = [
-        {"params": matrices, "is_muon": True, "lr": 4 * learning_rate, "weight_decay": weight_decay},
-        {"params": rest, "lr": learning_rate, "weight_decay": 0.0},
+            has_directions = parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1
+            (matrices if has_directions and id(parameter) in said else rest)[name] = parameter
+            if has_directions and id(parameter) in unknown:
+                doubtful.append(name)
+    _warn_of_guesses(model, [] if head is not None else list(matrices), doubtful)
+    groups: list[dict[str, Any]] = [
+        {"params": [*matrices.values()], "is_muon": True, "lr": 4 * learning_rate, "weight_decay": weight_decay},
+        {"params": [*rest.values()], "lr": learning_rate, "weight_decay": 0.0},
     ]
-    return Muon([group for group in groups if group["params"]], betas=betas, dtype=dtype)
+    return Muon([group for group in groups if group["params"]] or groups, betas=betas, dtype=dtype)
+
+
+def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str]) -> None:
+    """Warn of parameters whose role the model does not say."""
+    guesses = []
+    if maybe_head:
+        guesses.append(
+            f"it orthogonalises {_listed(maybe_head)}, one of which may be the LM head (return that from a method "
+            "head_parameters)"
+        )
+    if doubtful:
+        guesses.append(
+            f"it leaves {_listed(doubtful)} to AdamW (return matrices from matrix_parameters, tables from "
+            "table_parameters)"
+        )
+    if guesses:
+        warnings.warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}", stacklevel=3)
+
+
+def _listed(names: list[str]) -> str:
+    """Return names for a message, one for all that differ in the number of the layer alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", name), []).append(name)
+    shown = [pattern if len(some) > 1 else some[0] for pattern, some in alike.items()]
+    more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+    return ", ".join(shown[:6]) + more
 
 
 def warmup_cosine(step: int, *, max_iters: int, warmup_iters: int, floor: float = 0.1) -> float:

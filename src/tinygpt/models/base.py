@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, checked_names, short
+from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.config import GPTConfig
 
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
@@ -134,6 +135,34 @@ class LanguageModel(nn.Module, ABC):
             drawn = torch.multinomial(probabilities, num_samples=1, generator=generator)  # B 1
             idx = torch.cat([idx, ids.gather(1, drawn)], dim=1)
         return idx
+
+    def head_parameters(self) -> list[nn.Parameter] | None:
+        """Return the parameters of the LM head, or None if the model does not say which they are.
+
+        By default the parameters of the attribute ``head``. Override it where the head has another name; return ``[]``
+        where there is no head. Optimizers ask, e.g. :func:`tinygpt.optim.muon`.
+        """
+        head = getattr(self, "head", None)
+        if isinstance(head, nn.Parameter):
+            return [head]
+        return list(head.parameters()) if isinstance(head, nn.Module) else None
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Return the tables: parameters of which rows are looked up by id or position.
+
+        By default the parameters of all embedding layers. Override it where a table is a bare ``nn.Parameter``, e.g.
+        ``return [*super().table_parameters(), self.positions]``.
+        """
+        return tables_in(self)
+
+    def matrix_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that are matrices, or stacks of matrices: those that multiply vectors of the model.
+
+        By default the parameters of all linear, attention and recurrent layers of PyTorch. Override it where a matrix
+        is a bare ``nn.Parameter``, e.g. the stack ``(E, C, H)`` of a mixture of ``E`` experts. Biases, and what
+        :meth:`head_parameters` or :meth:`table_parameters` return too, do not count.
+        """
+        return matrices_in(self)
 
     def num_parameters(self, *, trainable_only: bool = False) -> int:
         """Return how many numbers the model has learnt or can learn; shared ones count once."""

@@ -22,6 +22,7 @@ from tinygpt.layers import (
 )
 from tinygpt.layers.block import call_with_cache, check_part, looks_back, new_cache
 from tinygpt.layers.linear import STD, Embedding, Linear
+from tinygpt.layers.roles import unknown_in
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
 
@@ -120,6 +121,15 @@ class GPTLanguageModel(LanguageModel):
         others += [self.token_embedding] if embedding is None else []
         lacking = any(cache is None for cache in caches) or any(map(looks_back, others))
         return None if lacking else GPTCache(caches, embedding)
+
+    def table_parameters(self) -> list[nn.Parameter]:
+        """Return everything in ``token_embedding`` and ``positions``, and the embedding layers elsewhere."""
+        parts = [self.token_embedding] if self.positions is None else [self.token_embedding, self.positions]
+        return [*super().table_parameters(), *(parameter for part in parts for parameter in part.parameters())]
+
+    def matrix_parameters(self) -> list[nn.Parameter]:
+        """Return the matrices of all layers, also bare ones and stacks of them in ``blocks``."""
+        return [*super().matrix_parameters(), *unknown_in(self.blocks)]
 
 
 @dataclass

@@ -1,0 +1,47 @@
+"""Tell tables and matrices apart by the layers that hold them.
+
+A model says more than its layers do: see :meth:`tinygpt.LanguageModel.table_parameters`.
+"""
+
+from torch import nn
+
+from tinygpt.layers.convolution import ShortConvolution
+
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+_MATRICES = (nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+_NORMS = (nn.LayerNorm, nn.RMSNorm)  # the gains of LayerNorm((T, C)) have two dimensions
+_KERNELS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    ShortConvolution,
+)
+
+
+def tables_in(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all embedding layers."""
+    return _held_by(module, _TABLES)
+
+
+def matrices_in(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all linear, attention and recurrent layers of PyTorch, and their subclasses."""
+    return _held_by(module, _MATRICES)
+
+
+def gains_in(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all norms."""
+    return _held_by(module, _NORMS)
+
+
+def unknown_in(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of two or more dimensions whose layer does not tell what they are."""
+    known = set(map(id, _held_by(module, (*_TABLES, *_MATRICES, *_NORMS, *_KERNELS))))
+    return [parameter for parameter in module.parameters() if parameter.ndim >= 2 and id(parameter) not in known]
+
+
+def _held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Parameter]:
+    """Return the parameters in the layers of these kinds, also those that a parametrization keeps there."""
+    return [parameter for part in module.modules() if isinstance(part, kinds) for parameter in part.parameters()]
