@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import math
 import pickle
 import re
@@ -324,6 +325,7 @@ def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gain
     assert [group["lr"] for group in optimizer.param_groups] == [0.04, 0.01]
 
 
+BIGRAM = BigramLanguageModel(DATA.vocab_size, block_size=8)
 RATES: dict[str, Any] = {"learning_rate": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}
 
 
@@ -525,6 +527,22 @@ def test_a_model_without_matrices_inside_trains_with_adamw_alone() -> None:
 def test_a_frozen_model_has_an_optimizer_that_moves_nothing() -> None:
     model = BigramLanguageModel(5).requires_grad_(False)
     assert moved_by_muon(model) == decaying(model) == set()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_rate_of_a_step_is_that_of_the_schedule(tmp_path: Path, optimizer: str) -> None:
+    trainer = make_trainer(tmp_path, optimizer=optimizer, learning_rate=0.02)
+    rates = [step.learning_rate for step in trainer]
+    assert rates == [trainer.config.schedule(step) * 0.02 for step in range(12)]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["learning_rate"] for record in records if "learning_rate" in record] == rates
+
+
+def test_the_rate_of_a_step_with_your_own_optimizer_is_that_of_its_first_group() -> None:
+    groups = [{"params": [parameter], "lr": 0.3 + i} for i, parameter in enumerate(BIGRAM.parameters())]
+    trainer = Trainer(BIGRAM, DATA, TrainerConfig(max_iters=10), optimizer=lambda _: torch.optim.SGD(groups))
+    step = next(iter(trainer))
+    assert step.learning_rate == 0.3 * trainer.config.schedule(0)
 
 
 def test_a_run_with_muon_goes_on_exactly(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class Step:
     Attributes:
         number: How many steps have been taken, this one included.
         loss: Loss of its batch in nats, before the step.
-        learning_rate: Learning rate that it was taken with.
+        learning_rate: Learning rate of the config that it was taken with; with an optimizer passed to ``Trainer``, that
+            of its first group.
         grad_norm: Norm of the gradient before clipping.
         seconds: How long it took, without what is measured or written after it.
         tokens_per_second: Speed of this step.
@@ -54,6 +55,7 @@ class Stepper:
         data: The corpus, of which the training split is read.
         size: ``batch_size`` and ``block_size`` of a batch.
         config: The rest: micro-batches, schedule, clipping and seed.
+        peak: Peak of the learning rate that a step shows, since Muon's groups have several.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Stepper:
         data: TokenDataset,
         size: Mapping[str, int],
         config: TrainerConfig,
+        peak: float,
     ) -> None:
         self._optimizer = optimizer
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
@@ -70,6 +73,7 @@ class Stepper:
         self._data = data
         self._size = size
         self._config = config
+        self._peak = peak
         self._left: list[str] = []  # trainable parameters that the optimizer does not hold
 
     def take(self, number: int) -> Step:
@@ -101,11 +105,11 @@ class Stepper:
         return Step(number + 1, loss, rate, norm, seconds, tokens / seconds)
 
     def _set_rates(self, number: int) -> float:
-        """Set the learning rates of a step, and return the first."""
+        """Set the learning rates of a step, and return the one to show."""
         share = self._config.schedule(number)
         for group in self._optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
-        return float(self._optimizer.param_groups[0]["lr"])
+        return self._peak * share
 
     def _gradients(self, number: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
         """Leave clipped gradients of the mean loss over ``count`` targets in the parameters.

@@ -131,7 +131,8 @@ class Trainer:
             self._groups = group_settings(self.optimizer)
         self._made = group_values(self.optimizer)
         self._objective = Objective(self.model, self.device, dtype, compile=config.compile)
-        self._stepper = Stepper(self._objective, self.optimizer, data, self._size, config)
+        peak = config.peak if optimizer is None else float(self.optimizer.param_groups[0]["lr"])
+        self._stepper = Stepper(self._objective, self.optimizer, data, self._size, config, peak)
         self._seconds = 0.0
         self._best: dict[str, Tensor] = {}  # weights, each once
         self._last: dict[str, Tensor] = {}  # those of the last step, once the model has the best again
