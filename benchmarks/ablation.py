@@ -96,7 +96,7 @@ def build(
 WHOLE = "the whole recipe"
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     WHOLE: ({}, MUON),
-    "AdamW (at 4e-3) instead of Muon": ({}, {"learning_rate": 4e-3}),
+    "AdamW (at 4e-3) instead of Muon": ({}, {"optimizer": "adamw", "learning_rate": 4e-3}),
     "learned positions instead of rotary": ({"rotary": False}, MUON),
     "no norm on queries and keys": ({"query_key_norm": False}, MUON),
     "LayerNorm instead of RMSNorm without gains": ({"norm": nn.LayerNorm}, MUON),

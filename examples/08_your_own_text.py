@@ -23,9 +23,7 @@ print(data)
 torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=64)
 model = GPTLanguageModel.from_config(config)
-settings = TrainerConfig(
-    max_iters=300, batch_size=16, learning_rate=3e-3, eval_interval=20, patience=4, sample_length=0
-)
+settings = TrainerConfig(max_iters=300, batch_size=16, eval_interval=20, patience=4, sample_length=0)
 Trainer(model, data, settings).fit()
 print()
 print(Sampler(model, tokenizer).generate("Permission", max_new_tokens=200, temperature=0.5))

@@ -32,8 +32,6 @@ models = {
 }
 configs = {
     "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, sample_length=0),
-    "gpt": TrainerConfig(
-        max_iters=800, batch_size=12, optimizer="muon", learning_rate=7e-3, eval_interval=400, sample_length=200
-    ),
+    "gpt": TrainerConfig(max_iters=800, batch_size=12, learning_rate=7e-3, eval_interval=400, sample_length=200),
 }
 print(compare(models, data, configs, prompt="ROMEO:\n", sample_length=500, temperature=0.8))

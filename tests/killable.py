@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "max_iters": 12,
     "batch_size": 4,
     "accumulation": 2,
+    "optimizer": "adamw",
     "learning_rate": 0.01,
     "eval_interval": 5,
     "save_interval": 3,

@@ -8,6 +8,7 @@ import pickle
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_muon_is_the_loop_that_defines_it() -> None:
     """Each group by its own options, each matrix of a stack separately, and what has no gradient stays."""
     ours, theirs = grouped(), grouped()
     mine, plain = Muon(ours), PlainMuon(theirs)
-    for step in range(6):
+    for step in range(4):
         give_gradients(parameters_of(ours), step)
         give_gradients(parameters_of(theirs), step)
         mine.step()
@@ -325,7 +326,6 @@ def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gain
     assert [group["lr"] for group in optimizer.param_groups] == [0.04, 0.01]
 
 
-BIGRAM = BigramLanguageModel(DATA.vocab_size, block_size=8)
 RATES: dict[str, Any] = {"learning_rate": 0.01, "betas": (0.8, 0.95), "weight_decay": 0.1}
 
 
@@ -539,8 +539,9 @@ def test_the_rate_of_a_step_is_that_of_the_schedule(tmp_path: Path, optimizer: s
 
 
 def test_the_rate_of_a_step_with_your_own_optimizer_is_that_of_its_first_group() -> None:
-    groups = [{"params": [parameter], "lr": 0.3 + i} for i, parameter in enumerate(BIGRAM.parameters())]
-    trainer = Trainer(BIGRAM, DATA, TrainerConfig(max_iters=10), optimizer=lambda _: torch.optim.SGD(groups))
+    model = make_model("notebook")
+    groups = [{"params": [parameter], "lr": 0.3 + i} for i, parameter in enumerate(model.parameters())]
+    trainer = Trainer(model, DATA, TrainerConfig(max_iters=10), optimizer=lambda _: torch.optim.SGD(groups))
     step = next(iter(trainer))
     assert step.learning_rate == 0.3 * trainer.config.schedule(0)
 
@@ -569,12 +570,31 @@ def test_a_run_with_muon_learns_more_than_one_with_adamw() -> None:
     assert losses["muon"] < losses["adamw"]
 
 
+@pytest.mark.parametrize("kind", ["bigram", "notebook", "gpt2", "modern"])
+def test_the_default_optimizer_learns_more_than_adamw_by_default(kind: str) -> None:
+    losses = []
+    for config in (TrainerConfig(max_iters=20), TrainerConfig(max_iters=20, optimizer="adamw")):
+        torch.manual_seed(0)
+        trainer = Trainer(make_model(kind), DATA, replace(config, batch_size=8, sample_length=0))
+        trainer.fit(progress=False)
+        losses.append(trainer.evaluate("val").nats)
+    assert losses[0] < losses[1] - 0.1
+
+
+def make_model(kind: str) -> LanguageModel:
+    if kind == "bigram":
+        return BigramLanguageModel(DATA.vocab_size, block_size=8)
+    config = GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16, layout=kind, dropout=0)
+    return GPTLanguageModel.from_config(config)
+
+
 def test_the_defaults_go_with_the_optimizer() -> None:
-    config = TrainerConfig(max_iters=1000, optimizer="muon")
+    config = TrainerConfig(max_iters=1000)
+    assert config.optimizer == "muon"
     assert (config.peak, config.decay_rates, config.warmup) == (8e-3, (0.8, 0.95), 20)
     assert config.schedule(510) == pytest.approx(0.5, abs=1e-3)
     assert config.schedule(1000) == 0
-    config = TrainerConfig(max_iters=1000)
+    config = TrainerConfig(max_iters=1000, optimizer="adamw")
     assert (config.peak, config.decay_rates, config.warmup) == (3e-4, (0.9, 0.99), 100)
     assert config.schedule(1000) == pytest.approx(0.1)
     ending = TrainerConfig(max_iters=10, optimizer="muon", final_learning_rate=2e-3)

@@ -629,7 +629,7 @@ def test_a_number_that_is_not_finite_changes_no_weight_and_no_file(spoil_gradien
             break
     trainer = make(4)
     with pytest.raises(
-        NonFiniteError, match=r"in step 4 at learning_rate=0.000232; .*; the last checkpoint is .*-00000003.safe"
+        NonFiniteError, match=r"in step 4 at learning_rate=0.00533; .*; the last checkpoint is .*-00000003.safe"
     ):
         trainer.fit(progress=False)
     pairs = zip(trainer.model.parameters(), healthy.model.parameters(), strict=True)

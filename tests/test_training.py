@@ -50,7 +50,8 @@ TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
 DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
 BLOCK = 8
-QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "sample_length": 0, "learning_rate": 0.01}
+QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "sample_length": 0}
+QUICK |= {"optimizer": "adamw", "learning_rate": 0.01}
 
 
 def make_gpt(dropout: float = 0.0, layout: str = "notebook") -> GPTLanguageModel:
@@ -483,7 +484,7 @@ def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_wi
         ({"learning_rate": 0}, "learning_rate must be a number above 0, got learning_rate=0"),
         ({"learning_rate": math.nan}, "got learning_rate=nan"),
         ({"learning_rate": math.inf}, "got learning_rate=inf"),
-        ({"final_learning_rate": 1.0}, "from 0 to learning_rate=0.0003, got final_learning_rate=1.0"),
+        ({"final_learning_rate": 1.0}, "from 0 to learning_rate=0.008, got final_learning_rate=1.0"),
         ({"weight_decay": -0.1}, "got weight_decay=-0.1"),
         ({"grad_clip": 0}, "grad_clip must be a number above 0, or None, got grad_clip=0"),
         ({"betas": (0.9, 1.0)}, r"betas must be a number in \[0, 1\) each, got betas=1.0"),

@@ -28,6 +28,7 @@ def train(data: TokenDataset, n_head: int, seed: int) -> float:
     config = TrainerConfig(
         max_iters=STEPS,
         batch_size=16,
+        optimizer="adamw",
         learning_rate=5e-3,
         eval_interval=STEPS,
         eval_iters=40,

@@ -66,13 +66,15 @@ class TrainerConfig:
         max_iters: Number of optimizer steps in all.
         batch_size: Windows in each step, over all micro-batches.
         block_size: Length of the windows; by default the model's ``block_size``.
-        optimizer: ``"adamw"``, with a rate that falls along a cosine; or ``"muon"``, which moves the matrices inside
-            the model at four times the learning rate, all else by AdamW, with a rate that falls in a straight line.
-        learning_rate: Peak of the schedule; by default 3e-4, with Muon 8e-3.
-        final_learning_rate: End of the schedule; by default a tenth of the peak, with Muon zero.
-        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 100, with Muon 20.
-        weight_decay: Decay of the matrices; see :func:`tinygpt.optim.parameter_groups`.
-        betas: AdamW's two decay rates; by default 0.9 and 0.99, with Muon 0.8 and 0.95.
+        optimizer: ``"muon"`` moves the matrices inside the model at four times the learning rate, and the other
+            parameters by AdamW, with a rate that falls in a straight line: see :func:`tinygpt.optim.muon`.
+            ``"adamw"`` moves all parameters by AdamW, with a rate that falls along a cosine.
+        learning_rate: Peak of the schedule; by default 8e-3, with AdamW alone 3e-4.
+        final_learning_rate: End of the schedule; by default zero, with AdamW alone a tenth of the peak.
+        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 20, with AdamW alone 100.
+        weight_decay: Decay of the weights: of the matrices, or with AdamW alone of those that
+            :func:`tinygpt.optim.parameter_groups` says.
+        betas: AdamW's two decay rates; by default 0.8 and 0.95, with AdamW alone 0.9 and 0.99.
         grad_clip: Largest norm of the gradient; None leaves it as it is.
         accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same, but for dropout,
             which is drawn for each.
@@ -106,7 +108,7 @@ class TrainerConfig:
     max_iters: int = 5000
     batch_size: int = 64
     block_size: int | None = None
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     warmup_iters: int | None = None

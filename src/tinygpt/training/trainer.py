@@ -77,7 +77,7 @@ class Trainer:
         run_dir: A directory to write to, made if needed: ``config.json``, ``metrics.jsonl`` with a line for each step
             and each evaluation, ``best.safetensors``, and the checkpoints ``step-*.safetensors`` from which the run
             can go on. None writes nothing.
-        optimizer: Makes the optimizer from the model; by default AdamW as the config says. The schedule scales the
+        optimizer: Makes the optimizer from the model; by default the one that the config names. The schedule scales the
             learning rate of each of its groups.
 
     Raises:
