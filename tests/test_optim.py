@@ -588,6 +588,35 @@ def make_model(kind: str) -> LanguageModel:
     return GPTLanguageModel.from_config(config)
 
 
+@pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
+def test_the_optimizer_of_the_notebook_is_the_loop_of_the_notebook(layout: str) -> None:
+    """With PyTorch's own AdamW, which decays all parameters, at a constant rate; the settings are those of the docs."""
+    torch.manual_seed(0)
+    models = [make_model(layout).double() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    config = TrainerConfig(
+        max_iters=20,
+        batch_size=4,
+        optimizer="adamw",
+        learning_rate=3e-4,
+        final_learning_rate=3e-4,
+        warmup_iters=0,
+        grad_clip=None,
+        sample_length=0,
+    )
+    make = lambda model: torch.optim.AdamW(model.parameters(), lr=3e-4)  # noqa: E731
+    trainer = Trainer(models[0], DATA, config, optimizer=make)
+    optimizer = torch.optim.AdamW(models[1].parameters(), lr=3e-4)
+    for number, step in enumerate(trainer):
+        _, loss = models[1](*DATA.batch("train", step=number, batch_size=4, block_size=8, seed=0))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        assert step.loss == pytest.approx(loss.item(), abs=1e-6)
+        assert step.learning_rate == 3e-4
+    assert_same(list(models[0].parameters()), list(models[1].parameters()), atol=1e-12)
+
+
 def test_the_defaults_go_with_the_optimizer() -> None:
     config = TrainerConfig(max_iters=1000)
     assert config.optimizer == "muon"
