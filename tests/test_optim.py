@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from tinygpt import (
     Trainer,
     TrainerConfig,
 )
-from tinygpt.errors import ConfigError
+from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import Chain, Linear, RMSNorm, ShortConvolution
-from tinygpt.optim import Muon, muon, orthogonalise, parameter_groups, warmup_linear
+from tinygpt.optim import Muon, make_optimizer, muon, orthogonalise, parameter_groups, warmup_linear
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
 STACKS = [(3, 4, 6), (6, 4), (2, 3, 4, 6), (5,), (4, 6), (4, 6)]
@@ -637,3 +638,52 @@ def test_the_straight_line_falls_from_one_to_its_floor() -> None:
     assert shares[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
     assert shares[10:] == pytest.approx([0.3, 0.3])
     assert [a - b for a, b in itertools.pairwise(shares[3:11])] == pytest.approx([0.1] * 7)
+
+
+class Lookahead(torch.optim.SGD):
+    """An optimizer that cannot step alone."""
+
+    def step(self, forward: Callable[[], Tensor], closure: Any = None) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        ("adamw", InputTypeError, "got 'adamw'; name it in the config: TrainerConfig(optimizer=...)"),
+        (partial(torch.optim.AdamW, lr=0.1), InputTypeError, "got the error: "),
+        (lambda: None, InputTypeError, "got the error: '"),
+        (
+            lambda model: torch.optim.SGD(model.parameters(), lr=-1),
+            ConfigError,
+            "got the error: 'Invalid learning rate: -1",
+        ),
+        (lambda model: torch.optim.SGD([]), ConfigError, "got the error: 'optimizer got an empty parameter list'"),
+        (
+            lambda model: (torch.optim.SGD(model.parameters()), 1),
+            InputTypeError,
+            "must make a torch.optim.Optimizer, e.g.",
+        ),
+        (
+            lambda model: Lookahead(model.parameters()),
+            InputTypeError,
+            "got Lookahead: missing a required argument: 'forw",
+        ),
+    ],
+    ids=["name", "partial", "no_argument", "rate", "empty", "pair", "step"],
+)
+def test_an_optimizer_that_cannot_be_used_is_named_with_the_way_out(make: Any, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=re.escape(message)) as caught:
+        make_optimizer(make, BigramLanguageModel(5))
+    assert "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)" in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_an_optimizer_with_several_groups_and_rates_as_tensors_takes_the_schedule() -> None:
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [parameter], "lr": torch.tensor(0.5)} for parameter in model.parameters()])
+
+    config = TrainerConfig(max_iters=2, warmup_iters=0, sample_length=0)
+    trainer = Trainer(make_model("notebook"), DATA, config, optimizer=make)
+    assert [step.learning_rate for step in trainer] == [0.5, 0.25]
+    assert {float(group["lr"]) for group in trainer.optimizer.param_groups} == {0.25}

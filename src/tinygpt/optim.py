@@ -384,21 +384,33 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer that a user's function makes, if it is one for this model.
 
     Raises:
-        InputTypeError: If the function is none, or makes something else, or what it makes needs a closure.
-        ConfigError: If the optimizer has no finite learning rate, or moves parameters that the model does not have.
+        InputTypeError: If the function is invalid, fails, or makes something else, or if the optimizer's ``step`` needs
+            an argument.
+        ConfigError: If the optimizer has no finite learning rate, or moves parameters that the model does not have, or
+            an option of it is out of range.
     """
     example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
     if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
-        raise InputTypeError(f"optimizer must be a function of the model that makes one, {example}, got {short(make)}")
-    optimizer = make(model)
+        named = "; name it in the config: TrainerConfig(optimizer=...)" if isinstance(make, str) else ""
+        raise InputTypeError(
+            f"optimizer must be a function of the model that makes one, {example}, got {short(make)}{named}"
+        )
+    try:
+        optimizer = make(model)
+    except (TypeError, ValueError) as error:
+        kind = InputTypeError if isinstance(error, TypeError) else ConfigError
+        raise kind(f"optimizer must make one from the model, {example}, got the error: {short(str(error))}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
-    closure = signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise InputTypeError(f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}")
+    try:
+        signature(optimizer.step).bind()
+    except TypeError as error:
+        raise InputTypeError(
+            f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}: {error}"
+        ) from error
     for group in optimizer.param_groups:
         check_number("lr", group.get("lr"), "of at least 0 in each group of the optimizer", lambda rate: rate >= 0)
-    own = set(map(id, model.parameters()))
+    own = _ids(model.parameters())
     if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")
     return optimizer
