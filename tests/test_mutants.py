@@ -4,6 +4,7 @@ A promise is a few lines that pass for the library as it is. Under its fault it 
 """
 
 import contextlib
+import copy
 import itertools
 import math
 import unicodedata
@@ -319,11 +320,11 @@ def upper_left_mask(patch: Patch) -> None:
 
 
 def scale_by_the_stream(patch: Patch) -> None:
-    def build(real: Any, self: Head, n_embd: int, size: int, **options: Any) -> None:
-        real(self, n_embd, size, **options)
-        self.head_size = n_embd
+    def weights(self: Head, x: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).mT * x.shape[-1] ** -0.5
+        return scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -math.inf).softmax(dim=-1)
 
-    wrap(patch, Head, "__init__", build)
+    patch.setattr(Head, "weights", weights)
 
 
 def softmax_over_the_rows(patch: Patch) -> None:
@@ -492,8 +493,8 @@ def memory_that_stands_still(patch: Patch) -> None:
     wrap(patch, ShortConvolution, "forward", lambda real, self, x, cache=None: real(self, x, copied(cache)))
 
 
-def copied(cache: Tensor | None) -> Tensor | None:
-    return None if cache is None else cache.clone()
+def copied(cache: Any) -> Any:
+    return copy.copy(cache)
 
 
 def derivative_of_a_fixed_scale(patch: Patch) -> None:

@@ -57,7 +57,8 @@ class Head(nn.Module):
     def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T T"]:
         """Return how much each place (row) takes from each place (column); every row sums to 1."""
         # Products of D unit-variance numbers have variance D; unscaled, the softmax would all but pick one place.
-        scores = self.query(x) @ self.key(x).transpose(1, 2) * self.head_size**-0.5
+        query = self.query(x)
+        scores = query @ self.key(x).transpose(1, 2) * query.shape[-1] ** -0.5
         if self.causal:
             sees = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()  # as large as this input
             scores = scores.masked_fill(~sees, float("-inf"))

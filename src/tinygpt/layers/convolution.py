@@ -1,5 +1,7 @@
 """A short look back: what the few places before a place say, without attention."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,21 +40,32 @@ class ShortConvolution(nn.Module):
         self.width = check_integer("width", width, minimum=2)
         self.weight = nn.Parameter(torch.zeros(n_embd, 1, width - 1))  # as in a depthwise nn.Conv1d, less the last
 
-    def forward(self, x: Float[Tensor, "B T C"], cache: Tensor | None = None) -> Float[Tensor, "B T C"]:
-        """Add what came before; with a cache, ``x`` continues what it holds."""
-        seen = self.width - 1
-        before = x.new_zeros(len(x), seen, self.n_embd) if cache is None else cache.to(x.dtype)
-        places = torch.cat([before, x], dim=1)  # B seen+T C
+    def forward(self, x: Float[Tensor, "B T C"], cache: "ConvolutionCache | None" = None) -> Float[Tensor, "B T C"]:
+        """Add the positions before each; with a cache, ``x`` continues the positions that it holds."""
+        weight = self.weight[:, 0]  # C seen: the sizes are those of the weights, which may have been replaced
+        seen = weight.shape[1]
+        if cache is None or cache.before is None:
+            before = x.new_zeros(x.shape[0], seen, x.shape[2])
+        else:
+            before = cache.before.to(x.dtype)
+        positions = torch.cat([before, x], dim=1)  # B seen+T C
         if cache is not None:
-            cache.copy_(places[:, -seen:])
-        for back in range(1, self.width):
-            x = torch.addcmul(x, places[:, seen - back : places.shape[1] - back], self.weight[:, 0, -back])
+            cache.before = positions[:, x.shape[1] :].clone()  # a view would keep all of them
+        for back in range(1, seen + 1):
+            x = torch.addcmul(x, positions[:, seen - back : positions.shape[1] - back], weight[:, -back])
         return x
 
-    def new_cache(self, batch_size: int, block_size: int) -> Float[Tensor, "B W C"]:
-        """Return the places before the first, ``width - 1`` of them, all zero; ``forward`` keeps them up to date."""
-        return self.weight.new_zeros(batch_size, self.width - 1, self.n_embd)
+    def new_cache(self, batch_size: int, block_size: int) -> "ConvolutionCache":
+        """Return an empty cache, to be passed to ``forward``."""
+        return ConvolutionCache()
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"n_embd={self.n_embd}, width={self.width}"
+
+
+@dataclass
+class ConvolutionCache:
+    """The last ``width - 1`` positions that a :class:`ShortConvolution` has read; None before the first."""
+
+    before: Float[Tensor, "B W C"] | None = None

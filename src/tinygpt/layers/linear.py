@@ -26,6 +26,8 @@ _LARGE = 1 << 17  # weights: fewer are read before another core has begun
 # Whether the processor has products in float16; else PyTorch's own loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from PyTorch 2.7 on
+
 _DRAWS = ContextVar("draws", default=True)
 
 
@@ -68,7 +70,6 @@ class Linear(nn.Linear):
         check_integer("in_features", in_features, minimum=1)
         check_integer("out_features", out_features, minimum=1)
         self.std = check_number("std", std, "of at least 0", lambda number: number >= 0)
-        self._large = in_features * out_features >= _LARGE and out_features % _PIECES == 0
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
@@ -84,26 +85,50 @@ class Linear(nn.Linear):
         weight, bias = self.weight, self.bias
         if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu"):
             return F.linear(x, weight, bias)
-        count = x.numel() // self.in_features
-        is_slow = x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS
-        if is_slow and not torch.compiler.is_compiling():  # a compiler would keep the copies of several layers at once
-            return self._multiply(x.float(), weight.float(), None if bias is None else bias.float(), count).half()
-        return self._multiply(x, weight, bias, count)
+        return (_multiply_compiled if torch.compiler.is_compiling() else _multiply)(x, weight, bias)
 
-    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None, count: int) -> Tensor:
-        """Multiply ``count`` rows on a CPU, without a graph, in the way that is quickest for so many."""
-        is_compiling = torch.compiler.is_compiling()
-        if count == 1 and is_compiling:  # a compiler makes of this one loop over the weights
-            product = (weight * x.reshape(1, -1)).sum(dim=-1)
-            return (product if bias is None else product + bias).view(*x.shape[:-1], self.out_features)
-        if count > _FEW_ROWS or is_compiling or not self._large or weight.itemsize < 4:  # PyTorch's own is quick
-            return F.linear(x, weight, bias)
-        rows, pieces = x.reshape(-1, self.in_features), weight.view(_PIECES, -1, self.in_features)
-        if count <= _VERY_FEW_ROWS:
-            product = _products(pieces, rows.mT.expand(_PIECES, -1, -1), bias, (_PIECES, -1, 1)).flatten(0, 1).mT
-        else:
-            product = _products(rows.expand(_PIECES, -1, -1), pieces.mT, bias, (_PIECES, 1, -1)).transpose(0, 1)
-        return product.reshape(*x.shape[:-1], self.out_features)
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute ``F.linear`` on a CPU, without a graph, in the way that is quickest for the number of rows."""
+    numbers = x.numel()
+    if type(numbers) is not int:  # a symbol, while shapes are traced
+        return F.linear(x, weight, bias)
+    count = numbers // (x.size(-1) or 1)
+    if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS:
+        return _multiply(x.float(), weight.float(), None if bias is None else bias.float()).half()
+    if not 0 < count <= _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:  # PyTorch's own is quick
+        return F.linear(x, weight, bias)
+    if len(weight) % _PIECES or not _is_plain(x, weight, bias):
+        return F.linear(x, weight, bias)
+    rows, pieces = x.reshape(-1, weight.shape[1]), weight.view(_PIECES, -1, weight.shape[1])
+    if count <= _VERY_FEW_ROWS:
+        product = _products(pieces, rows.mT.expand(_PIECES, -1, -1), bias, (_PIECES, -1, 1)).flatten(0, 1).mT
+    else:
+        product = _products(rows.expand(_PIECES, -1, -1), pieces.mT, bias, (_PIECES, 1, -1)).transpose(0, 1)
+    return product.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _multiply_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute ``F.linear`` so that a compiler makes one loop over the weights where there is a single row."""
+    # The number of rows is not asked for in an export: a length that is free would become a fixed one.
+    if _is_exporting() or x.numel() != x.shape[-1] or not _is_plain(x, weight, bias):
+        return F.linear(x, weight, bias)
+    product = (weight * x.reshape(1, -1)).sum(dim=-1)
+    return (product if bias is None else product + bias).view(*x.shape[:-1], weight.shape[0])
+
+
+def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Return whether these are dense tensors of the usual shapes, where a product of pieces is that of the whole."""
+    return (
+        type(x) is Tensor
+        and type(weight) in (nn.Parameter, Tensor)
+        and weight.layout is torch.strided
+        and not x.is_nested
+        and x.dtype == weight.dtype
+        and weight.ndim == 2
+        and weight.shape[1] == x.shape[-1]
+        and (bias is None or bias.shape == weight.shape[:1])
+    )
 
 
 def _products(left: Tensor, right: Tensor, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
