@@ -20,6 +20,7 @@ from tinygpt import (
     FeedForward,
     GPTLanguageModel,
     Head,
+    KVCache,
     LearnedPositions,
     Linear,
     MultiHeadAttention,
@@ -28,7 +29,7 @@ from tinygpt import (
     ShortConvolution,
     SoftCap,
 )
-from tinygpt.errors import ConfigError, InputTypeError
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError
 from tinygpt.layers import relu_squared
 from tinygpt.layers.attention import _attend
 from tinygpt.testing import (
@@ -354,14 +355,36 @@ def test_with_a_cache_in_pieces_of_any_size_it_is_the_same(make: Make, d: Sizes)
     check_cache_equal(make(d), d.stream())
 
 
-def test_a_cache_takes_its_memory_at_once_and_without_the_mask_there_is_none() -> None:
-    attention = MultiHeadAttention(8, 2)
-    cache = attention.new_cache(3, 9)
-    assert cache is not None
-    assert cache.key.shape == cache.value.shape == (3, 2, 9, 4)
-    place = cache.key.data_ptr()
-    attention(torch.randn(3, 5, 8), cache=cache)
-    assert (cache.key.data_ptr(), cache.length) == (place, 5)
+@pytest.mark.parametrize("block_size", [1, 63, 64, 100, 10**12])
+def test_a_cache_grows_with_what_it_holds_and_copies_each_position_a_few_times(block_size: int) -> None:
+    cache, pieces, rooms = KVCache(block_size), [], [0]
+    for length in [1] * min(block_size, 300):
+        key, value = torch.randn(2, 3, length, 4), torch.randn(2, 3, length, 5)
+        pieces.append((key, value))
+        keys, values = cache.append(key, value)
+        assert cache.key is not None
+        rooms += [cache.key.shape[2]] if cache.key.shape[2] != rooms[-1] else []
+    assert torch.equal(keys, torch.cat([key for key, _ in pieces], dim=2))
+    assert torch.equal(values, torch.cat([value for _, value in pieces], dim=2))
+    assert sum(rooms[:-1]) <= 2 * cache.length  # how many positions were copied
+    assert rooms[-1] <= min(block_size + 1, max(64, 2 * cache.length + 1))
+    if block_size <= 300:
+        with pytest.raises(ShapeError, match=f"the cache has {block_size} positions, got 1 more after {block_size}"):
+            cache.append(key, value)
+
+
+def test_a_cache_takes_long_beginnings_at_once() -> None:
+    cache, key, more = KVCache(1000), torch.randn(1, 1, 700, 2), torch.randn(1, 1, 300, 2)
+    cache.append(key, key)
+    keys, _ = cache.append(more, more)
+    assert torch.equal(keys, torch.cat([key, more], dim=2))
+    assert cache.key is not None
+    assert cache.key.shape[2] == 1001
+    with pytest.raises(ShapeError, match="the cache has 1000 positions, got 2 more after 1000"):
+        cache.append(more[:, :, :2], more[:, :, :2])
+
+
+def test_without_the_mask_there_is_no_cache() -> None:
     assert MultiHeadAttention(8, 2, causal=False).new_cache(3, 9) is None
 
 

@@ -66,38 +66,68 @@ class Head(nn.Module):
 
 
 class KVCache:
-    """The keys and values of the places already read, so that the next place is computed alone.
+    """The keys and values of the positions already read, so that the next position is computed alone.
 
-    Its memory is taken at once and never grows.
+    Shapes, dtype and device are those of the first keys and values. Memory grows with the number of positions, by
+    doubling, up to ``block_size``.
 
     Args:
-        batch_size: Number of sequences ``B``.
-        n_head: Number of heads ``H``.
-        block_size: How many places fit.
-        head_size: Width ``D`` of a head.
-        like: A tensor whose dtype and device to take.
+        block_size: Largest number of positions.
+
+    Example:
+        >>> cache = KVCache(block_size=8)
+        >>> key, value = cache.append(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
+        >>> key, value = cache.append(torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+        >>> key.shape, cache.length
+        (torch.Size([1, 2, 4, 4]), 4)
     """
 
-    def __init__(self, batch_size: int, n_head: int, block_size: int, head_size: int, *, like: Tensor) -> None:
-        shape = (batch_size, n_head, block_size, head_size)
-        self.key, self.value = like.new_zeros(shape), like.new_zeros(shape)
+    def __init__(self, block_size: int) -> None:
+        self.block_size = check_integer("block_size", block_size, minimum=1)
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
         self.length = 0
 
     def append(
-        self, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T D"]
-    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
-        """Store ``T`` more places and return all ``S`` so far, as views.
+        self, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T E"]
+    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S E"]]:
+        """Store ``T`` more positions and return all ``S`` so far, as views.
 
         Raises:
-            ShapeError: If they do not fit any more.
+            ShapeError: If they are more than ``block_size``.
         """
-        start, places = self.length, self.key.shape[2]
-        if start + key.shape[2] > places:
-            raise ShapeError(f"the cache has {places} places, got {key.shape[2]} more after {start}")
-        self.length = start + key.shape[2]
-        self.key.narrow(2, start, key.shape[2]).copy_(key)
-        self.value.narrow(2, start, key.shape[2]).copy_(value)
-        return self.key.narrow(2, 0, self.length), self.value.narrow(2, 0, self.length)
+        start, count = self.length, key.shape[2]
+        end = start + count
+        if end > self.block_size:
+            raise ShapeError(f"the cache has {self.block_size} positions, got {count} more after {start}")
+        if self.key is None or self.value is None or end >= self.key.shape[2]:
+            room = min(room_for(end), self.block_size + 1)
+            self.key, self.value = _grown(self.key, key, room, start), _grown(self.value, value, room, start)
+        self.length = end
+        self.key.narrow(2, start, count).copy_(key)
+        self.value.narrow(2, start, count).copy_(value)
+        return self.key.narrow(2, 0, end), self.value.narrow(2, 0, end)
+
+
+def room_for(length: int) -> int:
+    """Return how many positions a cache of ``length`` has memory for, by doubling; always one more than it needs.
+
+    A compiler would make other code for a full cache, which is contiguous, and for one with an axis of the same size
+    as another axis, so the numbers are odd.
+
+    Example:
+        >>> room_for(3), room_for(62), room_for(63)
+        (63, 63, 127)
+    """
+    return max(63, (1 << (length + 1).bit_length()) - 1)
+
+
+def _grown(stored: Tensor | None, new: Tensor, room: int, length: int) -> Tensor:
+    """Return memory for ``room`` positions that begins with the ``length`` positions stored so far."""
+    grown = (new if stored is None else stored).new_zeros(*new.shape[:2], room, new.shape[3])
+    if stored is not None:
+        grown.narrow(2, 0, length).copy_(stored.narrow(2, 0, length))
+    return grown
 
 
 class MultiHeadAttention(nn.Module):
@@ -164,7 +194,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
-        qkv = _precise(self.qkv(x)).unflatten(-1, (3 * self.n_head, self.head_size))  # B T 3H D
+        qkv = _precise(self.qkv(x)).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
         queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
         # Turned after the split: split when turned, their gradients would be copied once more.
         queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
@@ -191,10 +221,8 @@ class MultiHeadAttention(nn.Module):
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
 
     def new_cache(self, batch_size: int, block_size: int) -> KVCache | None:
-        """Return an empty cache for ``block_size`` places; None without the mask, where early places change later."""
-        if not self.causal:
-            return None
-        return KVCache(batch_size, self.n_head, block_size, self.head_size, like=self.qkv.weight)
+        """Return an empty cache for ``block_size`` positions; None without the mask, where early ones change later."""
+        return KVCache(block_size) if self.causal else None
 
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from tinygpt.layers.attention import room_for
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import Tokenizer
 
@@ -116,7 +117,9 @@ class Reader:
         self._length = length
         if continues and set(rows) <= set(self._rows):  # rows that are done stay in the batch until it is remade
             idx = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
-            read = read_one if length - start < 3 else self._read_compiled  # a past of one would be compiled apart
+            past = length - start - 1
+            is_apart = past < 2 or room_for(past) < room_for(past + 1)  # a past of one, or caches that grow
+            read = read_one if is_apart else self._read_compiled  # either would be compiled once more
             logits = read(self._model, idx, self._cache)
             return logits if len(rows) == len(self._rows) else logits[[self._rows.index(row) for row in rows]]
         self._rows, self._start = rows, start
