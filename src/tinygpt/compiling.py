@@ -10,6 +10,8 @@ import torch
 from tinygpt.errors import short
 
 Function = Callable[..., Any]
+# Whether a program is being exported, where no size of an input may be asked for. From PyTorch 2.7 on.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def compile_whole(function: Function) -> Function:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinygpt.compiling import is_exporting
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, checked_names, short
 from tinygpt.layers.linear import STD, Linear
 
@@ -216,7 +217,7 @@ class MultiHeadAttention(nn.Module):
             value,
             attn_mask=mask,
             dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=self.causal and not past and length > 1,
+            is_causal=self.causal and not past,
         )
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
 
@@ -241,8 +242,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor
             return _attend(query, key.to(query.dtype), value.to(query.dtype), **options)
     if query.is_cpu and query.itemsize < 4:
         return _attend(query.float(), key.float(), value.float(), **options).to(query.dtype)
-    is_single = query.shape[2] == 1 and options["attn_mask"] is None and not options["dropout_p"]
-    if is_single and query.is_cpu and torch.compiler.is_compiling():  # a compiler makes of this two short loops
+    # The length is asked for last, and not in an export: one that is free would become a fixed one.
+    is_plain = query.is_cpu and options["attn_mask"] is None and not options["dropout_p"]
+    if is_plain and torch.compiler.is_compiling() and not is_exporting() and query.shape[2] == 1:
+        # A compiler makes of this two short loops.
         scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S
         return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, **options)

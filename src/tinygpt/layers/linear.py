@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinygpt.compiling import is_exporting
 from tinygpt.errors import check_integer, check_number
 
 STD = 0.02
@@ -25,8 +26,6 @@ _VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
 # Whether the processor has products in float16; else PyTorch's own loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
-
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from PyTorch 2.7 on
 
 _DRAWS = ContextVar("draws", default=True)
 
@@ -83,7 +82,7 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "*leading C"]) -> Float[Tensor, "*leading K"]:
         """Multiply by the weights and add the bias."""
         weight, bias = self.weight, self.bias
-        if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu"):
+        if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
             return F.linear(x, weight, bias)
         return (_multiply_compiled if torch.compiler.is_compiling() else _multiply)(x, weight, bias)
 
@@ -91,7 +90,7 @@ class Linear(nn.Linear):
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute ``F.linear`` on a CPU, without a graph, in the way that is quickest for the number of rows."""
     numbers = x.numel()
-    if type(numbers) is not int:  # a symbol, while shapes are traced
+    if type(numbers) is not int:  # a symbol of a fake tensor
         return F.linear(x, weight, bias)
     count = numbers // (x.size(-1) or 1)
     if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS:
@@ -111,7 +110,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _multiply_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute ``F.linear`` so that a compiler makes one loop over the weights where there is a single row."""
     # The number of rows is not asked for in an export: a length that is free would become a fixed one.
-    if _is_exporting() or x.numel() != x.shape[-1] or not _is_plain(x, weight, bias):
+    if is_exporting() or x.numel() != x.shape[-1] or not _is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
     product = (weight * x.reshape(1, -1)).sum(dim=-1)
     return (product if bias is None else product + bias).view(*x.shape[:-1], weight.shape[0])

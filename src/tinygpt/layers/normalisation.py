@@ -23,8 +23,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
-        written_out = x.requires_grad and x.is_cpu and x.itemsize >= 4 and x.shape[-1] == self.n_embd
-        if written_out and not torch.compiler.is_compiling():
+        is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if x.requires_grad and x.is_cpu and x.itemsize >= 4 and not is_recorded and x.shape[-1] == self.n_embd:
             scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch does not annotate it
             return scaled
         return F.rms_norm(x, (self.n_embd,))

@@ -36,10 +36,12 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
         """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
-        end, block_size = offset + x.shape[1], len(self.table.weight)
-        if end > block_size:
-            raise ShapeError(f"there are positions for {block_size} places, got {x.shape[1]} from place {offset} on")
-        return self.dropout(x + self.table.weight[offset:end])
+        end, weight = offset + x.shape[1], getattr(self.table, "weight", None)
+        if weight is not None and not torch.jit.is_tracing() and end > len(weight):
+            raise ShapeError(f"there are {len(weight)} learned positions, got {x.shape[1]} from position {offset} on")
+        if type(self.table) is Embedding:  # what follows one another is read without a look-up
+            return self.dropout(x + self.table.weight[offset:end])
+        return self.dropout(x + self.table(torch.arange(offset, end, device=x.device)))
 
 
 class RotaryPositions(nn.Module):

@@ -1,5 +1,6 @@
 """What every language model is: ids in, logits out, and everything that follows from that alone."""
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -78,7 +79,7 @@ class LanguageModel(nn.Module, ABC):
                 the vocabulary, on any device.
         """
         self._check_ids("idx", idx)
-        if idx.shape[1] > self.block_size:
+        if not torch.jit.is_tracing() and idx.shape[1] > self.block_size:
             raise ShapeError(
                 f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
@@ -170,16 +171,19 @@ class LanguageModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are; without any, where the buffers are; without either, the default device."""
+        return next((tensor.device for tensor in self._tensors()), torch.get_default_device())
 
     def extra_repr(self) -> str:
         """Show the sizes in ``repr``."""
         return f"vocab_size={self.vocab_size}, block_size={self.block_size}, {self.num_parameters():,} parameters"
 
+    def _tensors(self) -> Iterator[Tensor]:
+        return itertools.chain(self.parameters(), self.buffers())
+
     def _checked_logits(self, idx: Tensor) -> Tensor:
         logits = self.compute_logits(idx)
-        if logits.shape != (*idx.shape, self.vocab_size):
+        if not torch.jit.is_tracing() and logits.shape != (*idx.shape, self.vocab_size):
             wanted = (*idx.shape, self.vocab_size)
             raise ShapeError(f"compute_logits must return the shape (B, T, V) = {wanted}, got {tuple(logits.shape)}")
         return logits
@@ -192,18 +196,33 @@ class LanguageModel(nn.Module, ABC):
             if isinstance(ids, str):
                 way = "Sampler, which encodes a text"
             raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {way}")
-        if ids.ndim != 2 or 0 in ids.shape:
+        if ids.ndim != 2 or (not torch.jit.is_tracing() and 0 in ids.shape):
             raise ShapeError(f"{name} must have the shape (B, T) with B and T at least 1, got {tuple(ids.shape)}")
-        if ids.device != self.device:
+        device = next((tensor.device for tensor in self._tensors()), ids.device)
+        if ids.device != device:
             raise InputTypeError(
-                f"{name} must be on the model's device, got {name} on {ids.device} and the model on {self.device}; "
+                f"{name} must be on the model's device, got {name} on {ids.device} and the model on {device}; "
                 f"use {name}.to(model.device)"
             )
-        if not torch.compiler.is_compiling() and not _ARE_CHECKED.get():
+        if is_readable(ids) and not _ARE_CHECKED.get():
             check_values(name, ids, self.vocab_size, also)
 
 
 _ARE_CHECKED = ContextVar("are_checked", default=False)
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Return whether the values of a tensor can be read now.
+
+    They cannot while a graph is compiled, exported or traced, nor within :func:`torch.func.vmap` and its like, nor of a
+    fake tensor or one on the meta device, which have no memory.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) is not Tensor:
+        return False
+    try:
+        return tensor.data_ptr() != 0
+    except RuntimeError:
+        return False
 
 
 @contextmanager
