@@ -202,6 +202,28 @@ def p_value(counts: Tensor, probabilities: Tensor) -> float:
     return float(torch.special.gammaincc(torch.tensor((len(counts) - 1) / 2), statistic / 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("leading", [(), (4,), (2, 3)])
+@pytest.mark.parametrize(
+    ("keep", "option"),
+    [(keep_top_k, 50), (keep_top_p, 0.5), (keep_top_p, 0.9), (keep_top_p, 0.999), (keep_min_p, 0.05), (keep_min_p, 0.5)],
+)
+def test_in_every_dtype_the_same_ids_are_kept_and_drawn_as_in_float64(
+    dtype: torch.dtype, leading: tuple[int, ...], keep: Any, option: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        logits = (2 * torch.randn(*leading, 3000, generator=generator)).to(dtype)
+        kept = keep(logits, option)
+        assert kept.dtype == dtype
+        assert torch.equal(kept.isfinite(), keep(logits.double(), option).isfinite())
+        assert torch.equal(kept[kept.isfinite()], logits[kept.isfinite()])
+        uniform = torch.rand(leading, generator=generator).to(dtype).clamp(max=0.99)
+        drawn = draw(logits, uniform)
+        assert torch.equal(drawn, draw(logits.double(), uniform.double()))
+        assert drawn.shape == leading
+
+
 def test_draws_have_the_probabilities_of_the_model() -> None:
     """A bigram's next id after one prompt, over 20,000 seeds; a temperature a tenth off is noticed."""
     model = MODELS["bigram"]

@@ -1,4 +1,7 @@
-"""Which ids may come next, and which one does: pure functions of logits."""
+"""Which ids may come next, and which one does: pure functions of logits.
+
+Probabilities are computed in float64 whatever the dtype of the logits: rounded to 16 bits they would keep other ids.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +53,7 @@ def keep_top_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "
     check_number("top_p", p, "in (0, 1]", lambda number: 0 < number <= 1)
     if p == 1:
         return logits
-    likeliest, order = logits.sort(dim=-1, descending=True, stable=True)
+    likeliest, order = _precise(logits).sort(dim=-1, descending=True, stable=True)
     probabilities = likeliest.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of all that is likelier: the id that crosses p stays
     dropped = before >= p
@@ -77,7 +80,7 @@ def keep_min_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "
         https://arxiv.org/abs/2407.01082
     """
     check_number("min_p", p, "in [0, 1]", lambda number: 0 <= number <= 1)
-    probabilities = logits.softmax(dim=-1)
+    probabilities = _precise(logits).softmax(dim=-1)
     return logits.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), float("-inf"))
 
 
@@ -92,9 +95,17 @@ def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]
         >>> draw(torch.tensor([0.5, 0.0, 0.5]).log(), torch.tensor(0.5))
         tensor(2)
     """
-    cumulated = logits.softmax(dim=-1).cumsum(dim=-1)
-    passed = uniform.unsqueeze(-1) * cumulated[..., -1:]  # less than the total, also rounded: uniform is less than 1
+    cumulated = _precise(logits).softmax(dim=-1).cumsum(dim=-1)
+    passed = _precise(uniform).unsqueeze(-1) * cumulated[..., -1:]  # less than the total, also rounded: uniform is less than 1
     return torch.searchsorted(cumulated, passed, right=True).squeeze(-1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return numbers in float64, in which a sum of thousands of probabilities is exact enough to compare.
+
+    Apple's GPUs have no float64, so there it is float32.
+    """
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 class Filters:
