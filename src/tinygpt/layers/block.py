@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinygpt.compiling import is_tracing
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
 
 
@@ -129,6 +129,6 @@ def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B 
 
 def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:
     """Return what a part made of ``x`` if it can be added to it: a narrower one would be spread without a word."""
-    if not torch.jit.is_tracing() and output.shape != x.shape:
+    if not is_tracing() and output.shape != x.shape:
         raise ShapeError(f"{name} must return the shape it is given, {tuple(x.shape)}, got {tuple(output.shape)}")
     return output

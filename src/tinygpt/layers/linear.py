@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.compiling import is_exporting
+from tinygpt.compiling import is_exporting, is_tracing
 from tinygpt.errors import check_integer, check_number
 
 STD = 0.02
@@ -82,7 +82,7 @@ class Linear(nn.Linear):
     def forward(self, x: Float[Tensor, "*leading C"]) -> Float[Tensor, "*leading K"]:
         """Multiply by the weights and add the bias."""
         weight, bias = self.weight, self.bias
-        if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
+        if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu") or is_tracing():
             return F.linear(x, weight, bias)
         return (_multiply_compiled if torch.compiler.is_compiling() else _multiply)(x, weight, bias)
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinygpt.compiling import is_tracing
 from tinygpt.errors import check_integer, check_number
 
 
@@ -23,7 +24,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
-        is_recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        is_recorded = torch.compiler.is_compiling() or is_tracing()
         if x.requires_grad and x.is_cpu and x.itemsize >= 4 and not is_recorded and x.shape[-1] == self.n_embd:
             scaled: Tensor = _ScaledByRootMeanSquare.apply(x)  # type: ignore[no-untyped-call] # PyTorch does not annotate it
             return scaled

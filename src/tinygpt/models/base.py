@@ -13,9 +13,11 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinygpt.compiling import is_tracing
 from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, checked_names, short
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.config import GPTConfig
+from tinygpt.models.modes import evaluating
 
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
@@ -79,7 +81,7 @@ class LanguageModel(nn.Module, ABC):
                 the vocabulary, on any device.
         """
         self._check_ids("idx", idx)
-        if not torch.jit.is_tracing() and idx.shape[1] > self.block_size:
+        if not is_tracing() and idx.shape[1] > self.block_size:
             raise ShapeError(
                 f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
@@ -95,7 +97,6 @@ class LanguageModel(nn.Module, ABC):
         return ModelOutput(logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten().long()))
 
     @checked_names
-    @torch.no_grad()
     def generate(
         self,
         idx: Int[Tensor, "B T"],
@@ -107,10 +108,11 @@ class LanguageModel(nn.Module, ABC):
     ) -> Int64[Tensor, "B N"]:
         """Continue each row by drawing one id at a time. This is the definition; ``Sampler`` is the fast one.
 
-        Dropout is whatever the model's mode says, so call ``model.eval()`` first.
+        The model is in evaluation mode meanwhile, and without a graph. Each draw is one call of
+        :func:`torch.multinomial` with the probabilities of all ids.
 
         Args:
-            idx: Ids to continue, at least one in each row. Of these the last ``block_size`` are read.
+            idx: Ids to continue, at least one in each row; the model reads the last ``block_size``.
             max_new_tokens: How many ids to append.
             temperature: Divides the logits; 0 takes the likeliest id.
             top_k: If given, only the ``top_k`` likeliest ids are drawn from.
@@ -129,12 +131,14 @@ class LanguageModel(nn.Module, ABC):
         kept = 1 if temperature == 0 else kept
         self._check_ids("idx", idx)
         idx = idx.long()
-        for _ in range(max_new_tokens):
-            logits = self(idx[:, -self.block_size :]).logits[:, -1]  # B V
-            likeliest, ids = logits.sort(dim=-1, descending=True, stable=True)  # ties: the lowest id first
-            probabilities = (likeliest[:, :kept] / (temperature or 1.0)).softmax(dim=-1)
-            drawn = torch.multinomial(probabilities, num_samples=1, generator=generator)  # B 1
-            idx = torch.cat([idx, ids.gather(1, drawn)], dim=1)
+        with evaluating(self):
+            for _ in range(max_new_tokens):
+                logits = self(idx[:, -self.block_size :]).logits[:, -1] / (temperature or 1.0)  # B V
+                if kept < self.vocab_size:
+                    order = logits.sort(dim=-1, descending=True, stable=True).indices  # ties: the lowest id first
+                    logits = logits.scatter(1, order[:, kept:], float("-inf"))
+                drawn = torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)  # B 1
+                idx = torch.cat([idx, drawn], dim=1)
         return idx
 
     def head_parameters(self) -> list[nn.Parameter] | None:
@@ -183,7 +187,7 @@ class LanguageModel(nn.Module, ABC):
 
     def _checked_logits(self, idx: Tensor) -> Tensor:
         logits = self.compute_logits(idx)
-        if not torch.jit.is_tracing() and logits.shape != (*idx.shape, self.vocab_size):
+        if not is_tracing() and logits.shape != (*idx.shape, self.vocab_size):
             wanted = (*idx.shape, self.vocab_size)
             raise ShapeError(f"compute_logits must return the shape (B, T, V) = {wanted}, got {tuple(logits.shape)}")
         return logits
@@ -196,7 +200,7 @@ class LanguageModel(nn.Module, ABC):
             if isinstance(ids, str):
                 way = "Sampler, which encodes a text"
             raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {way}")
-        if ids.ndim != 2 or (not torch.jit.is_tracing() and 0 in ids.shape):
+        if ids.ndim != 2 or (not is_tracing() and 0 in ids.shape):
             raise ShapeError(f"{name} must have the shape (B, T) with B and T at least 1, got {tuple(ids.shape)}")
         device = next((tensor.device for tensor in self._tensors()), ids.device)
         if ids.device != device:
@@ -217,7 +221,7 @@ def is_readable(tensor: Tensor) -> bool:
     They cannot while a graph is compiled, exported or traced, nor within :func:`torch.func.vmap` and its like, nor of a
     fake tensor or one on the meta device, which have no memory.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or type(tensor) is not Tensor:
+    if torch.compiler.is_compiling() or is_tracing() or type(tensor) is not Tensor:
         return False
     try:
         return tensor.data_ptr() != 0
