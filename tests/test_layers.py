@@ -61,6 +61,7 @@ MIXERS = [  # they look at other places: causal by default
     pytest.param(lambda d: Head(d.n_embd, d.head_size, bias=True), id="head with biases"),
     pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head), id="attention"),
     pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head, bias=True, output_bias=False), id="gpt2 attention"),
+    pytest.param(lambda d: MultiHeadAttention(d.n_embd, 3, head_size=5, bias=True), id="attention of wide heads"),
     pytest.param(rotary_attention, id="rotary attention"),
     pytest.param(block, id="block"),
     pytest.param(lambda d: block(d, rotary_attention(d), RMSNorm), id="modern block"),
@@ -234,9 +235,10 @@ def heads_of(attention: MultiHeadAttention) -> list[Head]:
     return heads
 
 
-@given(d=sizes(), causal=st.booleans())
-def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: bool) -> None:
-    attention = MultiHeadAttention(d.n_embd, d.n_head, causal=causal)
+@given(d=sizes(), causal=st.booleans(), head_size=st.sampled_from([None, 1, 3, 10]))
+def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: bool, head_size: int | None) -> None:
+    attention = MultiHeadAttention(d.n_embd, d.n_head, head_size=head_size, causal=causal)
+    assert attention.head_size == (head_size or d.head_size)
     randomised(attention, d.seed)
     x, heads = d.stream(), heads_of(attention)
     expected = attention.output(torch.cat([head(x) for head in heads], dim=-1))
@@ -335,6 +337,22 @@ def test_dropout_acts_in_training_alone_and_leaves_the_mean(make: Callable[[floa
     assert not torch.equal(many[0], many[1])
     error = (many.mean(dim=0) - expected[0]).abs() / (many.std(dim=0) / len(many) ** 0.5 + 1e-12)
     assert float(error.max()) < 5
+
+
+def test_dropout_of_attention_is_that_of_its_module_whatever_it_is_now() -> None:
+    x = torch.randn(2, 5, 8)
+    attention = MultiHeadAttention(8, 2, dropout=0.5)
+    expected = attention.eval()(x)
+    attention.train()
+    assert not torch.equal(attention(x), expected)
+    attention.dropout.eval()
+    assert torch.equal(attention(x), expected)
+    attention.dropout = nn.Identity()  # type: ignore[assignment]
+    assert torch.equal(attention(x), expected)
+    attention.dropout = nn.Dropout(0.0)
+    assert torch.equal(attention(x), expected)
+    attention.dropout.p = 0.5
+    assert not torch.equal(attention(x), expected)
 
 
 @every_part
@@ -457,7 +475,7 @@ class Packed(Tensor):
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function in (Tensor.view, torch.bmm, torch.baddbmm):
             raise NotImplementedError(f"a packed weight knows no {function}")
-        return super().__torch_function__(function, types, args, kwargs or {})
+        return super().__torch_function__(function, types, args, kwargs or {})  # type: ignore[no-untyped-call]
 
 
 def with_weight(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -625,6 +643,7 @@ def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
     ("build", "message"),
     [
         (lambda: MultiHeadAttention(10, 3), "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
+        (lambda: MultiHeadAttention(8, 2, head_size=0), "head_size must be an integer of at least 1, got head_size=0"),
         (lambda: MultiHeadAttention(0, 1), "n_embd must be an integer of at least 1, got n_embd=0"),
         (lambda: MultiHeadAttention(8, 2.0), "got n_head=2.0"),  # type: ignore[arg-type] # wrong on purpose
         (lambda: MultiHeadAttention(8, True), "got n_head=True"),

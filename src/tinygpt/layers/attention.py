@@ -139,7 +139,8 @@ class MultiHeadAttention(nn.Module):
 
     Args:
         n_embd: Width ``C`` of the residual stream.
-        n_head: Number of heads ``H``; must divide ``n_embd``.
+        n_head: Number of heads ``H``.
+        head_size: Width ``D`` of each; by default ``n_embd // n_head``, and then ``n_head`` must divide ``n_embd``.
         dropout: Probability of dropping an attention weight or an output, in training mode only.
         causal: Whether a place sees only itself and what came before; without, a block is an encoder's.
         bias: Whether the projections to queries, keys and values have a bias.
@@ -153,7 +154,8 @@ class MultiHeadAttention(nn.Module):
         ``B T C`` in, ``B T C`` out, for any ``B`` and ``T``.
 
     Raises:
-        ConfigError: If ``n_head`` does not divide ``n_embd``, or a number is out of range.
+        ConfigError: If ``n_head`` does not divide ``n_embd`` and there is no ``head_size``, or a number is out of
+            range.
         InputTypeError: If ``norm`` or ``positions`` is no module.
 
     Example:
@@ -171,6 +173,7 @@ class MultiHeadAttention(nn.Module):
         n_embd: int,
         n_head: int,
         *,
+        head_size: int | None = None,
         dropout: float = 0.0,
         causal: bool = True,
         bias: bool = False,
@@ -182,15 +185,16 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         self.n_head = check_integer("n_head", n_head, minimum=1)
-        self.head_size = head_size(n_embd, n_head)
+        head_size = shared_width(n_embd, n_head) if head_size is None else head_size
+        self.head_size = check_integer("head_size", head_size, minimum=1)
         self.causal = causal
-        self.qkv = Linear(n_embd, 3 * n_embd, bias=bias)
+        self.qkv = Linear(n_embd, 3 * n_head * head_size, bias=bias)
         for name, part in (("norm", norm), ("positions", positions)):
             if part is not None and not isinstance(part, nn.Module):
                 raise InputTypeError(f"{name} must be a module or None, got {short(part)}")
         self.norm = norm
         self.positions = positions
-        self.output = Linear(n_embd, n_embd, bias=output_bias, std=output_std)
+        self.output = Linear(n_head * head_size, n_embd, bias=output_bias, std=output_std)
         self.dropout = nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
@@ -216,7 +220,7 @@ class MultiHeadAttention(nn.Module):
             key,
             value,
             attn_mask=mask,
-            dropout_p=self.dropout.p if self.training else 0.0,
+            dropout_p=getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0,
             is_causal=self.causal and not past,
         )
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
@@ -251,14 +255,14 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor
     return F.scaled_dot_product_attention(query, key, value, **options)
 
 
-def head_size(n_embd: int, n_head: int) -> int:
+def shared_width(n_embd: int, n_head: int) -> int:
     """Return the width of each of ``n_head`` heads that share ``n_embd``.
 
     Raises:
         ConfigError: If ``n_head`` does not divide ``n_embd``, with the nearest width that it divides.
 
     Example:
-        >>> head_size(384, 6)
+        >>> shared_width(384, 6)
         64
     """
     if n_embd % n_head:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, checked_settings, short
 from tinygpt.files import parse_json, to_json
-from tinygpt.layers.attention import head_size
+from tinygpt.layers.attention import shared_width
 
 LAYOUTS = ("notebook", "gpt2", "modern")
 _MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
@@ -55,7 +55,7 @@ class GPTConfig:
             object.__setattr__(self, name, value)  # a NumPy integer becomes a plain one, so that JSON takes it
         object.__setattr__(self, "dropout", check_dropout(self.dropout))
         check_choice("layout", self.layout, LAYOUTS)
-        if head_size(self.n_embd, self.n_head) % 2 and self.layout == "modern":
+        if shared_width(self.n_embd, self.n_head) % 2 and self.layout == "modern":
             raise ConfigError(
                 f"n_embd / n_head must be even for rotary positions, got n_embd={self.n_embd} and n_head={self.n_head}"
             )
