@@ -110,16 +110,22 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         "positions must be a module or None, got <class",
     ),
     (lambda: RMSNorm("a"), ConfigError, "got n_embd='a'"),  # type: ignore[arg-type]
+    (
+        lambda: RotaryPositions(2)(torch.ones(1, 2, 3, 8)),
+        ShapeError,
+        "vectors must be as wide as head_size, got 8 and head_size=2; use RotaryPositions\\(8\\)",
+    ),
+    (lambda: KVCache(0), ConfigError, "block_size must be an integer of at least 1, got block_size=0"),
     (lambda: SoftCap(0), ConfigError, "cap must be a number above 0, got cap=0"),
     (
         lambda: LearnedPositions(4, 8)(torch.ones(1, 3, 8), 2),
         ShapeError,
-        "there are positions for 4 places, got 3 from place 2 on",
+        "there are 4 learned positions, got 3 from position 2 on",
     ),
     (
-        lambda: KVCache(1, 2, 3, 4, like=torch.ones(1)).append(torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4)),
+        lambda: KVCache(3).append(torch.ones(1, 2, 4, 4), torch.ones(1, 2, 4, 4)),
         ShapeError,
-        "the cache has 3 places, got 4 more after 0",
+        "the cache has 3 positions, got 4 more after 0",
     ),
     (lambda: compare({"a": 5}, DATA), InputTypeError, r"models\['a'\] must be a LanguageModel, got int"),  # type: ignore[dict-item]
     (lambda: Muon(bigram().parameters(), lr=0.1), InputTypeError, "groups must be mappings with 'params', "),  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
         n_embd: Width ``C`` of the residual stream.
         hidden_size: Width between the two layers; by default ``4 * n_embd``.
         activation: A function of a tensor, e.g. :func:`torch.nn.functional.gelu`.
-        dropout: Probability of dropping an output, in training mode only.
+        dropout: Probability of dropping an output, in training mode only; None has no dropout.
         bias: Whether the two layers have biases.
         output_std: Standard deviation of the second layer's first weights.
 
@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
         *,
         hidden_size: int | None = None,
         activation: Callable[[Tensor], Tensor] = F.relu,
-        dropout: float = 0.0,
+        dropout: float | None = None,
         bias: bool = True,
         output_std: float = STD,
     ) -> None:
@@ -65,11 +65,12 @@ class FeedForward(nn.Module):
             raise InputTypeError(f"activation must be a function of a tensor, e.g. F.relu, got {short(activation)}")
         self.activation = activation
         self.output = Linear(hidden_size, n_embd, bias=bias, std=output_std)
-        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.dropout = None if dropout is None else nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Widen, activate, and come back to the width of the stream."""
-        return self.dropout(self.output(self.activation(self.expand(x))))
+        x = self.output(self.activation(self.expand(x)))
+        return x if self.dropout is None else self.dropout(x)
 
     def extra_repr(self) -> str:
         """Show the activation in ``repr``; a module among the activations shows itself."""

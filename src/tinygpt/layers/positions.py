@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tinygpt.compiling import is_tracing
 from tinygpt.errors import ConfigError, ShapeError, check_dropout, check_integer, check_number
 from tinygpt.layers.linear import Embedding
 
@@ -14,7 +15,7 @@ class LearnedPositions(nn.Module):
     Args:
         block_size: How many places there are.
         n_embd: Width ``C`` of the residual stream.
-        dropout: Probability of dropping a value of the sum, in training mode only.
+        dropout: Probability of dropping a value of the sum, in training mode only; None has no dropout.
 
     Shape:
         ``B T C`` in, ``B T C`` out, for ``offset + T`` up to ``block_size``.
@@ -27,21 +28,23 @@ class LearnedPositions(nn.Module):
         Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, section 4.1.
     """
 
-    def __init__(self, block_size: int, n_embd: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, block_size: int, n_embd: int, *, dropout: float | None = None) -> None:
         super().__init__()
         check_integer("block_size", block_size, minimum=1)
         check_integer("n_embd", n_embd, minimum=1)
         self.table = Embedding(block_size, n_embd)
-        self.dropout = nn.Dropout(check_dropout(dropout))
+        self.dropout = None if dropout is None else nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
         """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
         end, weight = offset + x.shape[1], getattr(self.table, "weight", None)
-        if weight is not None and not torch.jit.is_tracing() and end > len(weight):
+        if weight is not None and not is_tracing() and end > len(weight):
             raise ShapeError(f"there are {len(weight)} learned positions, got {x.shape[1]} from position {offset} on")
         if type(self.table) is Embedding:  # what follows one another is read without a look-up
-            return self.dropout(x + self.table.weight[offset:end])
-        return self.dropout(x + self.table(torch.arange(offset, end, device=x.device)))
+            vectors = self.table.weight[offset:end]
+        else:
+            vectors = self.table(torch.arange(offset, end, device=x.device))
+        return x + vectors if self.dropout is None else self.dropout(x + vectors)
 
 
 class RotaryPositions(nn.Module):
@@ -58,6 +61,7 @@ class RotaryPositions(nn.Module):
 
     Raises:
         ConfigError: If ``head_size`` is odd or a number is out of range.
+        ShapeError: When called, if the vectors have another width.
 
     Example:
         >>> rotary = RotaryPositions(head_size=8)
@@ -79,6 +83,11 @@ class RotaryPositions(nn.Module):
 
     def forward(self, x: Float[Tensor, "B H T D"], offset: int = 0) -> Float[Tensor, "B H T D"]:
         """Turn the vectors of the places ``offset`` to ``offset + T - 1``."""
+        if not is_tracing() and x.shape[-1] != self.head_size:  # half of 2 would be spread over any width
+            raise ShapeError(
+                f"vectors must be as wide as head_size, got {x.shape[-1]} and head_size={self.head_size}; "
+                f"use RotaryPositions({x.shape[-1]})"
+            )
         precise = torch.promote_types(x.dtype, torch.float32)  # angles of hundreds of radians do not fit into 16 bits
         pairs = torch.arange(0, self.head_size, 2, device=x.device, dtype=precise)
         places = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=precise)
