@@ -5,6 +5,7 @@ import itertools
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from tinygpt import (
     BigramLanguageModel,
+    CharTokenizer,
     DecoderBlock,
     FeedForward,
     GPTConfig,
@@ -25,8 +27,13 @@ from tinygpt import (
     LanguageModel,
     LearnedPositions,
     MultiHeadAttention,
+    Sampler,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
 )
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+from tinygpt.models import ModelOutput
 from tinygpt.models.config import LAYOUTS
 from tinygpt.testing import check_batch_independent, check_causal, check_prefix_consistent
 
@@ -386,6 +393,178 @@ def test_a_trained_bigram_comes_to_the_entropy_and_leaves_unseen_rows() -> None:
     assert torch.equal(model.table.weight[3:], before[3:])
 
 
+# --- subclasses, wrapped parts, models without parameters -------------------------------------------------------------
+
+
+class Smoothed(GPTLanguageModel):
+    """A loss of its own, and an argument of its own."""
+
+    def __init__(self, *sizes: Any, smoothing: float = 0.1, **parts: Any) -> None:
+        super().__init__(*sizes, **parts)
+        self.smoothing = smoothing
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> ModelOutput:
+        logits, _ = super().forward(idx)
+        if targets is None:
+            return ModelOutput(logits, None)
+        return ModelOutput(
+            logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.smoothing)
+        )
+
+
+class Shifted(GPTLanguageModel):
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        return super().compute_logits(idx, cache=cache) + 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_config_builds_the_class_that_it_is_asked_of(layout: str) -> None:
+    config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=1, n_head=2, n_embd=N_EMBD, layout=layout)
+    torch.manual_seed(0)
+    plain = GPTLanguageModel.from_config(config).eval()
+    torch.manual_seed(0)
+    smoothed = Smoothed.from_config(config, smoothing=0.3).eval()
+    assert type(plain) is GPTLanguageModel
+    assert type(smoothed) is Smoothed
+    assert smoothed.config == config
+    logits, loss = smoothed(ids(), ids(seed=1))
+    assert torch.equal(logits, plain(ids()).logits)
+    expected = F.cross_entropy(logits.flatten(0, 1), ids(seed=1).flatten(), label_smoothing=0.3)
+    assert torch.equal(loss, expected)
+    shifted = Shifted.from_config(config).eval()
+    shifted.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(shifted(ids()).logits, plain(ids()).logits + 1, **TOLERANCE)
+
+
+def test_a_subclass_that_takes_other_arguments_is_named_with_the_way_out() -> None:
+    class Narrow(GPTLanguageModel):
+        def __init__(self, width: int) -> None:
+            super().__init__(VOCAB, BLOCK, width, [])
+
+    config = GPTConfig(vocab_size=VOCAB, n_head=2, n_embd=N_EMBD, n_layer=1)
+    with pytest.raises(
+        InputTypeError,
+        match=r"Narrow.__init__ must take vocab_size, block_size, n_embd, blocks, got missing .*'width'; .*override it",
+    ):
+        Narrow.from_config(config)
+    with pytest.raises(InputTypeError, match=r"GPTLanguageModel.__init__ must take .* got .*'smoothing'"):
+        GPTLanguageModel.from_config(config, smoothing=0.1)
+
+
+class LoRA(nn.Module):
+    """A wrapper that tells nothing of what it wraps."""
+
+    def __init__(self, base: nn.Module, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down, self.up = nn.Linear(n_in, 2, bias=False), nn.Linear(2, n_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.base(x)
+        return output + self.up(self.down(x))
+
+
+class Added(nn.Module):
+    """A wrapper of a part whose input is ids, or has further arguments, or both."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.gain = nn.Parameter(torch.randn(()))
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        output: Tensor = self.base(*inputs, **named)
+        return output * self.gain
+
+
+def wrapped_models() -> Iterator[Any]:
+    for layout in LAYOUTS:
+        for name, part in make_gpt(layout, n_layer=1).named_modules():
+            if isinstance(part, nn.Linear):
+                yield pytest.param(layout, name, True, id=f"{layout} {name}")
+            elif name and not isinstance(part, nn.ModuleList):
+                yield pytest.param(layout, name, False, id=f"{layout} {name}")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(("layout", "name", "is_linear"), list(wrapped_models()))
+def test_any_part_may_be_wrapped_and_the_model_learns_and_writes(layout: str, name: str, is_linear: bool) -> None:
+    model = make_gpt(layout, n_layer=1)
+    part = model.get_submodule(name)
+    model.set_submodule(
+        name,
+        LoRA(part, part.in_features, part.out_features) if isinstance(part, nn.Linear) else Added(part),
+    )
+    tokenizer = CharTokenizer("abcdefg")
+    data = TokenDataset(tokenizer.decode(ids(1, 300)[0].tolist()), tokenizer)
+    config = TrainerConfig(max_iters=2, batch_size=2, eval_interval=1, sample_length=9, learning_rate=1e-3)
+    Trainer(model, data, config).fit(progress=False)
+    model.eval()
+    likeliest = model.generate(torch.tensor([[0, 1]]), 9, temperature=0)[0].tolist()
+    assert Sampler(model, tokenizer, stride=1).generate("ab", 9, temperature=0) == tokenizer.decode(likeliest)
+    cache = model.new_cache(2)
+    assert cache is not None or not is_linear
+    if cache is not None:
+        pieces = [model.compute_logits(piece, cache=cache) for piece in ids().split([1, 2, 3], dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids()).logits, **TOLERANCE)
+
+
+class Counts(LanguageModel):
+    counts: Tensor | None
+
+    def __init__(self, counts: Tensor | None) -> None:
+        super().__init__(VOCAB, BLOCK)
+        self.register_buffer("counts", counts)
+
+    def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+        table = torch.eye(VOCAB, dtype=torch.float64) if self.counts is None else self.counts.log()
+        return table[idx]
+
+
+@pytest.mark.parametrize("counts", [torch.arange(1.0, 1 + VOCAB**2).view(VOCAB, VOCAB), None])
+def test_a_model_without_parameters_is_a_model(counts: Tensor | None) -> None:
+    model = Counts(counts)
+    assert model.device == torch.device("cpu")
+    assert model(ids(), ids(seed=1)).loss is not None
+    assert model.num_parameters() == 0
+    sampler = Sampler(model, CharTokenizer("abcdefg"))
+    assert len(sampler.generate("ab", 20)) == 22
+    assert sampler.score("abcdefg").shape == (7,)
+    assert model.generate(ids(), 3).shape == (2, BLOCK + 3)
+    assert model.to("meta").device == torch.device("cpu" if counts is None else "meta")
+
+
+def test_a_huge_block_takes_no_memory_before_it_is_filled() -> None:
+    model = make_gpt("modern", block_size=10**9)
+    sampler = Sampler(model, CharTokenizer("abcdefg"))
+    assert len(sampler.generate(["a", "abc"], 100)[0]) == 101
+    cache = model.new_cache(2)
+    assert cache is not None
+    model.compute_logits(ids(), cache=cache)
+    assert cache.blocks[0].key.numel() < 10_000
+
+
+def test_dropout_stands_where_the_notebook_has_it() -> None:
+    model = make_gpt("notebook", dropout=0.2)
+    dropping = {name for name, part in model.named_modules() if isinstance(part, nn.Dropout)}
+    assert dropping == {"blocks.0.attention.dropout", "blocks.1.attention.dropout"}
+    gpt2 = {name for name, part in make_gpt("gpt2").named_modules() if isinstance(part, nn.Dropout)}
+    assert gpt2 == dropping | {"positions.dropout", "blocks.0.feed_forward.dropout", "blocks.1.feed_forward.dropout"}
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_table_of_positions_may_be_wrapped_or_grown() -> None:
+    positions, x = LearnedPositions(5, N_EMBD), torch.randn(2, 4, N_EMBD)
+    expected = positions(x, 1)
+    positions.table = Added(positions.table)  # type: ignore[assignment]
+    torch.testing.assert_close(positions(x, 1), x + (expected - x) * positions.table.gain, **TOLERANCE)
+    grown = LearnedPositions(5, N_EMBD)
+    grown.table.weight = nn.Parameter(torch.randn(9, N_EMBD))
+    assert torch.equal(grown(x, 5), x + grown.table.weight[5:9])
+    with pytest.raises(ShapeError, match="there are 9 learned positions, got 4 from position 6 on"):
+        grown(x, 6)
+
+
 # --- generate, caches, composing --------------------------------------------------------------------------------------
 
 
@@ -415,6 +594,35 @@ def test_generate_continues_any_length_and_draws_from_the_last_window(make: Any,
     assert torch.equal(first, second)
     assert torch.equal(model.generate(idx, 9, top_k=1), greedy)
     assert torch.equal(model.generate(idx.int(), 9, temperature=0), greedy)
+
+
+@every_model
+def test_generate_is_the_notebooks_loop_draw_for_draw_and_puts_the_mode_back(make: Any) -> None:
+    model = make()
+    for temperature, top_k in itertools.product((1.0, 0.7), (None, 3)):
+        torch.manual_seed(5)
+        idx = ids(3, 2)
+        for _ in range(12):
+            logits = model(idx[:, -BLOCK:]).logits[:, -1] / temperature
+            if top_k is not None:  # as nanoGPT has it
+                logits = logits.masked_fill(logits < logits.topk(top_k).values[:, [-1]], -math.inf)
+            idx = torch.cat([idx, torch.multinomial(F.softmax(logits, dim=-1), num_samples=1)], dim=1)
+        torch.manual_seed(5)
+        model.train()
+        assert torch.equal(model.generate(ids(3, 2), 12, temperature=temperature, top_k=top_k), idx)
+        assert all(module.training for module in model.modules())
+        model.eval()
+
+
+def test_generate_puts_the_mode_back_after_an_error() -> None:
+    model = make_gpt().train()
+    model.get_submodule("blocks.0").eval()
+    before = [module.training for module in model.modules()]
+    model.get_submodule("norm").register_forward_pre_hook(lambda module, inputs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.generate(ids(), 2)
+    assert [module.training for module in model.modules()] == before
+    assert torch.is_grad_enabled()
 
 
 def test_top_k_of_generate_draws_from_k_ids_alone() -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from inspect import signature
+from typing import Any, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.layers.roles import unknown_in
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
+
+Model = TypeVar("Model", bound="GPTLanguageModel")
 
 
 class GPTLanguageModel(LanguageModel):
@@ -87,8 +91,19 @@ class GPTLanguageModel(LanguageModel):
         self.head = Linear(n_embd, vocab_size) if head is None else head
 
     @classmethod
-    def from_config(cls, config: GPTConfig) -> "GPTLanguageModel":
+    def from_config(cls: type[Model], config: GPTConfig, **changes: Any) -> Model:
         """Build the model that a config describes. The only place that knows both configs and parts.
+
+        The constructor is called with ``vocab_size``, ``block_size``, ``n_embd`` and the parts by name.
+
+        Args:
+            config: The sizes and the layout.
+            changes: Further arguments of the constructor, for a subclass that takes some, or parts that replace those
+                of the layout.
+
+        Raises:
+            InputTypeError: If ``config`` is not a :class:`GPTConfig`, or the constructor of a subclass does not take
+                these arguments.
 
         Example:
             >>> GPTLanguageModel.from_config(GPTConfig(vocab_size=137)).num_parameters()
@@ -97,7 +112,16 @@ class GPTLanguageModel(LanguageModel):
         if not isinstance(config, GPTConfig):
             raise InputTypeError(f"config must be a GPTConfig, got {type(config).__name__}; use GPTConfig(...)")
         build = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
-        model = build(config)
+        sizes = {"vocab_size": config.vocab_size, "block_size": config.block_size, "n_embd": config.n_embd}
+        arguments = sizes | build(config) | changes
+        try:
+            signature(cls).bind(**arguments)
+        except TypeError as error:
+            raise InputTypeError(
+                f"{cls.__name__}.__init__ must take {', '.join(arguments)}, got {error}; pass on what "
+                f"GPTLanguageModel takes with **parts, give more arguments to from_config, or override it"
+            ) from error
+        model = cls(**arguments)
         model.config = config
         return model
 
@@ -141,20 +165,20 @@ class GPTCache:
     length: int = 0
 
 
-def _notebook(config: GPTConfig) -> GPTLanguageModel:
+def _notebook(config: GPTConfig) -> dict[str, Any]:
     c = config
     blocks = [
         DecoderBlock(
             c.n_embd,
             attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout),
-            feed_forward=FeedForward(c.n_embd, dropout=c.dropout),
+            feed_forward=FeedForward(c.n_embd),
         )
         for _ in range(c.n_layer)
     ]
-    return GPTLanguageModel(c.vocab_size, c.block_size, c.n_embd, blocks)
+    return {"blocks": blocks}
 
 
-def _gpt2(config: GPTConfig) -> GPTLanguageModel:
+def _gpt2(config: GPTConfig) -> dict[str, Any]:
     c = config
     std = STD / (2 * c.n_layer) ** 0.5  # 2 * n_layer outputs add up in the residual stream
     blocks = [
@@ -170,18 +194,15 @@ def _gpt2(config: GPTConfig) -> GPTLanguageModel:
     table = Embedding(c.vocab_size, c.n_embd)
     head = Linear(c.n_embd, c.vocab_size, bias=False)
     head.weight = table.weight
-    return GPTLanguageModel(
-        c.vocab_size,
-        c.block_size,
-        c.n_embd,
-        blocks,
-        token_embedding=table,
-        positions=lambda block_size, n_embd: LearnedPositions(block_size, n_embd, dropout=c.dropout),
-        head=head,
-    )
+    return {
+        "blocks": blocks,
+        "token_embedding": table,
+        "positions": partial(LearnedPositions, dropout=c.dropout),
+        "head": head,
+    }
 
 
-def _modern(config: GPTConfig) -> GPTLanguageModel:
+def _modern(config: GPTConfig) -> dict[str, Any]:
     """Build the recipe of the speed runs: each part is there because it lowers the loss after a given time.
 
     Source:
@@ -207,16 +228,13 @@ def _modern(config: GPTConfig) -> GPTLanguageModel:
         )
         for _ in range(c.n_layer)
     ]
-    return GPTLanguageModel(
-        c.vocab_size,
-        c.block_size,
-        c.n_embd,
-        blocks,
-        token_embedding=Chain(Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, 6), RMSNorm(c.n_embd)),
-        positions=None,
-        norm=RMSNorm,
-        head=nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
-    )
+    return {
+        "blocks": blocks,
+        "token_embedding": Chain(Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, 6), RMSNorm(c.n_embd)),
+        "positions": None,
+        "norm": RMSNorm,
+        "head": nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
+    }
 
 
 def _distinct_parts(blocks: Iterable[nn.Module], n_embd: int) -> list[nn.Module]:
