@@ -167,7 +167,7 @@ def test_compiled_steps_stay_one_static_graph_between_evaluations() -> None:
 def test_gradients_of_single_samples_are_those_of_batches_of_one(name: str) -> None:
     model = make(name)
     idx, targets = torch.randint(7, (2, 3, 5))
-    parameters = dict(model.named_parameters())
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
 
     def loss(parameters: dict[str, Tensor], some_idx: Tensor, some_targets: Tensor) -> Tensor:
         output: Tensor = functional_call(model, parameters, (some_idx[None], some_targets[None])).loss

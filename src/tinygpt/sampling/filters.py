@@ -96,7 +96,8 @@ def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]
         tensor(2)
     """
     cumulated = _precise(logits).softmax(dim=-1).cumsum(dim=-1)
-    passed = _precise(uniform).unsqueeze(-1) * cumulated[..., -1:]  # less than the total, also rounded: uniform is less than 1
+    # Less than the total, also rounded, since a number from [0, 1) is less than 1.
+    passed = _precise(uniform).unsqueeze(-1) * cumulated[..., -1:]
     return torch.searchsorted(cumulated, passed, right=True).squeeze(-1)
 
 
