@@ -23,7 +23,8 @@ class GPTConfig:
         n_head: Number of heads ``H`` in each; must divide ``n_embd``.
         n_embd: Width ``C`` of the residual stream.
         dropout: Probability of dropping a value, in training mode only.
-        layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values.
+        layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values, dropout in
+            attention alone.
             ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, read-out tied to the embedding.
             ``"modern"``: a short convolution behind the embedding, rotary positions, RMSNorm without gains (on queries
             and keys too), ReLU², no biases, outputs that start at zero, capped logits. Any other combination is
