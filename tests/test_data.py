@@ -113,7 +113,22 @@ def test_epochs_have_orders_of_their_own() -> None:
 def test_splits_are_contiguous_and_together_the_corpus(length: int, share: float) -> None:
     data = TokenDataset(range(length), val_fraction=share)
     assert [*data.train, *data.val] == list(range(length))
-    assert len(data.val) == int(length * share)
+    assert len(data.train) == int(round((1 - share) * length, 6))
+
+
+@given(length=st.integers(1, 500), percent=st.integers(0, 99))
+def test_a_split_of_whole_percent_is_exact(length: int, percent: int) -> None:
+    """Also where the product of floats is just under a whole number, as 0.58 * 100 is."""
+    data = TokenDataset(np.zeros(length, np.uint8), val_fraction=percent / 100)
+    assert len(data.train) == length * (100 - percent) // 100
+
+
+@pytest.mark.parametrize(
+    ("length", "train", "val"), [(1_115_394, 1_003_854, 111_540), (6_340_988, 5_706_889, 634_099), (11, 9, 2)]
+)
+def test_the_split_is_that_of_the_notebook_and_nanogpt(length: int, train: int, val: int) -> None:
+    data = TokenDataset(np.zeros(length, np.uint8))
+    assert (len(data.train), len(data.val)) == (train, val) == (int(0.9 * length), length - int(0.9 * length))
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda ids: np.array(ids, np.uint16)])

@@ -40,7 +40,8 @@ class TokenDataset:
     Args:
         source: A text, or token ids as a one-dimensional sequence, array, tensor or :class:`numpy.memmap`.
         tokenizer: Turns the text into ids, and later ids into samples. Needed for a text.
-        val_fraction: The share of the corpus, at its end, that is kept for validation.
+        val_fraction: The share of the corpus, at its end, that is kept for validation. The first
+            ``int((1 - val_fraction) * n)`` of ``n`` ids are the training split, as in the notebook and in nanoGPT.
 
     Raises:
         InputTypeError: If ``source`` is no text and holds no integers, or is a text and there is no tokenizer.
@@ -76,7 +77,8 @@ class TokenDataset:
             rule = "be 0 or more" if limit is None else f"be from 0 to {limit - 1}, the tokenizer's range"
             raise DataError(f"ids must {rule}, got ids from {lowest} to {highest}")
         self.vocab_size = highest + 1 if limit is None else limit
-        boundary = len(ids) - int(len(ids) * val_fraction)
+        # The notebook's and nanoGPT's int(0.9 * n). Rounding first keeps 0.58 * 100 = 57.99999999999999 at 58.
+        boundary = int(round((1 - val_fraction) * len(ids), 6))
         self.train, self.val = ids[:boundary], ids[boundary:]
 
     def __repr__(self) -> str:
