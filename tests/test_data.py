@@ -1,5 +1,6 @@
 """Windows of a corpus: all are reachable, none is mixed up, and each batch is a function of its arguments."""
 
+import array
 import timeit
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,12 @@ def test_the_split_is_that_of_the_notebook_and_nanogpt(length: int, train: int, 
     assert (len(data.train), len(data.val)) == (train, val) == (int(0.9 * length), length - int(0.9 * length))
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda ids: np.array(ids, np.uint16)])
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    "kind",
+    [list, tuple, iter, np.array, torch.tensor, lambda ids: np.array(ids, ">u2"), lambda ids: array.array("H", ids)]
+    + [lambda ids, dtype=dtype: torch.tensor(ids).to(dtype) for dtype in (torch.uint8, torch.int16, torch.uint64)],
+)
 def test_ids_come_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
     data = TokenDataset(kind([3, 1, 2] * 10))
     assert data.vocab_size == 4
@@ -173,18 +179,56 @@ LETTERS = CharTokenizer("abc")
     [
         ("", {"tokenizer": LETTERS}, DataError, "corpus is empty"),
         ([], {}, DataError, "corpus is empty"),
-        ("abc", {"tokenizer": object()}, InputTypeError, "vocab_size, encode and decode, got object, which does not"),
+        (
+            "abc",
+            {"tokenizer": object()},
+            InputTypeError,
+            "vocab_size, encode and decode, got object, which lacks vocab_size, encode, decode; wrap it",
+        ),
         ("abc", {}, InputTypeError, r"a text needs a tokenizer, e\.g\. TokenDataset\(text, CharTokenizer"),
-        ([0.5, 1.0], {}, InputTypeError, r"sequence of integer ids, got \[0.5, 1.0\] \(float64 of shape \(2,\)\)"),
-        ([[1, 2]], {}, InputTypeError, r"of shape \(1, 2\)"),
+        ([0.5, 1.0], {}, InputTypeError, "ids, which must be integers, got 0.5 of type float at position 0"),
+        ([1, 2.0], {}, InputTypeError, "got 2.0 of type float at position 1"),
+        ([1, True], {}, InputTypeError, "got True of type bool at position 1"),
+        (["1"], {}, InputTypeError, "got '1' of type str at position 0"),
+        ([1, None], {}, InputTypeError, "got None of type NoneType at position 1"),
+        ([[1, 2]], {}, InputTypeError, r"got \[1, 2\] of type list at position 0"),
+        (
+            np.array([[1, 2]]),
+            {},
+            InputTypeError,
+            r"got int64 of shape \(1, 2\), .*; use one row of it, e\.g\. ids\[0\]",
+        ),
+        (np.array(3), {}, InputTypeError, r"got int64 of shape \(\)"),
+        (np.array([1.0, 2.0]), {}, InputTypeError, r"got float64 of shape \(2,\), .*; convert it, e\.g\. ids.astype"),
+        (np.array([True, False]), {}, InputTypeError, r"got bool of shape \(2,\)"),
+        (np.array([1, 2], object), {}, InputTypeError, r"got object of shape \(2,\)"),
+        (np.array([1, 2], "m8[s]"), {}, InputTypeError, r"got timedelta64\[s\] of shape \(2,\)"),
+        (np.zeros(2, [("id", int)]), {}, InputTypeError, r"of shape \(2,\)"),
+        (np.ma.array([1, 2], mask=[0, 1]), {}, InputTypeError, r"got int64 of shape \(2,\), masked_array"),
+        (torch.tensor([1.0, 2.0]), {}, InputTypeError, "got 1.0 of type float at position 0"),
+        (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), {}, InputTypeError, "got 1.0 of type float at position 0"),
+        (torch.tensor([True]), {}, InputTypeError, "got True of type bool at position 0"),
+        (torch.tensor(3), {}, InputTypeError, "source must be a text, or ids, .*, got"),
+        (torch.tensor([0, 1]).to_sparse(), {}, InputTypeError, "integers that can be read, got"),
+        (torch.empty(3, dtype=torch.int64, device="meta"), {}, InputTypeError, "integers that can be read, got"),
+        ({1: 2}, {}, InputTypeError, "one-dimensional sequence of integers, got {1: 2}"),
+        ({1, 2}, {}, InputTypeError, "one-dimensional sequence of integers, got {1, 2}"),
+        ([1, 2**70], {}, DataError, f"ids must be 0 or more, and below .*, {2**70} at position 1"),
+        (
+            np.array([1, 2**63 + 5], np.uint64),
+            {},
+            DataError,
+            f"got ids from 1 to {2**63 + 5}, {2**63 + 5} at position 1",
+        ),
+        ([1, 2**64], {"tokenizer": LETTERS}, DataError, f"ids must be from 0 to 2, .*, {2**64} at position 1"),
         (b"abc", {}, InputTypeError, "source must be a text or ids, got bytes; decode them first"),
         (None, {}, InputTypeError, "got None"),
-        ([1, -2], {}, DataError, "ids must be 0 or more, got ids from -2 to 1"),
+        ([1, -2], {}, DataError, "ids must be 0 or more, .*, got ids from -2 to 1, -2 at position 1"),
         (
             [1, 5],
             {"tokenizer": LETTERS},
             DataError,
-            "ids must be from 0 to 2, the tokenizer's range, got ids from 1 to 5",
+            "ids must be from 0 to 2, the tokenizer's range, got ids from 1 to 5, 5 at position 1",
         ),
         ([1, 2], {"val_fraction": 1}, ConfigError, r"val_fraction must be a number in \[0, 1\), got val_fraction=1"),
         ([1, 2], {"val_fraction": -0.1}, ConfigError, "got val_fraction=-0.1"),

@@ -1,6 +1,7 @@
 """A corpus as windows: what a model is trained on and measured with."""
 
 import hashlib
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,12 +17,20 @@ from tinygpt.errors import (
     check_integer,
     check_number,
     checked_names,
-    short,
 )
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
-from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_tokenizer
+from tinygpt.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    as_integers,
+    check_tokenizer,
+    decode_ids,
+    encode_text,
+    first_outside,
+)
 
 SPLITS = ("train", "val")
+_INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
 _HASHED_TOGETHER = 1 << 24  # ids: a mapped file is read piece by piece
 
 
@@ -38,7 +47,7 @@ class TokenDataset:
     The ids stay in the array they came in, so a corpus larger than memory works as a memory-mapped file.
 
     Args:
-        source: A text, or token ids as a one-dimensional sequence, array, tensor or :class:`numpy.memmap`.
+        source: A text, or token ids as a one-dimensional sequence, array, tensor, iterator or :class:`numpy.memmap`.
         tokenizer: Turns the text into ids, and later ids into samples. Needed for a text.
         val_fraction: The share of the corpus, at its end, that is kept for validation. The first
             ``int((1 - val_fraction) * n)`` of ``n`` ids are the training split, as in the notebook and in nanoGPT.
@@ -46,6 +55,7 @@ class TokenDataset:
     Raises:
         InputTypeError: If ``source`` is no text and holds no integers, or is a text and there is no tokenizer.
         DataError: If it is empty, or has ids that are negative or outside the tokenizer's vocabulary.
+        TokenizerError: If the tokenizer gives a text such ids, or does not know a character.
         ConfigError: If ``val_fraction`` is outside ``[0, 1)``.
 
     Example:
@@ -71,12 +81,18 @@ class TokenDataset:
         ids = _encode(source, tokenizer) if isinstance(source, str) else _as_ids(source)
         if not len(ids):
             raise DataError("corpus is empty; give at least block_size + 1 characters or ids for each split")
-        lowest, highest = int(ids.min()), int(ids.max())
-        limit = tokenizer.vocab_size if tokenizer else None
-        if lowest < 0 or (limit is not None and highest >= limit):
-            rule = "be 0 or more" if limit is None else f"be from 0 to {limit - 1}, the tokenizer's range"
-            raise DataError(f"ids must {rule}, got ids from {lowest} to {highest}")
-        self.vocab_size = highest + 1 if limit is None else limit
+        limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # the last that int64 counts
+        outside = first_outside(ids, limit)
+        if outside is not None:
+            rule = (
+                "0 or more, and below 2**63 - 1"
+                if tokenizer is None
+                else f"from 0 to {limit - 1}, the tokenizer's range"
+            )
+            raise DataError(
+                f"ids must be {rule}, got ids from {ids.min()} to {ids.max()}, {ids[outside]} at position {outside}"
+            )
+        self.vocab_size = int(ids.max()) + 1 if tokenizer is None else limit
         # The notebook's and nanoGPT's int(0.9 * n). Rounding first keeps 0.58 * 100 = 57.99999999999999 at 58.
         boundary = int(round((1 - val_fraction) * len(ids), 6))
         self.train, self.val = ids[:boundary], ids[boundary:]
@@ -208,7 +224,7 @@ class TokenDataset:
         if self.tokenizer is None or isinstance(self.tokenizer, CharTokenizer):
             return 1.0
         ids = self.split(split)
-        return len(self.tokenizer.decode(ids.tolist())) / len(ids)
+        return len(decode_ids(self.tokenizer, ids.tolist())) / len(ids)
 
 
 def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
@@ -222,19 +238,18 @@ def _encode(text: str, tokenizer: Tokenizer | None) -> np.ndarray:
         raise InputTypeError("a text needs a tokenizer, e.g. TokenDataset(text, CharTokenizer.from_text(text))")
     if not text:
         raise DataError("corpus is empty; give at least block_size + 1 characters for each split")
-    if isinstance(tokenizer, CharTokenizer):
-        return tokenizer.encode_array(text)
-    return np.asarray(tokenizer.encode(text), np.min_scalar_type(tokenizer.vocab_size - 1))
+    return encode_text(tokenizer, text)
 
 
 def _as_ids(source: Any) -> np.ndarray:
-    if isinstance(source, bytes):
+    """Return ids given as such; those in an array or a tensor of integers stay where they are."""
+    if isinstance(source, bytes | bytearray):
         raise InputTypeError("source must be a text or ids, got bytes; decode them first, e.g. source.decode('utf-8')")
-    ids = source.numpy(force=True) if isinstance(source, Tensor) else source
-    ids = ids if isinstance(ids, np.ndarray) else np.asarray(ids)
-    if ids.size and (ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer)):
-        raise InputTypeError(
-            f"source must be a text or a one-dimensional sequence of integer ids, got {short(source)} "
-            f"({ids.dtype} of shape {ids.shape})"
-        )
-    return ids
+    if (
+        isinstance(source, Tensor)
+        and source.dtype in _INTEGERS
+        and source.layout == torch.strided
+        and not source.is_meta
+    ):
+        source = source.numpy(force=True)
+    return as_integers(source, "source must be a text, or ids, which")

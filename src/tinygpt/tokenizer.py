@@ -1,11 +1,13 @@
 """Text to ids and back.
 
 :class:`Tokenizer` is what the rest of tinygpt asks of a tokenizer: three names. :class:`CharTokenizer` is the
-notebook's: every distinct character of a text is one id, in the order of code points.
+notebook's: every distinct character of a text is one id, in the order of code points. Whatever another tokenizer returns
+is checked here, by :func:`check_tokenizer`, :func:`encode_text` and :func:`decode_ids`, and nowhere else.
 """
 
+import operator
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,18 +35,89 @@ class Tokenizer(Protocol):
 
 
 def check_tokenizer(tokenizer: Any) -> Tokenizer:
-    """Return a tokenizer if it is one, also of your own.
+    """Return a tokenizer if it has the three names of :class:`Tokenizer`.
 
     Raises:
-        InputTypeError: If it lacks one of the three names, or is a class in place of a tokenizer made from it.
+        InputTypeError: If a name is missing or of another kind, or if it is a class in place of a tokenizer made from
+            it. The message names what is wrong and shows an adapter.
+        TokenizerError: If ``vocab_size`` is less than 1.
     """
     if isinstance(tokenizer, type):
         kind = f"the class {tokenizer.__name__}"
         raise InputTypeError(f"tokenizer must be made first, e.g. with from_text(text), got {kind}")
-    if not isinstance(tokenizer, Tokenizer):
-        kind = type(tokenizer).__name__
-        raise InputTypeError(f"tokenizer must have vocab_size, encode and decode, got {kind}, which does not")
+    names = ("vocab_size", "encode", "decode")
+    missing = [name for name in names if not hasattr(tokenizer, name)]
+    wrong = f"which lacks {', '.join(missing)}" if missing else ""
+    for name in names[1:]:
+        if not wrong and not callable(getattr(tokenizer, name)):
+            wrong = f"whose {name} is {short(getattr(tokenizer, name))}, not a method"
+    if not wrong:
+        size = tokenizer.vocab_size
+        if callable(size):
+            wrong = "whose vocab_size is a method, not an integer"
+        elif isinstance(size, bool) or not hasattr(size, "__index__"):
+            wrong = f"whose vocab_size is {short(size)}, not an integer"
+        elif operator.index(size) < 1:
+            raise TokenizerError(
+                f"tokenizer must have a vocab_size of at least 1, got {type(tokenizer).__name__} with "
+                f"vocab_size={short(size)}; fit it on a text first"
+            )
+    if wrong:
+        raise InputTypeError(
+            f"tokenizer must have vocab_size, encode and decode, got {type(tokenizer).__name__}, {wrong}; wrap it: "
+            f"{_adapter(tokenizer)}"
+        )
     return tokenizer
+
+
+def _adapter(tokenizer: Any) -> str:
+    """Return the line that makes a tokenizer of another library, called ``t`` in it, have the three names."""
+    size, encode, decode = "...", "...", "..."
+    if hasattr(tokenizer, "n_vocab"):  # tiktoken
+        size, encode, decode = "t.n_vocab", "t.encode_ordinary", "t.decode"
+    elif hasattr(tokenizer, "get_vocab_size"):  # tokenizers
+        size, encode, decode = "t.get_vocab_size()", "lambda text: t.encode(text).ids", "t.decode"
+    elif callable(getattr(tokenizer, "vocab_size", None)):  # sentencepiece
+        size, encode, decode = "t.vocab_size()", "t.encode", "t.decode"
+    return f"types.SimpleNamespace(vocab_size={size}, encode={encode}, decode={decode})"
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> UInt[np.ndarray, " N"]:
+    """Return the ids of a text, in the smallest unsigned integers that hold the vocabulary.
+
+    A tokenizer may return them in any sequence, array, tensor or iterator. They are checked before they are converted.
+
+    Raises:
+        InputTypeError: If what ``encode`` returned is not a one-dimensional sequence of integers.
+        TokenizerError: If one of them is not in ``range(vocab_size)``.
+    """
+    if isinstance(tokenizer, CharTokenizer) and type(tokenizer).encode is CharTokenizer.encode:
+        return tokenizer.encode_array(text)
+    name = f"the ids of {type(tokenizer).__name__}.encode(text)"
+    ids = as_integers(tokenizer.encode(text), name)
+    size = operator.index(tokenizer.vocab_size)
+    outside = first_outside(ids, size)
+    if outside is not None:
+        length = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+        hint = f"; its len() is {length}: wrap it with vocab_size=len(t)" if length > size else ""
+        raise TokenizerError(f"{name} must be from 0 to {size - 1}, got {ids[outside]} at position {outside}{hint}")
+    return ids.astype(np.min_scalar_type(size - 1))
+
+
+def decode_ids(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """Return the text of some ids.
+
+    Raises:
+        InputTypeError: If ``decode`` returned anything but a str.
+    """
+    text: Any = tokenizer.decode(ids)
+    if not isinstance(text, str):
+        hint = "; decode them, e.g. text.decode('utf-8', 'replace')" if isinstance(text, bytes) else ""
+        raise InputTypeError(
+            f"{type(tokenizer).__name__}.decode(ids) must return a str, got {short(text)} of type "
+            f"{type(text).__name__}{hint}"
+        )
+    return text
 
 
 @runtime_checkable
@@ -109,6 +182,7 @@ class CharTokenizer:
         self._ids = np.full(int(self._code_points.max()) + 2, self.vocab_size, np.min_scalar_type(self.vocab_size))
         self._ids[self._code_points] = np.arange(self.vocab_size)
         self._pair_ids = self._make_pair_ids()
+        self._replacement = seen.get(on_unknown)
 
     @classmethod
     def from_text(cls, text: str, *, on_unknown: str = "error") -> "CharTokenizer":
@@ -148,10 +222,20 @@ class CharTokenizer:
             >>> CharTokenizer("abc").encode_array("cab")
             array([2, 0, 1], dtype=uint8)
         """
-        ids = self._look_up(_checked_text(text))
-        if self._has_unknown(ids):
-            ids = self._without_unknown(text, ids)
-        return ids.astype(np.min_scalar_type(self.vocab_size - 1), copy=False)
+        ids = np.empty(len(_checked_text(text)), np.min_scalar_type(self.vocab_size - 1))
+        filled = 0
+        for start in range(0, len(text), _CHUNK):
+            part = self._look_up(text[start : start + _CHUNK])
+            unknown = part == self.vocab_size
+            if unknown.any():
+                if self.on_unknown == "error":
+                    raise TokenizerError(self._describe_unknown(text))
+                part = part[~unknown] if self.on_unknown == "skip" else np.where(unknown, self._replacement, part)
+            ids[filled : filled + len(part)] = part
+            filled += len(part)
+        if filled < len(ids):
+            ids.resize(filled, refcheck=False)  # in the same memory
+        return ids
 
     def decode(self, ids: Iterable[int] | SupportsToList) -> str:
         """Return the text of some ids: a list, a tuple, a one-dimensional array or a tensor of integers.
@@ -160,14 +244,14 @@ class CharTokenizer:
             InputTypeError: If an id is not an integer.
             TokenizerError: If an id is not in ``range(vocab_size)``; negative ids do not count from the end.
         """
-        numbers = _as_integers(ids)
-        wrong = np.flatnonzero((numbers < 0) | (numbers >= self.vocab_size))
-        if wrong.size:
-            place = int(wrong[0])
+        numbers = as_integers(ids)
+        outside = first_outside(numbers, self.vocab_size)
+        if outside is not None:
             raise TokenizerError(
-                f"ids must be from 0 to {self.vocab_size - 1}, got {int(numbers[place])} at position {place}"
+                f"ids must be from 0 to {self.vocab_size - 1}, got {numbers[outside]} at position {outside}"
             )
-        return self._code_points[numbers.astype(np.intp, copy=False)].tobytes().decode("utf-32-le", "surrogatepass")
+        parts = (numbers[start : start + _CHUNK].astype(np.intp) for start in range(0, len(numbers), _CHUNK))
+        return "".join(self._code_points[part].tobytes().decode("utf-32-le", "surrogatepass") for part in parts)
 
     def to_json(self) -> str:
         """Return the tokenizer as JSON: plain ASCII, the same text for equal tokenizers.
@@ -223,7 +307,7 @@ class CharTokenizer:
         return np.stack([first, second], axis=-1).view(np.uint16).ravel()
 
     def _look_up(self, text: str) -> np.ndarray:
-        """Return an id for each character, ``vocab_size`` for an unknown one."""
+        """Return an id for each character of a short text, ``vocab_size`` for an unknown one."""
         if self._pair_ids is not None:
             try:
                 raw = text.encode("latin-1")
@@ -232,34 +316,26 @@ class CharTokenizer:
             else:
                 pairs = np.frombuffer(raw + b"\0" * (len(raw) % 2), "<u2")
                 return self._pair_ids.take(pairs, mode="wrap").view(np.uint8)[: len(raw)]
-        ids = np.empty(len(text), self._ids.dtype)
+        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        return self._ids[np.minimum(code_points, len(self._ids) - 1)]
+
+    def _describe_unknown(self, text: str) -> str:
+        """Return what is to be said of the characters outside the vocabulary: the first, how many, and some of them."""
+        known, count, distinct = set(self.symbols), 0, dict[str, None]()
         for start in range(0, len(text), _CHUNK):
-            code_points = np.frombuffer(text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")
-            ids[start : start + _CHUNK] = self._ids[np.minimum(code_points, len(self._ids) - 1)]
-        return ids
-
-    def _has_unknown(self, ids: np.ndarray) -> bool:
-        if ids.dtype == np.uint8:  # a byte search is far quicker than a comparison
-            return bytes([self.vocab_size]) in ids.tobytes()
-        return bool((ids == self.vocab_size).any())
-
-    def _without_unknown(self, text: str, ids: np.ndarray) -> np.ndarray:
-        unknown = ids == self.vocab_size
-        if self.on_unknown == "skip":
-            return ids[~unknown]
-        if self.on_unknown != "error":
-            return np.where(unknown, self._ids[ord(self.on_unknown)], ids)
-        places = np.flatnonzero(unknown)
-        first = int(places[0])
+            part = text[start : start + _CHUNK]
+            count += int((self._look_up(part) == self.vocab_size).sum())
+            if len(distinct) <= 5:
+                distinct.update(dict.fromkeys(character for character in part if character not in known))
+        first, *_ = shown = list(distinct)[:5]
         message = (
-            f"text has {text[first]!r} (U+{ord(text[first]):04X}) at position {first}, which is not among the "
+            f"text has {first!r} (U+{ord(first):04X}) at position {text.find(first)}, which is not among the "
             f"{self.vocab_size} symbols of this tokenizer"
         )
-        if places.size > 1:
-            distinct = list(dict.fromkeys(text[place] for place in places.tolist()))
-            shown = ", ".join(map(repr, distinct[:5])) + (", ..." if len(distinct) > 5 else "")
-            message += f"; {places.size} characters are unknown: {shown}"
-        raise TokenizerError(f"{message}; fit on more text, or set on_unknown='skip'")
+        if count > 1:
+            more = ", ..." if len(distinct) > 5 else ""
+            message += f"; {count} characters are unknown: {', '.join(map(repr, shown))}{more}"
+        return f"{message}; fit on more text, or set on_unknown='skip'"
 
 
 def _checked_text(text: Any) -> str:
@@ -269,21 +345,53 @@ def _checked_text(text: Any) -> str:
     return text
 
 
-def _as_integers(ids: Any) -> Integer[np.ndarray, " N"]:
-    """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits."""
+def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
+    """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits, objects.
+
+    Integers beyond 64 bits come as an array of objects, for :func:`first_outside` to find.
+
+    Args:
+        ids: A sequence, array, tensor or iterator.
+        name: What they are called in a message.
+
+    Raises:
+        InputTypeError: If they are anything but integers in one dimension.
+    """
     if not isinstance(ids, np.ndarray):
-        ids = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors of any library
-        if not isinstance(ids, Iterable):
-            raise InputTypeError(f"ids must be a one-dimensional sequence of integers, got {short(ids)}")
-        ids = list(ids)
-        for kind in set(map(type, ids)):
-            if kind is not int and not issubclass(kind, np.integer):
-                place = next(i for i, number in enumerate(ids) if type(number) is kind)
-                raise InputTypeError(
-                    f"ids must be integers, got {short(ids[place])} of type {kind.__name__} at position {place}"
-                )
-        fits = all(-(2**63) <= number < 2**63 for number in (min(ids), max(ids))) if ids else True
-        ids = np.array(ids, np.int64 if fits else object)  # as objects, huge numbers reach the check that names them
-    if ids.ndim != 1 or not (np.issubdtype(ids.dtype, np.integer) or ids.dtype == object):
-        raise InputTypeError(f"ids must be a one-dimensional array of integers, got {ids.dtype} of shape {ids.shape}")
-    return ids
+        return _from_numbers(ids, name)
+    if ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and not np.ma.is_masked(ids):
+        return ids if ids.size else np.empty(0, np.int64)
+    hint = "; use one row of it, e.g. ids[0]" if ids.ndim > 1 else "; convert it, e.g. ids.astype(int)"
+    raise InputTypeError(
+        f"{name} must be a one-dimensional array of integers, got {ids.dtype} of shape {ids.shape}, {short(ids)}{hint}"
+    )
+
+
+def _from_numbers(ids: Any, name: str) -> np.ndarray:
+    """Return what is not yet an array as one, with each number looked at as Python has it."""
+    try:
+        numbers = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors of any library
+    except (TypeError, RuntimeError) as error:  # a sparse tensor, one without data
+        raise InputTypeError(
+            f"{name} must be integers that can be read, got {short(ids)}: {short(str(error))}"
+        ) from error
+    if isinstance(numbers, str | Mapping | Set) or not isinstance(numbers, Iterable):
+        hint = "; use its ids, e.g. encode(text).ids" if hasattr(ids, "ids") else ""
+        hint = "; use its entry 'input_ids'" if isinstance(ids, Mapping) and "input_ids" in ids else hint
+        raise InputTypeError(f"{name} must be a one-dimensional sequence of integers, got {short(ids)}{hint}")
+    numbers = list(numbers)
+    for kind in set(map(type, numbers)):
+        if not issubclass(kind, int | np.integer) or kind in (bool, np.timedelta64):
+            position = next(i for i, number in enumerate(numbers) if type(number) is kind)
+            raise InputTypeError(
+                f"{name} must be integers, got {short(numbers[position])} of type {kind.__name__} at position {position}"
+            )
+    fits = not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
+    return np.array(numbers, np.int64 if fits else object)
+
+
+def first_outside(ids: Integer[np.ndarray, " N"] | np.ndarray, limit: int) -> int | None:
+    """Return the position of the first id that is not in ``range(limit)``, or None; without a copy of the ids."""
+    if not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < limit):
+        return None
+    return int(np.flatnonzero((ids < 0) | (ids >= limit))[0])

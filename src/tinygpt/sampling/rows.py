@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinygpt.layers.attention import room_for
 from tinygpt.models import LanguageModel
-from tinygpt.tokenizer import Tokenizer
+from tinygpt.tokenizer import Tokenizer, decode_ids
 
 DECODED_TOGETHER = 16  # ids: few enough that decoding them again for each new one costs little
 
@@ -64,7 +64,7 @@ class Pieces:
         if self._waiting < self._together and not last:
             return ""
         self._waiting = 0
-        text = self._tokenizer.decode(self._ids)
+        text = decode_ids(self._tokenizer, self._ids)
         if not text.endswith("\ufffd") or last:  # else the bytes of a character are incomplete
             self._held += text[self._known :]
             self._known = len(text)
@@ -79,7 +79,7 @@ class Pieces:
     def _restart(self, before: int) -> None:
         """Go on from one id, which is decoded again with the next: a tokenizer may treat the first id specially."""
         self._ids = [before]
-        self._known = len(self._tokenizer.decode(self._ids))
+        self._known = len(decode_ids(self._tokenizer, self._ids))
 
     def _may_be_stop(self) -> int:
         """Return the length of the longest end of the held text that a stop string starts with."""

@@ -17,7 +17,7 @@ from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
-from tinygpt.tokenizer import Tokenizer, check_tokenizer
+from tinygpt.tokenizer import Tokenizer, check_tokenizer, encode_text
 
 Prompt = TypeVar("Prompt", str, list[str])
 
@@ -177,7 +177,7 @@ class Sampler:
         """
         if not isinstance(text, str):
             raise InputTypeError(f"text must be a str, got {type(text).__name__}")
-        ids = torch.tensor([self.start_id, *self.tokenizer.encode(text)], device=self.model.device)
+        ids = torch.tensor([self.start_id, *encode_text(self.tokenizer, text).tolist()], device=self.model.device)
         scores = [torch.empty(0, dtype=torch.float64)]
         done = 1  # so many ids need no more score: the start is given
         with evaluating(self.model):
@@ -223,7 +223,7 @@ class Sampler:
         for text, key in zip(prompts, keys, strict=True):
             if not isinstance(text, str):
                 raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
-            ids = self.tokenizer.encode(text) or [self.start_id]
+            ids = encode_text(self.tokenizer, text).tolist() or [self.start_id]
             pieces = Pieces(self.tokenizer, ids[-1], stops, 1 if stops else together)
             rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
         return rows
