@@ -1,12 +1,15 @@
 """Text to ids and back: nothing is lost, nothing is guessed, and mistakes are named."""
 
 import os
+import re
 import subprocess
 import sys
+import tracemalloc
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import CharTokenizer, Tokenizer
+from tinygpt import tokenizer as tokenizer_module
 from tinygpt.errors import InputTypeError, TokenizerError
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), min_size=1)  # lone surrogates included
@@ -264,3 +268,50 @@ def test_anything_with_three_names_is_a_tokenizer() -> None:
 def test_repr_shows_the_symbols() -> None:
     assert repr(CharTokenizer("ab", on_unknown="skip")) == "CharTokenizer('ab', on_unknown='skip')"
     assert len(repr(CharTokenizer(EVERYTHING[:5000]))) < 100
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+LONG = "".join(chr(32 + i % 95) for i in range(1000)) * 4000  # 4 million characters of a byte each
+
+
+@pytest.mark.parametrize("last", ["", "é", "☃"])
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    [("known", 1.3), ("error", 1.3), ("skip", 1.3), ("#", 1.3), ("from_text", 0.3), ("decode", 2.6)],
+)
+def test_memory_beside_the_text_is_a_small_multiple_of_its_length(policy: str, most: float, last: str) -> None:
+    """In bytes for each character: the ids of a small vocabulary take one, a text that is read back one or two."""
+    text, few = LONG + last, "".join(map(chr, range(64, 127))) + "#"
+    ids = np.zeros(len(text), np.uint8)
+    work: Callable[[], Any] = {
+        "known": lambda: CharTokenizer.from_text(text[-1000:]).encode_array(text),
+        "from_text": lambda: CharTokenizer.from_text(text),
+        "decode": lambda: CharTokenizer("ab").decode(ids),
+        "error": lambda: pytest.raises(TokenizerError, CharTokenizer(few).encode_array, text),
+    }.get(policy, lambda: CharTokenizer(few, on_unknown=policy).encode_array(text))
+    tracemalloc.start()
+    try:
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < most * len(text) + 500_000
+
+
+@given(text=st.text("abyzé☃", max_size=9), times=st.integers(1, 40))
+def test_a_text_of_many_chunks_is_encoded_as_one(text: str, times: int) -> None:
+    """Whatever the borders cut, and where unknown characters come in some chunks only."""
+    with mock.patch.object(tokenizer_module, "_CHUNK", 7):
+        for policy, kept in [("skip", lambda c: c in "abé☃"), ("b", lambda c: True)]:
+            tokenizer = CharTokenizer("abé☃", on_unknown=policy)
+            expected = [c if c in "abé☃" else "b" for c in text * times if kept(c)]
+            assert tokenizer.decode(tokenizer.encode_array(text * times)) == "".join(expected)
+        unknown = [c for c in text * times if c in "yz"]
+        if unknown:
+            message = (
+                re.escape(f"text has {unknown[0]!r} ") + ".* at position " + str(min(map((text * times).find, unknown)))
+            )
+            with pytest.raises(TokenizerError, match=message) as caught:
+                CharTokenizer("abé☃").encode(text * times)
+            assert (f"; {len(unknown)} characters are unknown" in str(caught.value)) == (len(unknown) > 1)
