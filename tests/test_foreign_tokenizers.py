@@ -1,7 +1,9 @@
 """Tokenizers from elsewhere: what they lack is named at the door, and what they return is checked before it is used."""
 
 import array
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +13,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt import BigramLanguageModel, CharTokenizer, Sampler, TokenDataset, Tokenizer
-from tinygpt.errors import InputTypeError, TinyGPTError, TokenizerError
+import tinygpt
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    LanguageModel,
+    Sampler,
+    TokenDataset,
+    Tokenizer,
+    Trainer,
+    TrainerConfig,
+    checkpoint,
+)
+from tinygpt.errors import (
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    InputTypeError,
+    TinyGPTError,
+    TokenizerError,
+)
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -303,3 +322,158 @@ def test_a_vocabulary_size_of_numpy_is_a_number() -> None:
     assert data.vocab_size == VOCAB
     with pytest.raises(TokenizerError, match="from 0 to 199, got 256 at position 0"):
         TokenDataset("text", SimpleNamespace(**vars(tokenizer) | {"encode": lambda text: [256]}))
+
+
+# --- the symbols that a model was trained with ------------------------------------------------------------------------
+
+TEXT = "to be, or not to be: that is the question. " * 4
+SYMBOLS = sorted(set(TEXT))
+
+
+class Words:
+    """A tokenizer that no file can hold: its ids are places in a list of texts. The last id has no text."""
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+        self.vocab_size = len(words) + 1
+        self.calls = 0
+
+    def encode(self, text: str) -> list[int]:
+        return [self.words.index(character) for character in text]
+
+    def decode(self, ids: list[int]) -> str:
+        self.calls += 1
+        return "".join(self.words[id] for id in ids)
+
+
+def swapped(symbols: list[str]) -> list[str]:
+    return [*symbols[:3], symbols[4], symbols[3], *symbols[5:]]
+
+
+def train(tokenizer: Any, model: LanguageModel | None = None, **options: Any) -> LanguageModel:
+    data = TokenDataset(TEXT, tokenizer)
+    model = model or BigramLanguageModel(data.vocab_size, block_size=4)
+    config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+    Trainer(model, data, config, **options).fit(progress=False)
+    return model
+
+
+def through_a_file(model: LanguageModel, tokenizer: Any, directory: Path) -> LanguageModel:
+    tinygpt.save(directory / "model.safetensors", model, tokenizer if type(tokenizer) is CharTokenizer else None)
+    return tinygpt.load(directory / "model.safetensors")[0]
+
+
+def into_another(model: LanguageModel, tokenizer: Any, directory: Path) -> LanguageModel:
+    tinygpt.save(directory / "model.safetensors", model)
+    return tinygpt.load(directory / "model.safetensors", into=BigramLanguageModel(model.vocab_size, block_size=4))[0]
+
+
+def through_a_run(model: LanguageModel, tokenizer: Any, directory: Path) -> LanguageModel:
+    train(tokenizer, run_dir=directory / "run")
+    return tinygpt.load(directory / "run" / "step-00000002.safetensors")[0]
+
+
+@pytest.mark.parametrize("make", [CharTokenizer, Words])
+@pytest.mark.parametrize(
+    "way",
+    [lambda model, *_: model, lambda model, *_: copy.deepcopy(model), through_a_file, into_another, through_a_run],
+    ids=["trained", "copied", "loaded", "loaded into another", "from a checkpoint"],
+)
+def test_a_trained_model_refuses_other_symbols(way: Any, make: Any, tmp_path: Path) -> None:
+    tokenizer, other = make(SYMBOLS), make(swapped(SYMBOLS))
+    model = way(train(tokenizer), tokenizer, tmp_path)
+    doors: list[Callable[[Any], Any]] = [
+        lambda tokenizer: Sampler(model, tokenizer).generate("", 3, seed=1),
+        lambda tokenizer: train(tokenizer, model),
+    ]
+    if make is CharTokenizer:
+        doors.append(lambda tokenizer: tinygpt.save(tmp_path / "again.safetensors", model, tokenizer))
+    message = (
+        rf"got '{SYMBOLS[4]}' as id 3, where the model learnt '{SYMBOLS[3]}'; use that tokenizer, or "
+        r"model\.trained_symbols = None"
+    )
+    for door in doors:
+        door(make(SYMBOLS))  # equal symbols, in another object
+        with pytest.raises(TokenizerError, match=message):
+            door(other)
+    model.trained_symbols = None
+    for door in doors:
+        door(other)
+
+
+def test_a_new_model_takes_any_symbols(tmp_path: Path) -> None:
+    model = BigramLanguageModel(len(SYMBOLS), block_size=4)
+    assert model.trained_symbols is None
+    for symbols in (SYMBOLS, swapped(SYMBOLS)):
+        Sampler(model, CharTokenizer(symbols)).generate("", 3)
+        tinygpt.save(tmp_path / "model.safetensors", model, CharTokenizer(symbols))
+        assert tinygpt.load(tmp_path / "model.safetensors")[0].trained_symbols == tuple(symbols)
+    tinygpt.save(tmp_path / "model.safetensors", model)
+    assert tinygpt.load(tmp_path / "model.safetensors", into=model)[0].trained_symbols is None
+
+
+def test_fewer_symbols_are_other_symbols(tmp_path: Path) -> None:
+    model = train(CharTokenizer(SYMBOLS))
+    message = f"got nothing as id {len(SYMBOLS) - 1}, where the model learnt '{SYMBOLS[-1]}'"
+    with pytest.raises(TokenizerError, match=message):
+        tinygpt.save(tmp_path / "model.safetensors", model, CharTokenizer(SYMBOLS[:-1]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [CharTokenizer, Words])
+def test_a_run_goes_on_with_its_own_symbols_only(make: Any, tmp_path: Path) -> None:
+    """The ids are the same, so that the corpus tells nothing."""
+    ids = CharTokenizer(SYMBOLS).encode_array(TEXT)
+
+    def trainer(tokenizer: Any) -> Trainer:
+        model = BigramLanguageModel(len(SYMBOLS) + (make is Words), block_size=4)
+        config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+        return Trainer(model, TokenDataset(ids, tokenizer), config, run_dir=tmp_path)
+
+    trainer(make(SYMBOLS)).fit(progress=False)
+    with pytest.raises(CheckpointMismatchError, match=f"the first difference is id 3: '{SYMBOLS[4]}' where it has"):
+        trainer(make(swapped(SYMBOLS))).fit(resume=True, progress=False)
+    resumed = trainer(make(SYMBOLS))
+    resumed.fit(resume=True, progress=False)
+    assert resumed.model.trained_symbols == (*SYMBOLS, *([None] if make is Words else []))
+
+
+def test_foreign_ids_are_decoded_one_by_one_only_once() -> None:
+    tokenizer = Words(SYMBOLS)
+    model = train(tokenizer)
+    once = tokenizer.calls
+    assert once >= tokenizer.vocab_size
+    train(tokenizer, model)
+    Sampler(model, tokenizer)
+    assert tokenizer.calls < once + tokenizer.vocab_size
+
+
+def test_the_symbols_of_many_long_texts_make_a_small_file(tmp_path: Path) -> None:
+    tokenizer: Any = SimpleNamespace(
+        vocab_size=300, encode=lambda text: [1] * 50, decode=lambda ids: "☃" * 10_000 + chr(0xD800 + ids[0])
+    )
+    model = train(tokenizer)
+    tinygpt.save(tmp_path / "model.safetensors", model)
+    assert (tmp_path / "model.safetensors").stat().st_size < 300 * 300 * 8 + 300 * 200
+    again, nothing = tinygpt.load(tmp_path / "model.safetensors")
+    assert nothing is None
+    assert again.trained_symbols == model.trained_symbols
+    assert again.trained_symbols is not None
+    assert len(set(again.trained_symbols)) == 300
+
+
+@pytest.mark.parametrize(
+    ("symbols", "message"),
+    [
+        ("abc", "must hold the text of each id, got 'abc'"),
+        ([1, 2], r"must hold the text of each id, got \[1, 2\]"),
+        (None, "must hold the text of each id, got None"),
+        (["a"] * 4, "holds the symbols of 4 ids for a model of 3"),
+    ],
+)
+def test_symbols_of_a_file_that_do_not_fit_are_named(symbols: Any, message: str, tmp_path: Path) -> None:
+    tensors, payload = checkpoint.pack(BigramLanguageModel(3), None)
+    payload["tokenizer"] = {"type": "symbols", "symbols": symbols}
+    checkpoint.write(tmp_path / "model.safetensors", tensors, payload)
+    with pytest.raises(CheckpointCorruptError, match=message):
+        tinygpt.load(tmp_path / "model.safetensors")

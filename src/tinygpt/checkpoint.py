@@ -46,13 +46,14 @@ from tinygpt.files import memory_bytes, parse_json, read_whole, to_json, write_w
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.base import check_model
-from tinygpt.tokenizer import CharTokenizer, Tokenizer
+from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 
 FORMAT_VERSION = 1
 TRAINING = "training/"  # what the names of all tensors that are not weights begin with
 MOST_BYTES = max(8 << 30, memory_bytes())  # a larger file is not read, since its tensors would not fit into memory
 _KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
 _MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
+_SYMBOLS = "symbols"  # the entry of a tokenizer that is not in the file: what its ids stand for
 _KINDS = {
     "format": int,
     "model": str,
@@ -84,6 +85,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         InputTypeError: If ``model`` is not a language model, the tokenizer cannot be written, or ``path`` is no path.
         ConfigError: If the tokenizer has more ids than the model.
         NonFiniteError: If a weight is NaN.
+        TokenizerError: If the model was trained with other symbols than those of the tokenizer.
         CheckpointSaveError: If the file cannot be written.
     """
     check_model("model", model)
@@ -138,7 +140,9 @@ def load(
         put_weights(path, model, weights)
         if payload["parts"] and (changes := "; ".join(differences(payload["parts"], parts_of(model)).values())):
             warnings.warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}", stacklevel=2)
-    return model, unpack_tokenizer(path, payload, model)
+    tokenizer = unpack_tokenizer(path, payload, model)
+    model.trained_symbols = unpack_symbols(path, payload, model)
+    return model, tokenizer
 
 
 def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -148,12 +152,15 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         ConfigError: If the tokenizer has more ids than the model.
         InputTypeError: If weights are in 8 bits or complex.
         NonFiniteError: If a weight is NaN.
+        TokenizerError: If the model was trained with other symbols than those of the tokenizer.
     """
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         raise ConfigError(
             f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and {model.vocab_size}; "
             "use the tokenizer that the model was trained with"
         )
+    if tokenizer is not None:
+        check_trained_with(model, tokenizer)
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
     for name, tensor in weights.items():
         if tensor.dtype not in _DTYPES:
@@ -170,7 +177,7 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         "model": type(model).__name__,
         "config": config,
         "parts": parts_of(model) if config is None else None,
-        "tokenizer": None if tokenizer is None else parse_json(tokenizer.to_json()),
+        "tokenizer": _pack_tokenizer(model, tokenizer),
         "training": None,
     }
     return weights, payload
@@ -192,7 +199,7 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
     Raises:
         CheckpointCorruptError: If it is invalid, or has more ids than the model.
     """
-    if payload["tokenizer"] is None:
+    if payload["tokenizer"] is None or payload["tokenizer"].get("type") == _SYMBOLS:
         return None
     try:
         tokenizer = CharTokenizer.from_json(to_json(payload["tokenizer"]))
@@ -203,6 +210,32 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
             f"{show(path)} contains a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
         )
     return tokenizer
+
+
+def _pack_tokenizer(model: LanguageModel, tokenizer: CharTokenizer | None) -> Any:
+    """Return the entry of a tokenizer or, without one, of the symbols that the model was trained with."""
+    if tokenizer is not None:
+        return parse_json(tokenizer.to_json())
+    return None if model.trained_symbols is None else {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
+
+
+def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> tuple[str | None, ...] | None:
+    """Return the symbols that the model of a file was trained with, also with a tokenizer that no file can hold.
+
+    Raises:
+        CheckpointCorruptError: If they are not texts, or more than the model has ids.
+    """
+    entry = payload["tokenizer"]
+    if entry is None:
+        return None
+    symbols = entry.get("symbols")
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str | None) for symbol in symbols):
+        raise CheckpointCorruptError(f"{show(path)} must hold the text of each id, got {short(symbols)}")
+    if len(symbols) > model.vocab_size:
+        raise CheckpointCorruptError(
+            f"{show(path)} holds the symbols of {len(symbols)} ids for a model of {model.vocab_size}"
+        )
+    return tuple(symbols)
 
 
 def config_of(model: LanguageModel) -> dict[str, Any] | None:

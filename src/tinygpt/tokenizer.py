@@ -1,13 +1,15 @@
 """Text to ids and back.
 
 :class:`Tokenizer` is what the rest of tinygpt asks of a tokenizer: three names. :class:`CharTokenizer` is the
-notebook's: every distinct character of a text is one id, in the order of code points. Whatever another tokenizer returns
-is checked here, by :func:`check_tokenizer`, :func:`encode_text` and :func:`decode_ids`, and nowhere else.
+notebook's: every distinct character of a text is one id, in the order of code points. Results of any other tokenizer
+are checked here, by :func:`check_tokenizer`, :func:`encode_text` and :func:`decode_ids`, and nowhere else.
 """
 
+import hashlib
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -98,7 +100,7 @@ def encode_text(tokenizer: Tokenizer, text: str) -> UInt[np.ndarray, " N"]:
     size = operator.index(tokenizer.vocab_size)
     outside = first_outside(ids, size)
     if outside is not None:
-        length = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+        length = len(tokenizer) if isinstance(tokenizer, Sized) else 0
         hint = f"; its len() is {length}: wrap it with vocab_size=len(t)" if length > size else ""
         raise TokenizerError(f"{name} must be from 0 to {size - 1}, got {ids[outside]} at position {outside}{hint}")
     return ids.astype(np.min_scalar_type(size - 1))
@@ -110,7 +112,10 @@ def decode_ids(tokenizer: Tokenizer, ids: list[int]) -> str:
     Raises:
         InputTypeError: If ``decode`` returned anything but a str.
     """
-    text: Any = tokenizer.decode(ids)
+    return _checked_decoded(tokenizer, tokenizer.decode(ids))
+
+
+def _checked_decoded(tokenizer: Tokenizer, text: Any) -> str:
     if not isinstance(text, str):
         hint = "; decode them, e.g. text.decode('utf-8', 'replace')" if isinstance(text, bytes) else ""
         raise InputTypeError(
@@ -118,6 +123,72 @@ def decode_ids(tokenizer: Tokenizer, ids: list[int]) -> str:
             f"{type(text).__name__}{hint}"
         )
     return text
+
+
+def symbols_of(tokenizer: Tokenizer) -> tuple[str | None, ...]:
+    """Return the text of each id alone, None where ``decode`` raises: what a model learns to write with its ids.
+
+    The ids of a foreign tokenizer are decoded once for each tokenizer, not once for each call. Of a long text the
+    beginning and a digest stand for it.
+
+    Raises:
+        InputTypeError: If ``decode`` returned anything but a str.
+    """
+    if isinstance(tokenizer, CharTokenizer) and type(tokenizer).decode is CharTokenizer.decode:
+        return tokenizer.symbols
+    return _decode_each(_Same(tokenizer), operator.index(tokenizer.vocab_size))
+
+
+def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
+    """Raise if a model was trained with other symbols than those of a tokenizer; a new model takes any.
+
+    Raises:
+        TokenizerError: With the first id that stands for another symbol, and the way to forget what was learnt.
+    """
+    then = model.trained_symbols
+    now = then if then is None else symbols_of(tokenizer)
+    if then == now:
+        return
+    id, theirs, ours = first_difference(then, now)
+    raise TokenizerError(
+        f"tokenizer must be the one that the model was trained with, got {ours} as id {id}, where the model learnt "
+        f"{theirs}; use that tokenizer, or model.trained_symbols = None to give the ids another meaning"
+    )
+
+
+def first_difference(then: Sequence[str | None], now: Sequence[str | None]) -> tuple[int, str, str]:
+    """Return the first id for which two lists of symbols differ, and both symbols, as a message shows them."""
+    pairs = enumerate(zip(then, now, strict=False))
+    id = next((id for id, (a, b) in pairs if a != b), min(len(then), len(now)))
+    shown = [short(symbols[id]) if id < len(symbols) else "nothing" for symbols in (then, now)]
+    return id, shown[0], shown[1]
+
+
+class _Same:
+    """A key that is equal to another of the very same object, also of one that cannot be hashed."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@lru_cache(maxsize=4)
+def _decode_each(tokenizer: _Same, size: int) -> tuple[str | None, ...]:
+    return tuple(_decode_one(tokenizer.value, id) for id in range(size))
+
+
+def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
+    try:
+        text = tokenizer.decode([id])
+    except Exception:  # a hole in the vocabulary, or a piece of a character: any error of a stranger's code
+        return None
+    raw = _checked_decoded(tokenizer, text).encode("utf-8", "backslashreplace")  # lone surrogates do not survive JSON
+    return (raw if len(raw) <= 64 else raw[:32] + hashlib.sha256(raw).hexdigest().encode()).decode("utf-8", "replace")
 
 
 @runtime_checkable
@@ -182,7 +253,7 @@ class CharTokenizer:
         self._ids = np.full(int(self._code_points.max()) + 2, self.vocab_size, np.min_scalar_type(self.vocab_size))
         self._ids[self._code_points] = np.arange(self.vocab_size)
         self._pair_ids = self._make_pair_ids()
-        self._replacement = seen.get(on_unknown)
+        self._replacement = seen.get(on_unknown, 0)
 
     @classmethod
     def from_text(cls, text: str, *, on_unknown: str = "error") -> "CharTokenizer":
@@ -382,9 +453,9 @@ def _from_numbers(ids: Any, name: str) -> np.ndarray:
     numbers = list(numbers)
     for kind in set(map(type, numbers)):
         if not issubclass(kind, int | np.integer) or kind in (bool, np.timedelta64):
-            position = next(i for i, number in enumerate(numbers) if type(number) is kind)
+            position, value = next((i, number) for i, number in enumerate(numbers) if type(number) is kind)
             raise InputTypeError(
-                f"{name} must be integers, got {short(numbers[position])} of type {kind.__name__} at position {position}"
+                f"{name} must be integers, got {short(value)} of type {kind.__name__} at position {position}"
             )
     fits = not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
     return np.array(numbers, np.int64 if fits else object)

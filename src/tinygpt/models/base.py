@@ -43,6 +43,11 @@ class LanguageModel(nn.Module, ABC):
         vocab_size: Number of distinct ids ``V``.
         block_size: Longest input ``T``.
 
+    Attributes:
+        trained_symbols: The text of each id that the model was trained with, or None. ``Trainer`` and ``load`` set it;
+            with a tokenizer of other symbols ``Trainer``, ``Sampler`` and ``save`` raise. Set it to None to give the
+            ids another meaning.
+
     Example:
         >>> class Unigram(LanguageModel):
         ...     def __init__(self, vocab_size):
@@ -54,6 +59,8 @@ class LanguageModel(nn.Module, ABC):
         >>> Unigram(5)(torch.tensor([[0, 1, 2]])).logits.shape
         torch.Size([1, 3, 5])
     """
+
+    trained_symbols: tuple[str | None, ...] | None = None
 
     def __init__(self, vocab_size: int, block_size: int) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
-from tinygpt.tokenizer import Tokenizer, check_tokenizer, encode_text
+from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text
 
 Prompt = TypeVar("Prompt", str, list[str])
 
@@ -52,6 +52,8 @@ class Sampler:
     Raises:
         ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
             tokenizer has another number of ids than the model.
+        InputTypeError: If ``model`` is not a language model, or the tokenizer lacks one of its three names.
+        TokenizerError: If the model was trained with other symbols.
 
     Example:
         >>> tokenizer = CharTokenizer("abc")
@@ -78,6 +80,7 @@ class Sampler:
                 f"the tokenizer must have as many ids as the model, got {tokenizer.vocab_size} and "
                 f"{model.vocab_size}; use the tokenizer that the model was trained with"
             )
+        check_trained_with(model, tokenizer)
         stride = max(1, model.block_size // 4) if stride is None else stride
         self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)

@@ -3,7 +3,7 @@
 Batches, dropout and previews are functions of the seed and the step, so no generator needs to be stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 import tinygpt
-from tinygpt.checkpoint import TRAINING, config_of, differences, unpack_tokenizer
+from tinygpt.checkpoint import TRAINING, config_of, differences, unpack_symbols, unpack_tokenizer
 from tinygpt.data import TokenDataset
 from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, short, show
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
-from tinygpt.tokenizer import CharTokenizer
+from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.device import DTYPES, name_hardware
 from tinygpt.training.history import Evaluation, History, steps_per_loss
-from tinygpt.training.run import savable
 from tinygpt.training.values import fits, is_alike, is_plain, listed, require
 
 
@@ -98,21 +97,18 @@ def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[d
     return allowed, {name: text for name, text in changes.items() if name not in allowed}
 
 
-def check_same_tokenizer(path: Path, then: CharTokenizer | None, now: CharTokenizer | None) -> None:
-    """Raise unless the run is resumed with the tokenizer that it began with.
+def check_same_symbols(path: Path, then: Sequence[str | None] | None, now: Sequence[str | None] | None) -> None:
+    """Raise unless the ids of a run go on to stand for the symbols that they stood for at its beginning.
 
     Raises:
         CheckpointMismatchError: With both sizes and the first id that stands for another symbol.
     """
     if then == now:
         return
-    symbols = [() if tokenizer is None else tokenizer.symbols for tokenizer in (then, now)]
-    differing = (id for id, (a, b) in enumerate(zip(*symbols, strict=False)) if a != b)
-    first = next(differing, min(map(len, symbols)))
-    shown = [repr(s[first]) if first < len(s) else "nothing" for s in symbols]
+    id, theirs, ours = first_difference(then or (), now or ())
     raise CheckpointMismatchError(
-        f"the tokenizer must be that of the run in {show(path)}, got {len(symbols[1])} symbols where it has "
-        f"{len(symbols[0])}; the first difference is id {first}: {shown[1]} where it has {shown[0]}"
+        f"the tokenizer must be that of the run in {show(path)}, got {len(now or ())} symbols where it has "
+        f"{len(then or ())}; the first difference is id {id}: {ours} where it has {theirs}"
     )
 
 
@@ -181,7 +177,9 @@ def check_same_run(
             f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same text "
             "and val_fraction"
         )
-    check_same_tokenizer(path, unpack_tokenizer(path, payload, model), savable(data.tokenizer))
+    if data.tokenizer is not None or unpack_tokenizer(path, payload, model) is not None:  # bare ids may stay bare
+        now = None if data.tokenizer is None else symbols_of(data.tokenizer)
+        check_same_symbols(path, unpack_symbols(path, payload, model), now)
     allowed, refused = changed_settings(training["settings"], settings)
     if refused:
         raise ConfigError(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import TRAINING, check_fit, distinct, pack, parts_of
+from tinygpt.checkpoint import TRAINING, check_fit, distinct, pack, parts_of, unpack_symbols
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -34,6 +34,7 @@ from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import derive_seed
 from tinygpt.sampling import Sampler
+from tinygpt.tokenizer import check_trained_with, symbols_of
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.device import choose_device, choose_precision
@@ -84,6 +85,7 @@ class Trainer:
         ConfigError: If data and model have other ids, a window is longer than the model reads, or the optimizer is
             one for another model.
         InputTypeError: If a part is of another kind.
+        TokenizerError: If the model was trained with other symbols than those of the data's tokenizer.
         DataError: If a split is shorter than a window.
         DeviceError: If the device is not on this machine.
         CheckpointSaveError: If nothing can be written to ``run_dir``.
@@ -204,6 +206,9 @@ class Trainer:
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
                 self._last = {}
+            if self.data.tokenizer:
+                check_trained_with(self.model, self.data.tokenizer)
+                self.model.trained_symbols = symbols_of(self.data.tokenizer)
             if not self._has_begun:
                 self._run.start(self.config, self.model)
                 self._has_begun = True
@@ -272,6 +277,7 @@ class Trainer:
                 self._stepper.scaler.load_state_dict(scaler)
             self.model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
             self.history = replace(history, even_guess=self.history.even_guess, bigram=self.history.bigram)
+            self.model.trained_symbols = unpack_symbols(path, payload, self.model)
             self._last, self._best = {}, best
             self.steps_taken, self._seconds = steps, training["seconds"]
             self._has_begun = True
@@ -365,6 +371,8 @@ class Trainer:
                 f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
                 f"{model.vocab_size} in the model; use vocab_size=data.vocab_size for the model"
             )
+        if data.tokenizer:
+            check_trained_with(model, data.tokenizer)
         for split in ("train", "val"):
             data.split(split, block_size)
         if not any(parameter.requires_grad for parameter in model.parameters()):
