@@ -204,7 +204,7 @@ LETTERS = CharTokenizer("abc")
         (np.array([1, 2], object), {}, InputTypeError, r"got object of shape \(2,\)"),
         (np.array([1, 2], "m8[s]"), {}, InputTypeError, r"got timedelta64\[s\] of shape \(2,\)"),
         (np.zeros(2, [("id", int)]), {}, InputTypeError, r"of shape \(2,\)"),
-        (np.ma.array([1, 2], mask=[0, 1]), {}, InputTypeError, r"got int64 of shape \(2,\), masked_array"),
+        (np.ma.array([1, 2], mask=[False, True]), {}, InputTypeError, r"got int64 of shape \(2,\), masked_array"),
         (torch.tensor([1.0, 2.0]), {}, InputTypeError, "got 1.0 of type float at position 0"),
         (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), {}, InputTypeError, "got 1.0 of type float at position 0"),
         (torch.tensor([True]), {}, InputTypeError, "got True of type bool at position 0"),

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TOLERANCE, randomised
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tinygpt import (
     BigramLanguageModel,
@@ -373,14 +374,81 @@ def test_of_equal_logits_the_lowest_id_is_taken() -> None:
     assert flat.generate(ids_of("g"), 5, temperature=0).tolist() == [[6, 0, 0, 0, 0, 0]]
 
 
-@given(seed=SEEDS, stops=st.lists(st.text("abcdefg", min_size=1, max_size=3), min_size=1, max_size=3))
-def test_stop_cuts_at_the_first_stop_string_of_what_was_written(seed: int, stops: list[str]) -> None:
+def cut_at_stop(prompt: str, new: str, stops: list[str]) -> str:
+    """Return the new text before the first stop string that is complete in it, taken character by character."""
+    for end in range(1, len(new) + 1):
+        text = prompt + new[:end]
+        lengths = [len(stop) for stop in stops if text.endswith(stop)]
+        if lengths:
+            return text[len(prompt) : max(len(prompt), len(text) - max(lengths))]
+    return new
+
+
+STOPS = st.lists(st.text("abcdefg", min_size=1, max_size=4), min_size=1, max_size=3)
+
+
+@given(seed=SEEDS, prompt=st.text("abcdefg", max_size=5), stops=STOPS)
+def test_a_row_ends_at_the_first_complete_stop_string(seed: int, prompt: str, stops: list[str]) -> None:
+    """Also at one that begins in the prompt, of which the prompt keeps its part."""
     writer = Sampler(MODELS["bigram"], LETTERS)
-    free = writer.generate("abc", 40, seed=seed)[3:]
-    places = [place for place in (free.find(stop) for stop in stops) if place >= 0]
-    assert writer.generate("abc", 40, seed=seed, stop=stops) == "abc" + free[: min(places, default=40)]
-    pieces = list(writer.stream("abc", 40, seed=seed, stop=stops))
-    assert "abc" + "".join(pieces) == writer.generate("abc", 40, seed=seed, stop=stops)
+    new = writer.generate(prompt, 40, seed=seed)[len(prompt) :]
+    expected = cut_at_stop(prompt, new, stops)
+    assert writer.generate(prompt, 40, seed=seed, stop=stops) == prompt + expected
+    assert "".join(writer.stream(prompt, 40, seed=seed, stop=stops)) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stops", "new", "expected"),
+    [
+        ("x\n", ["\n\n"], "\nab", ""),
+        ("x\n\n", ["\n\n"], "\nab", ""),
+        ("x\n\n", ["\n\n"], "ab\n\nc", "ab"),
+        ("xy", ["yab", "b"], "abc", ""),
+        ("xy", ["yac", "b"], "abc", "a"),
+        ("", ["bcd", "c"], "abcd", "ab"),
+        ("", ["abcd", "cd"], "abcd", ""),
+        ("ab", ["abab", "c"], "abab", ""),
+        ("ab", ["abx"], "abab", "abab"),
+        ("aab", ["aabaaac"], "aabaaac", ""),
+        ("aab", ["baabac"], "aabac", ""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_stop_string_ends_the_text_however_the_ids_cut_it(
+    prompt: str, stops: list[str], new: str, expected: str, size: int
+) -> None:
+    """With ids of one, two and three characters."""
+    cuts = [new[start : start + size] for start in range(0, len(new), size)]
+
+    class Cuts:
+        vocab_size = len(cuts) + 1
+
+        def encode(self, text: str) -> list[int]:
+            return [len(cuts)]
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join([*cuts, ""][id] for id in ids)
+
+    class Counting(LanguageModel):
+        """Counts up from the prompt, so that the new text is the cuts one after the other."""
+
+        def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+            after = F.one_hot((idx + 1) % self.vocab_size, self.vocab_size).double() * 1000
+            return after + self.zero
+
+    model = Counting(len(cuts) + 1, block_size=9)
+    model.zero = nn.Parameter(torch.zeros(()))
+    writer = Sampler(model, Cuts())
+    assert writer.generate(prompt, len(cuts)) == prompt + new
+    assert writer.generate(prompt, len(cuts), stop=stops) == prompt + expected
+    assert "".join(writer.stream(prompt, len(cuts), stop=stops)) == expected
+
+
+def test_a_stop_string_is_never_completed_by_the_new_text() -> None:
+    """With the prompt's last character the first half of it, as a line break before a blank line is."""
+    writer = Sampler(MODELS["bigram"], LETTERS)
+    for seed in range(100):
+        assert "aa" not in writer.generate("ga", 10, stop="aa", seed=seed)
 
 
 def test_rows_that_stop_early_leave_the_others_as_they_were() -> None:

@@ -146,8 +146,7 @@ def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
         TokenizerError: With the first id that stands for another symbol, and the way to forget what was learnt.
     """
     then = model.trained_symbols
-    now = then if then is None else symbols_of(tokenizer)
-    if then == now:
+    if then is None or then == (now := symbols_of(tokenizer)):
         return
     id, theirs, ours = first_difference(then, now)
     raise TokenizerError(

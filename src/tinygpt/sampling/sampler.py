@@ -111,7 +111,9 @@ class Sampler:
             top_p: Draw from the likeliest ids of this total probability only; see :func:`~tinygpt.sampling.keep_top_p`.
             min_p: Draw from ids at least this share as probable as the likeliest; see
                 :func:`~tinygpt.sampling.keep_min_p`.
-            stop: A text, or several, at which a row ends. It is not part of the result.
+            stop: A text, or several. A row ends as soon as one of them is complete. It is not part of the result,
+                except for what the prompt has of it: a stop string may begin in the prompt and end in the new text.
+                One that ends within the prompt does not count.
             seed: A number from 0 to 2**64 - 1, or one for each prompt. With one number the first row of a list is
                 written as if it were alone.
 
@@ -227,7 +229,7 @@ class Sampler:
             if not isinstance(text, str):
                 raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
             ids = encode_text(self.tokenizer, text).tolist() or [self.start_id]
-            pieces = Pieces(self.tokenizer, ids[-1], stops, 1 if stops else together)
+            pieces = Pieces(self.tokenizer, text, ids[-1], stops, 1 if stops else together)
             rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
         return rows
 
