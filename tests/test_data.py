@@ -241,6 +241,49 @@ def test_sources_that_are_no_corpus_are_named(
         TokenDataset(source, **options)
 
 
+NAMES = [
+    "input.txt",
+    "data/Novel.MD",
+    "corpus.jsonl.gz",
+    "../a/b.csv",
+    "C:\\texts\\a.txt",
+    "https://example.org/a",
+]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("name", [*NAMES, "my novel", "novel", Path("novel"), Path("absent.txt")])
+def test_the_name_of_a_file_is_not_a_text(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it looks like one, or is that of an existing file."""
+    monkeypatch.chdir(tmp_path)
+    for existing in ("novel", "my novel"):
+        (tmp_path / existing).write_text("once upon a time")
+    way = "download it first" if "://" in str(name) else "read_text"
+    works: list[Callable[[], Any]] = [
+        lambda: TokenDataset(name, CharTokenizer.from_text("x" + str(name) + "y z\n")),
+        lambda: TokenDataset(name),
+        lambda: CharTokenizer.from_text(name),
+    ]
+    for work in works:
+        with pytest.raises(InputTypeError, match=way) as caught:
+            work()
+        assert str(caught.value).startswith(("source must be a", "text must be a"))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_an_open_file_is_not_a_text(tmp_path: Path) -> None:
+    (tmp_path / "novel").write_text("once upon a time")
+    with (tmp_path / "novel").open() as file, pytest.raises(InputTypeError, match=r"got TextIOWrapper; .*file\.read"):
+        TokenDataset(file, LETTERS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text", ["ab", "a b.txt", "see input.txt", "a.txt\n", "etc.", "a/b", ".", "/", "\0", "a" * 5000]
+)
+def test_a_short_text_is_a_text(text: str) -> None:
+    assert len(TokenDataset(text, CharTokenizer(sorted(set(text))), val_fraction=0).train) == len(text)
+
+
 def test_a_split_that_is_too_short_is_named_with_a_way_out() -> None:
     data = TokenDataset(range(100))
     message = r"the val split has 10 of 100 ids, need at least block_size\+1 = 13; use val_fraction=0.14 or a lower"

@@ -2,6 +2,7 @@
 
 import hashlib
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from tinygpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
     as_integers,
+    check_corpus,
     check_tokenizer,
     decode_ids,
     encode_text,
@@ -53,7 +55,8 @@ class TokenDataset:
             ``int((1 - val_fraction) * n)`` of ``n`` ids are the training split, as in the notebook and in nanoGPT.
 
     Raises:
-        InputTypeError: If ``source`` is no text and holds no integers, or is a text and there is no tokenizer.
+        InputTypeError: If ``source`` is no text and holds no integers, names a file in place of holding its text, or is
+            a text and there is no tokenizer.
         DataError: If it is empty, or has ids that are negative or outside the tokenizer's vocabulary.
         TokenizerError: If the tokenizer gives a text such ids, or does not know a character.
         ConfigError: If ``val_fraction`` is outside ``[0, 1)``.
@@ -234,6 +237,7 @@ def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
 
 
 def _encode(text: str, tokenizer: Tokenizer | None) -> np.ndarray:
+    check_corpus("source", text)
     if tokenizer is None:
         raise InputTypeError("a text needs a tokenizer, e.g. TokenDataset(text, CharTokenizer.from_text(text))")
     if not text:
@@ -245,6 +249,8 @@ def _as_ids(source: Any) -> np.ndarray:
     """Return ids given as such; those in an array or a tensor of integers stay where they are."""
     if isinstance(source, bytes | bytearray):
         raise InputTypeError("source must be a text or ids, got bytes; decode them first, e.g. source.decode('utf-8')")
+    if isinstance(source, os.PathLike) or hasattr(source, "read"):
+        check_corpus("source", source)
     if (
         isinstance(source, Tensor)
         and source.dtype in _INTEGERS

@@ -7,9 +7,13 @@ are checked here, by :func:`check_tokenizer`, :func:`encode_text` and :func:`dec
 
 import hashlib
 import operator
+import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +22,12 @@ from jaxtyping import Integer, UInt
 from tinygpt.errors import InputTypeError, TokenizerError, short
 from tinygpt.files import parse_json, to_json
 
+# An address, or a path as one would write it: without a space, and with the suffix of a file.
+_PATH = re.compile(
+    r"https?://\S+|\S+\.(txt|text|md|rst|csv|tsv|jsonl?|html?|xml|log|tex|py|ipynb|bin|np[yz]|pt|gz|zip|pdf|docx?|epub|parquet)",
+    re.IGNORECASE,
+)
+_LONGEST_PATH = 1024
 _CHUNK = 1 << 15  # characters encoded at once: the working memory then stays in the processor's cache
 
 
@@ -259,10 +269,10 @@ class CharTokenizer:
         """Collect the distinct characters of a text, sorted by code point.
 
         Raises:
-            InputTypeError: If ``text`` is not a string.
+            InputTypeError: If ``text`` is not a string, or names a file in place of holding its text.
             TokenizerError: If it is empty.
         """
-        symbols = sorted(set(_checked_text(text)))
+        symbols = sorted(set(check_corpus("text", text)))
         if len(symbols) == 1:
             warnings.warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt", stacklevel=2)
         return cls(symbols, on_unknown=on_unknown)
@@ -408,11 +418,28 @@ class CharTokenizer:
         return f"{message}; fit on more text, or set on_unknown='skip'"
 
 
-def _checked_text(text: Any) -> str:
-    if not isinstance(text, str):
-        hint = "; decode it first, e.g. text.decode('utf-8')" if isinstance(text, bytes) else ""
-        raise InputTypeError(f"text must be a str, got {type(text).__name__}{hint}")
-    return text
+def check_corpus(name: str, text: Any) -> str:
+    """Return a text if it is one to learn from, and not the name of a file or an address.
+
+    Raises:
+        InputTypeError: If it is not a str, names an existing file, or looks like a path or an address.
+    """
+    _checked_text(text, name)
+    if len(text) <= _LONGEST_PATH and "\n" not in text:
+        with suppress(OSError, ValueError):  # too long, or with characters that no name of a file has
+            if _PATH.fullmatch(text) or Path(text).is_file():
+                way = "download it first" if "://" in text else f"use read_text({short(text)})"
+                raise InputTypeError(f"{name} must be a text, got the name of a file, {short(text)}; {way}")
+    return str(text)
+
+
+def _checked_text(text: Any, name: str = "text") -> str:
+    if isinstance(text, str):
+        return text
+    hint = "; decode it first, e.g. text.decode('utf-8')" if isinstance(text, bytes | bytearray) else ""
+    hint = f"; read it first, e.g. read_text({short(str(text))})" if isinstance(text, os.PathLike) else hint
+    hint = "; read it first, e.g. file.read()" if hasattr(text, "read") else hint
+    raise InputTypeError(f"{name} must be a str, got {type(text).__name__}{hint}")
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
