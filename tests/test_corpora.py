@@ -1,19 +1,29 @@
 """Texts to train on: read as they are, found where they are installed, or downloaded whole and checked."""
 
+import bz2
+import gzip
 import hashlib
+import io
+import lzma
 import os
+import pickle
+import random
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tinygpt import corpora, read_text, shakespeare, tinyshakespeare
 from tinygpt.errors import DataError
@@ -27,6 +37,7 @@ BODY = b"First Citizen:\r\nBefore we proceed any further, hear me speak.\n" * 20
 @pytest.mark.parametrize(
     "text", ["a\r\nb\rc\n", " \u2028e\u0301\x85 ", "☃ 𝄞 ", "\tx\n\n", "a\x1bb" * 500 + "c" * 100_000]
 )
+@pytest.mark.filterwarnings("ignore:.*at ends of lines")
 def test_a_text_is_read_as_it_is(text: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(text.encode())
     assert read_text(tmp_path / "text") == text
@@ -47,7 +58,10 @@ def test_a_byte_order_mark_stays_with_a_warning_or_goes_where_asked(tmp_path: Pa
     ("raw", "message"),
     [
         (b"", r"corpus is empty: '.*text' has 0 bytes"),
-        (b"caf\xe9 au lait", r"is not utf-8 text: byte 0xe9 at offset 3 does not fit; pass encoding="),
+        (
+            b"caf\xe9 au lait",
+            r"is not utf-8 text: byte 0xe9 at offset 3 does not fit; pass encoding='latin-1', which it",
+        ),
         ("abc".encode("utf-16"), r"starts with a UTF-16 byte-order mark; pass encoding='utf-16'"),
         (b"abc\x00def", r"looks binary: control character U\+0000 at position 3"),
         (b"ab\x01" * 10, r"looks binary: control character U\+0001 at position 2"),
@@ -67,6 +81,159 @@ def test_other_encodings_are_read_where_asked(tmp_path: Path) -> None:
     assert read_text(path, encoding="utf-16") == "né"
     with pytest.raises(DataError, match="encoding must be one that Python knows, got 'utf-99'"):
         read_text(path, encoding="utf-99")
+
+
+# From the Universal Declaration of Human Rights, whose translations are free of rights.
+ENGLISH = "“All human beings are born free” — and equal in dignity…\n"
+FRENCH = "Tous les êtres humains naissent libres et égaux en dignité et en droits. Ils sont doués de raison.\n"
+RUSSIAN = "Все люди рождаются свободными и равными в своем достоинстве и правах. Они наделены разумом\n"
+GREEK = "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.\n"
+HEBREW = "כל בני האדם נולדו בני חורין ושווים בערכם ובזכויותיהם.\n"
+JAPANESE = "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。\n"
+CHINESE = "人人生而自由,在尊严和权利上一律平等。他们赋有理性和良心,并应以兄弟关系的精神相对待。\n"
+TAIWANESE = "人人生而自由,在尊嚴和權利上一律平等。他們賦有理性和良心,並應以兄弟關係的精神相對待。\n"
+KOREAN = "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.\n"
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+ENCODED = [
+    ("All human beings are born free.\n", WIDE),
+    (ENGLISH, ["cp1252", *WIDE]),
+    (FRENCH, ["latin-1", *WIDE]),
+    (RUSSIAN, ["cp1251", "koi8_r", "cp866", "iso8859_5", *WIDE]),
+    (GREEK, ["cp1253", *WIDE]),
+    (HEBREW, ["cp1255", *WIDE]),
+    (JAPANESE, ["shift_jis", "euc_jp", "iso2022_jp", *WIDE]),
+    (CHINESE, ["gbk", *WIDE]),
+    (TAIWANESE, ["big5", *WIDE]),
+    (KOREAN, ["euc_kr", *WIDE]),
+]
+
+
+@pytest.mark.parametrize("times", [1, 30])
+@pytest.mark.parametrize(("text", "encoding"), [(text, encoding) for text, names in ENCODED for encoding in names])
+def test_the_encoding_of_a_text_is_advised(text: str, encoding: str, times: int, tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes((text * times).encode(encoding))
+    with pytest.raises(DataError, match=f"pass encoding='{encoding}'") as caught:
+        read_text(path)
+    assert len(str(caught.value)) <= 300
+    assert read_text(path, encoding=encoding) == text * times
+
+
+@pytest.mark.parametrize("text", [FRENCH, RUSSIAN, JAPANESE])
+def test_a_text_of_utf_8_read_as_another_encoding_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(text.encode())
+    with pytest.raises(DataError, match=r"is not ascii text: byte .* does not fit; pass encoding='utf-8', which it"):
+        read_text(tmp_path / "text", encoding="ascii")
+
+
+@pytest.mark.parametrize("text", [FRENCH, RUSSIAN, JAPANESE, KOREAN])
+def test_utf_8_that_is_damaged_or_cut_is_not_taken_for_another_encoding(text: str, tmp_path: Path) -> None:
+    path, raw = tmp_path / "text", (text * 9).encode()
+    first = next(place for place, byte in enumerate(raw) if byte > 0x7F)
+    last = max(place for place, byte in enumerate(raw) if byte > 0xBF)
+    path.write_bytes(raw[: last + 1])
+    with pytest.raises(DataError, match=r"UTF-8 that ends within a character, so the file was cut; .*\[:-1\]\.decode"):
+        read_text(path)
+    path.write_bytes(raw[:last] + b"x" + raw[last + 1 :])
+    with pytest.raises(DataError, match=r"it is UTF-8 with \d damaged places; get another copy, or put U\+FFFD there"):
+        read_text(path)
+    path.write_bytes(raw[:first] + b"\xff" + raw[first:])
+    with pytest.raises(DataError, match=f"byte 0xff at offset {first} .*it is UTF-8 with 1 damaged places"):
+        read_text(path)
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "application/epub+zip" if name == "mimetype" else "text")
+    return buffer.getvalue()
+
+
+def saved(save: Callable[[Any], None]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("novel.txt"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (gzip.compress(BODY), "which is a gzip file; gunzip it first"),
+        (bz2.compress(BODY), "which is a bzip2 file; unpack it first"),
+        (lzma.compress(BODY), "which is an xz file; unpack it first"),
+        (tarred(), "which is a tar file; unpack it first"),
+        (zipped("novel.txt"), "which is a zip file; unpack it first"),
+        (zipped(), "which is a zip file"),
+        (zipped("[Content_Types].xml", "word/document.xml"), "which is an Office document; export it as plain text"),
+        (zipped("mimetype"), "which is an EPUB book; export it as plain text first"),
+        (b"%PDF-1.7\n%plain\n" + BODY, "which is a PDF document; export it as plain text first, e.g. with pdftotext"),
+        (b"{\\rtf1\\ansi " + BODY, "which is an RTF document; export it"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "which is an old Office document; export it"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(600), "which is a PNG image; use a text file"),
+        (b"\xff\xd8\xff\xe0" + bytes(600), "which is a JPEG image"),
+        (b"GIF89a" + bytes(600), "which is a GIF image"),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(600), "which is a sound, image or film"),
+        (b"\x7fELF" + bytes(600), "which is a program"),
+        (b"SQLite format 3\x00" + bytes(600), "which is a SQLite database; read its texts with sqlite3"),
+        (pickle.dumps({"text": "abc"}), "which is a pickle"),
+        (saved(lambda file: np.save(file, np.arange(9))), "which is an array of NumPy; give it to TokenDataset"),
+        (saved(lambda file: torch.save({"a": torch.ones(2)}, file)), "which is a file of PyTorch"),
+    ],
+)
+def test_a_binary_file_is_called_what_it_is(raw: bytes, message: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(raw)
+    with pytest.raises(DataError, match=message) as caught:
+        read_text(tmp_path / "text", encoding=encoding)
+    assert len(str(caught.value)) <= 300
+
+
+def test_bytes_that_are_no_text_at_all_get_no_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    for seed in range(20):
+        path.write_bytes(b"\x81" + random.Random(seed).randbytes(2000))
+        with pytest.raises(
+            DataError, match="no encoding known here fits, so it may be a binary file; pass a text file"
+        ):
+            read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "mended"),
+    [
+        ("a\r\nb\r\n", r"2 '\r\n'", r"text.replace('\r\n', '\n')"),
+        ("a\rb\r\r", r"3 single '\r'", r"text.replace('\r', '\n')"),
+        ("a\r\nb\rc\n", r"1 '\r\n' and 1 single '\r'", r"text.replace('\r\n', '\n').replace('\r', '\n')"),
+    ],
+)
+def test_carriage_returns_stay_with_one_warning(text: str, found: str, mended: str, tmp_path: Path) -> None:
+    """The advice, taken, leaves the text without them."""
+    (tmp_path / "text").write_bytes(text.encode())
+    with pytest.warns(UserWarning, match="at ends of lines") as caught:
+        assert read_text(tmp_path / "text") == text
+    message = str(caught.list[0].message)
+    assert len(caught.list) == 1
+    assert f" has {found} at ends of lines; " in message
+    assert message.endswith(f"; use text = {mended}")
+    assert eval(mended, {"text": text}) == text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@pytest.mark.parametrize("page", ["<!DOCTYPE html>\n<title>404</title>", "\n <HTML lang='en'>"])
+def test_a_page_under_another_name_is_a_warning(page: str, tmp_path: Path) -> None:
+    for name in ("novel.html", "novel.htm"):
+        (tmp_path / name).write_text(page)
+        assert read_text(tmp_path / name) == page
+    (tmp_path / "novel.txt").write_text(page)
+    with pytest.warns(UserWarning, match=r"novel\.txt' is an HTML page, perhaps an error page in place of a download"):
+        assert read_text(tmp_path / "novel.txt") == page
 
 
 def test_what_is_no_file_is_named_at_once(tmp_path: Path) -> None:

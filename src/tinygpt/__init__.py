@@ -15,8 +15,8 @@ A character enters as text and passes each of these once, in one direction:
 ``testing``      checks for parts of your own; not imported with the rest
 ===============  ====================================================================================
 
-Below them all are ``errors``, ``files``, ``randomness`` and ``compiling``. Nothing happens at import: no download, no
-output, no global setting.
+Below them all are ``errors``, ``files``, ``encodings``, ``randomness`` and ``compiling``. Nothing happens at import: no
+download, no output, no global setting.
 """
 
 from tinygpt.checkpoint import load, save
