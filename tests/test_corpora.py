@@ -1,6 +1,7 @@
 """Texts to train on: read as they are, found where they are installed, or downloaded whole and checked."""
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -369,6 +370,90 @@ def test_a_damaged_copy_is_downloaded_again(server: Server, tmp_path: Path) -> N
     assert (tmp_path / "tinyshakespeare.txt").read_bytes() == BODY
 
 
+def make_directory(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def make_pipe(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+
+
+def make_link(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    (path.parent / "mine.txt").write_text("my novel")
+    path.symlink_to(path.parent / "mine.txt")
+
+
+def make_dangling_link(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path.parent / "absent.txt")
+
+
+def make_file_of_the_directory(path: Path) -> None:
+    path.parent.write_text("a file")
+
+
+@pytest.mark.parametrize("make", [make_directory, make_pipe, make_link, make_dangling_link, make_file_of_the_directory])
+def test_what_stands_in_the_way_of_the_copy_is_left_alone(
+    make: Callable[[Path], None], server: Server, tmp_path: Path
+) -> None:
+    """The text is returned all the same, with a warning."""
+
+    def found() -> dict[str, Any]:
+        return {
+            str(path): (path.lstat().st_mode, path.lstat().st_ino, path.read_bytes() if path.is_file() else None)
+            for path in sorted(tmp_path.rglob("*"))
+        }
+
+    make(tmp_path / "cache" / "tinyshakespeare.txt")
+    before = found()
+    with pytest.warns(UserWarning, match=r"could not be kept in '.*', so it is downloaded each time: .*; pass another"):
+        assert fetch(server, tmp_path / "cache") == BODY.decode()
+    assert found() == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_copy_that_cannot_be_written_is_a_warning(
+    code: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, raw: bytes) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(corpora, "write_whole", fail)
+    with pytest.warns(UserWarning, match=f"each time: {os.strerror(code)}; pass another cache_dir"):
+        assert fetch(server, tmp_path) == BODY.decode()
+
+
+def test_a_link_to_the_right_text_is_read(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(BODY)
+    (tmp_path / "tinyshakespeare.txt").symlink_to(tmp_path / "elsewhere")
+    assert fetch(server, tmp_path) == BODY.decode()
+    assert server.requests == 0
+
+
+def test_a_tilde_is_the_home_directory(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert fetch(server, Path("~/texts")) == BODY.decode()
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/cache")
+    assert tinyshakespeare(url=f"http://127.0.0.1:{server.server_port}/") == BODY.decode()
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.txt"))
+    assert names == ["home/cache/tinygpt/tinyshakespeare.txt", "home/texts/tinyshakespeare.txt"]
+
+
+def test_a_user_without_a_home_gets_the_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number which no password file knows."""
+
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.warns(UserWarning, match="could not be kept in the cache, .*: this user has no home directory"):
+        assert tinyshakespeare(url=f"http://127.0.0.1:{server.server_port}/") == BODY.decode()
+
+
 @pytest.mark.parametrize(
     ("way", "message"),
     [
@@ -394,7 +479,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}/", "no address"):
+    for url in (f"http://127.0.0.1:{port}/", "no address", "http://127.0.0.1:port/", "http://a b/\n"):
         with pytest.raises(DataError, match="could not download"):
             tinyshakespeare(cache_dir=tmp_path, url=url, timeout=1)
     assert list(tmp_path.iterdir()) == []

@@ -6,23 +6,26 @@
 
 import codecs
 import hashlib
+import http.client
 import os
 import re
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TypeGuard
 
 from tinygpt import encodings
-from tinygpt.errors import DataError, check_path, short, show
-from tinygpt.files import write_whole
+from tinygpt.errors import DataError, check_number, check_path, short, show
+from tinygpt.files import read_whole, write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
+_MOST_DOWNLOADED = 64 << 20  # bytes
 _CONTROLS = "".join(chr(code) for code in range(0x20) if chr(code) not in "\t\n\v\f\r") + "\x7f"
 
 
@@ -162,19 +165,23 @@ def tinyshakespeare(
         url: Where to get it; a mirror serves as well, since the content is checked.
         timeout: Seconds to wait for an answer.
 
+    Warns:
+        UserWarning: If it cannot be kept. A link, a directory or a pipe in place of the file is left as it is.
+
     Raises:
+        ConfigError: If ``timeout`` is not above 0.
         DataError: If it cannot be downloaded, or its SHA-256 is not the known one. Nothing is kept then.
 
     Source:
         https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare
     """
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt"
-    path = Path(cache_dir) / "tinyshakespeare.txt"
-    if path.is_file():
-        raw = path.read_bytes()
-        if hashlib.sha256(raw).hexdigest() == TINYSHAKESPEARE_SHA256:
-            return raw.decode("utf-8")
+    check_number("timeout", timeout, "above 0", lambda seconds: seconds > 0)
+    path = _cached_at(cache_dir)
+    if path is not None:
+        with suppress(OSError):  # missing, not a file, or not to be read: it is downloaded again
+            raw = read_whole(path, _MOST_DOWNLOADED)
+            if hashlib.sha256(raw).hexdigest() == TINYSHAKESPEARE_SHA256:
+                return raw.decode("utf-8")
     raw = _download(url, timeout)
     digest = hashlib.sha256(raw).hexdigest()
     if digest != TINYSHAKESPEARE_SHA256:
@@ -182,19 +189,41 @@ def tinyshakespeare(
             f"{short(url)} is not tiny Shakespeare: its sha256 starts with {digest[:12]}, expected "
             f"{TINYSHAKESPEARE_SHA256[:12]}; download it by hand and use read_text(path)"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, raw)
+    try:
+        if path is None:
+            raise OSError("this user has no home directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise OSError("there is something else than a file")
+        write_whole(path, raw)
+    except OSError as error:
+        where = "the cache" if path is None else show(path)
+        warnings.warn(
+            f"tiny Shakespeare could not be kept in {where}, so it is downloaded each time: {error.strerror or error}; "
+            "pass another cache_dir",
+            stacklevel=2,
+        )
     return raw.decode("utf-8")
+
+
+def _cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Return the path of the copy that is kept, or None for a user without a home."""
+    try:
+        default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        chosen = Path(default) / "tinygpt" if cache_dir is None else check_path("cache_dir", cache_dir)
+        return chosen.expanduser() / "tinyshakespeare.txt"
+    except RuntimeError:
+        return None
 
 
 def _download(url: str, timeout: float) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
-            raw: bytes = response.read(64 << 20)  # a wrong address may serve gigabytes
+            raw: bytes = response.read(_MOST_DOWNLOADED)  # a wrong address may serve gigabytes
             if response.length:
                 raise ConnectionError(f"the connection was cut after {len(raw):,} bytes")
             return raw
-    except (urllib.error.URLError, OSError, ValueError, EOFError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
             f"could not download {short(url)}: {short(str(reason))}; get the file in another way and use "
