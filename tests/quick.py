@@ -1,16 +1,19 @@
 """A small budget, on which examples and snippets of the documentation run as they stand, in moments."""
 
+import hashlib
 import string
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from pydoc_data import topics
 
 import pytest
 
 import tinygpt
+from tinygpt import corpora
 
 CHARACTERS = 20_000
+HELP_TOPICS = 5  # of Python's help(), about as many characters
 STEPS = 2
 TINY_SYMBOLS = "\n !$&',-.3:;?" + string.ascii_letters  # the 65 of tiny Shakespeare
 
@@ -28,10 +31,9 @@ def tiny_plays() -> str:
     return "".join(symbol for symbol in plays() if symbol in TINY_SYMBOLS)
 
 
-def cap_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each training take two steps and each corpus be short, without a download."""
-    text, tiny_text = plays(), tiny_plays()
-    real_check, real_read = tinygpt.TrainerConfig.__post_init__, tinygpt.read_text
+def cut_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each training take two steps."""
+    real_check = tinygpt.TrainerConfig.__post_init__
 
     def check(config: tinygpt.TrainerConfig) -> None:
         real_check(config)  # what is written must be valid before it is cut short
@@ -46,11 +48,33 @@ def cap_budget(monkeypatch: pytest.MonkeyPatch) -> None:
             value = getattr(config, name)
             object.__setattr__(config, name, value and min(value, most))
 
-    def read_text(path: str | Path, **options: Any) -> str:
-        return real_read(path, **options)[:CHARACTERS] if Path(path).exists() else tiny_text
-
     monkeypatch.setattr(tinygpt.TrainerConfig, "__post_init__", check)
+
+
+def cut_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each text be the beginning of the real one. None is there that would not be there without this."""
+    text, real_read = plays(), tinygpt.read_text
+    cut_help(monkeypatch)
     for room in map(import_module, ["tinygpt", "tinygpt.corpora"]):
-        monkeypatch.setattr(room, "read_text", read_text)
         monkeypatch.setattr(room, "shakespeare", lambda: text)
-        monkeypatch.setattr(room, "tinyshakespeare", lambda **options: tiny_text)
+        monkeypatch.setattr(room, "read_text", lambda path, **options: real_read(path, **options)[:CHARACTERS])
+
+
+def cut_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the text of Python's help() be its beginning."""
+    monkeypatch.setattr(topics, "topics", dict([*topics.topics.items()][:HELP_TOPICS]))
+
+
+def stand_in_for_the_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let a download of tiny Shakespeare arrive without a network; the rest of the function runs as it is."""
+    raw = tiny_plays().encode()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(corpora, "TINYSHAKESPEARE_SHA256", hashlib.sha256(raw).hexdigest())
+    monkeypatch.setattr(corpora, "_download", lambda url, timeout: raw)
+
+
+def cap_budget(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let each training take two steps and each text be short, without a download."""
+    cut_steps(monkeypatch)
+    cut_texts(monkeypatch)
+    stand_in_for_the_network(monkeypatch, cache)

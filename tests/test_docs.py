@@ -3,13 +3,15 @@
 import ast
 import re
 import runpy
+import socket
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
-from quick import cap_budget
+from quick import cap_budget, cut_help, cut_steps
 
 import tinygpt
 from tinygpt import layers, models, sampling, testing, training
@@ -50,11 +52,43 @@ def test_pages_with_snippets_are_found() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_snippets_run_and_show_true_values(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an empty directory; of all that they read only the download is not the real one."""
     torch.set_default_dtype(torch.float32)
-    monkeypatch.chdir(tmp_path)
-    cap_budget(monkeypatch)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    cap_budget(monkeypatch, tmp_path / "cache")
     compared = run_snippets(page.read_text(encoding="utf-8"), page.name)
     assert compared == len(re.findall(SHOWN.pattern, page.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_the_first_program_needs_no_file_no_network_and_no_help(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a newcomer pastes it, in an empty directory and with what `pip install tinygpt` brings."""
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError(f"the first program asks for {arguments}")
+
+    torch.set_default_dtype(torch.float32)
+    monkeypatch.chdir(tmp_path)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(metadata, "files", refuse)  # nor for another package
+    cut_steps(monkeypatch)
+    cut_help(monkeypatch)
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = BLOCK.search(page)
+    assert first
+    run_snippets(page[: first.end()], "README.md")
+    assert len(capsys.readouterr().out) > 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    cap_budget(monkeypatch, tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match=r"input\.txt"):
+        run_snippets("```python\nimport tinygpt\n\ntext = tinygpt.read_text('input.txt')\n```\n", "page")
 
 
 def test_a_false_value_is_noticed() -> None:

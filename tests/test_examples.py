@@ -19,8 +19,9 @@ def test_example_runs_and_prints_something(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_default_dtype(torch.float32)
-    monkeypatch.chdir(tmp_path)
-    cap_budget(monkeypatch)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    cap_budget(monkeypatch, tmp_path / "cache")
     runpy.run_path(str(path), run_name="__main__")
     assert len(capsys.readouterr().out.strip()) > 20
 
