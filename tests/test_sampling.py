@@ -432,13 +432,14 @@ def test_a_stop_string_ends_the_text_however_the_ids_cut_it(
     class Counting(LanguageModel):
         """Counts up from the prompt, so that the new text is the cuts one after the other."""
 
-        def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
-            after = F.one_hot((idx + 1) % self.vocab_size, self.vocab_size).double() * 1000
-            return after + self.zero
+        def __init__(self) -> None:
+            super().__init__(len(cuts) + 1, block_size=9)
+            self.scale = nn.Parameter(torch.tensor(1000.0))
 
-    model = Counting(len(cuts) + 1, block_size=9)
-    model.zero = nn.Parameter(torch.zeros(()))
-    writer = Sampler(model, Cuts())
+        def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
+            return F.one_hot((idx + 1) % self.vocab_size, self.vocab_size) * self.scale
+
+    writer = Sampler(Counting(), Cuts())
     assert writer.generate(prompt, len(cuts)) == prompt + new
     assert writer.generate(prompt, len(cuts), stop=stops) == prompt + expected
     assert "".join(writer.stream(prompt, len(cuts), stop=stops)) == expected

@@ -2,7 +2,7 @@
 
 :class:`Tokenizer` is what the rest of tinygpt asks of a tokenizer: three names. :class:`CharTokenizer` is the
 notebook's: every distinct character of a text is one id, in the order of code points. Results of any other tokenizer
-are checked here, by :func:`check_tokenizer`, :func:`encode_text` and :func:`decode_ids`, and nowhere else.
+are checked here, by ``check_tokenizer``, ``encode_text`` and ``decode_ids``, and nowhere else.
 """
 
 import hashlib
@@ -445,7 +445,7 @@ def _checked_text(text: Any, name: str = "text") -> str:
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
     """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits, objects.
 
-    Integers beyond 64 bits come as an array of objects, for :func:`first_outside` to find.
+    Integers beyond 64 bits come as an array of objects, for ``first_outside`` to find.
 
     Args:
         ids: A sequence, array, tensor or iterator.

@@ -122,9 +122,11 @@ class Sampler:
 
         Raises:
             ConfigError: If an option is out of range.
-            InputTypeError: If a prompt is not a string.
+            InputTypeError: If a prompt is not a string, or the tokenizer returns ids that are not integers or a text that
+                is not a str.
             NonFiniteError: If the model returns NaN or infinity.
-            TokenizerError: If a prompt has a character that the tokenizer does not know.
+            TokenizerError: If a prompt has a character that the tokenizer does not know, or the tokenizer returns an id
+                that is not in ``range(vocab_size)``.
         """
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise InputTypeError(f"prompt must be a str or a list of them, got {type(prompt).__name__}")

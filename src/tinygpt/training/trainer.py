@@ -206,7 +206,7 @@ class Trainer:
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
                 self._last = {}
-            if self.data.tokenizer:
+            if self.data.tokenizer is not None:
                 check_trained_with(self.model, self.data.tokenizer)
                 self.model.trained_symbols = symbols_of(self.data.tokenizer)
             if not self._has_begun:
@@ -371,7 +371,7 @@ class Trainer:
                 f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
                 f"{model.vocab_size} in the model; use vocab_size=data.vocab_size for the model"
             )
-        if data.tokenizer:
+        if data.tokenizer is not None:
             check_trained_with(model, data.tokenizer)
         for split in ("train", "val"):
             data.split(split, block_size)
