@@ -122,8 +122,8 @@ class Sampler:
 
         Raises:
             ConfigError: If an option is out of range.
-            InputTypeError: If a prompt is not a string, or the tokenizer returns ids that are not integers or a text that
-                is not a str.
+            InputTypeError: If a prompt is not a string, or the tokenizer returns ids that are not integers, or a text
+                that is not a str.
             NonFiniteError: If the model returns NaN or infinity.
             TokenizerError: If a prompt has a character that the tokenizer does not know, or the tokenizer returns an id
                 that is not in ``range(vocab_size)``.
