@@ -306,8 +306,8 @@ class CharTokenizer:
         filled = 0
         for start in range(0, len(text), _CHUNK):
             part = self._look_up(text[start : start + _CHUNK])
-            unknown = part == self.vocab_size
-            if unknown.any():
+            if part.max() == self.vocab_size:  # the id of what is unknown is the largest
+                unknown = part == self.vocab_size
                 if self.on_unknown == "error":
                     raise TokenizerError(self._describe_unknown(text))
                 part = part[~unknown] if self.on_unknown == "skip" else np.where(unknown, self._replacement, part)
