@@ -53,6 +53,7 @@ TRAINING = "training/"  # what the names of all tensors that are not weights beg
 MOST_BYTES = max(8 << 30, memory_bytes())  # a larger file is not read, since its tensors would not fit into memory
 _KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
 _MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
+_STATE = ("training", "trained_symbols")  # attributes that say what a model went through, not what it is
 _SYMBOLS = "symbols"  # the entry of a tokenizer that is not in the file: what its ids stand for
 _KINDS = {
     "format": int,
@@ -259,7 +260,7 @@ def parts_of(model: nn.Module) -> dict[str, str]:
     for name, part in model.named_modules():
         parts[name or "model"] = type(part).__name__
         for setting, value in vars(part).items():
-            if setting[0] != "_" and setting != "training" and (text := _described(value)):
+            if setting[0] != "_" and setting not in _STATE and (text := _described(value)):
                 parts[f"{name}.{setting}" if name else setting] = text
     return parts
 
