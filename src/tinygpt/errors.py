@@ -9,6 +9,7 @@ import math
 import operator
 import os
 import reprlib
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
@@ -59,11 +60,11 @@ class DeviceError(TinyGPTError, RuntimeError):
 
 
 class RunExistsError(TinyGPTError, FileExistsError):
-    """The run directory already holds a run."""
+    """The run directory already holds a run, or a file that a run would overwrite."""
 
 
 class RunLockedError(TinyGPTError, RuntimeError):
-    """Another trainer is at work in the run directory."""
+    """Another trainer is at work in the run directory, or has begun the run before this process was forked."""
 
 
 class CheckpointError(TinyGPTError, RuntimeError):
@@ -95,6 +96,16 @@ class CheckpointSaveError(CheckpointError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def warn(message: str, stacklevel: int = 1) -> None:
+    """Warn as :func:`warnings.warn` does, also where standard error cannot be written to."""
+    try:
+        warnings.warn(message, stacklevel=stacklevel + 1)
+    except Warning:
+        raise  # a filter of the user makes an error of it
+    except Exception:
+        pass
 
 
 def short(value: object) -> str:
@@ -204,10 +215,11 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_path(name: str, value: Any) -> Path:
-    """Return ``value`` as a :class:`~pathlib.Path` if it names a place in the file system.
+    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` at its start expanded.
 
     Raises:
-        InputTypeError: If it is anything else, such as None.
+        InputTypeError: If it is neither a str nor a path, such as None.
+        ConfigError: If it is empty, has a character that no file name can have, or names an unknown user.
 
     Example:
         >>> check_path("run_dir", 7)
@@ -215,9 +227,24 @@ def check_path(name: str, value: Any) -> Path:
             ...
         tinygpt.errors.InputTypeError: run_dir must be a str or a path, got 7
     """
-    if not isinstance(value, str | os.PathLike):
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
         raise InputTypeError(f"{name} must be a str or a path, got {short(value)}")
-    return Path(value)
+    if not text:
+        raise ConfigError(f"{name} must not be empty, got {name}=''; the current directory is '.'")
+    try:
+        path = Path(text).expanduser()
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{name} must begin with ~ only for a home directory that is known, got {name}={show(Path(text))}; use "
+            "'./~...' for a file of that name, or write the directory out"
+        ) from error
+    if not is_name:
+        raise ConfigError(f"{name} must have only characters that a file name can have, got {name}={short(text)}")
+    return path
 
 
 def checked_settings(cls: Settings) -> Settings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinygpt.errors import DataError
+from tinygpt.errors import DataError, check_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -256,9 +256,12 @@ class History:
 
         Raises:
             DataError: If nothing was evaluated yet.
+            InputTypeError: If ``path`` is neither a str nor a path.
+            ConfigError: If it cannot be the name of a file.
         """
         from matplotlib.figure import Figure
 
+        path = None if path is None else check_path("path", path)
         evaluations, best = self._measured(), self.best
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
