@@ -692,7 +692,9 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(tmp_path: Path, 
     next(iter(trainer))
     (tmp_path / "run" / "metrics.jsonl").unlink()
     (tmp_path / "run" / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.warns(UserWarning, match=r"cannot write metrics.jsonl any more: .*; the training goes on"):
+    with pytest.warns(
+        UserWarning, match=r"metrics.jsonl': it is a symbolic link; .*; the training goes on, and the next"
+    ):
         trainer.fit(progress=False)
     assert steps_in(tmp_path / "run") == [9, 12]
 

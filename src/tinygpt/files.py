@@ -10,48 +10,118 @@ Source:
     https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai
 """
 
+import errno
 import json
 import os
 import platform
+import re
 import secrets
 import stat
-import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
-_PREFIX, _SUFFIX = ".tinygpt-", ".tmp"  # a name of our own, so that what a killed process left can be swept away
+_TEMPORARY = re.compile(r"\.tinygpt-[0-9a-f]{16}\.tmp")
+_AS_IT_IS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # no link, no waiting
+_LOCK_TEXT = re.compile(r" ?process \d+ on [^\n]*(?:\n([0-9a-f]{16})\n)?|\0|\Z")  # or what power loss leaves
+_MOST_LINE = 1 << 20  # bytes; no line of ours comes near
+
+
+def check_regular(path: Path) -> None:
+    """Raise unless the path is free or has a regular file; a link is never followed.
+
+    Raises:
+        OSError: If a link, a directory, a device, a pipe or a socket is there.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EEXIST, "it is not a regular file")
 
 
 def write_whole(path: Path, raw: bytes) -> None:
     """Put the bytes at the path. When this returns they survive a loss of power; until then the old file does.
 
-    The mode of an existing file stays, and a link stays a link.
+    The mode of an existing file stays, and a link stays a link. What killed processes left half written in the
+    directory is removed.
 
     Raises:
-        OSError: If it cannot be done. The old file is then untouched and nothing is left beside it.
+        OSError: If it cannot be done, or the path is not that of a file. Until the new file has taken its name, the
+            old one is untouched, and nothing is left beside it.
     """
-    target = path.resolve()
-    mode = stat.S_IMODE(os.stat(target).st_mode) if target.exists() else None
-    temporary = target.parent / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        try:
-            rest = memoryview(raw)
-            while rest:
-                rest = rest[os.write(handle, rest) :]  # a disk that is nearly full takes less than it was given
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        target = path.resolve()
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+    check_regular(target)
+    mode = stat.S_IMODE(os.stat(target).st_mode) if target.exists() else None
+    sweep(target.parent)
+    temporary, handle = _open_temporary(target.parent)
+    try:
+        rest = memoryview(raw)
+        while rest:
+            rest = rest[os.write(handle, rest) :]  # a disk that is nearly full takes less than it was given
+        os.fsync(handle)
         if mode is not None:
             os.chmod(temporary, mode)
-        os.replace(temporary, target)
+        if os.name == "nt":  # where an open file cannot be renamed, and none can be removed that another writes
+            os.close(handle)
+            handle = -1
+        os.replace(temporary, target)  # still locked, so that nobody takes it for abandoned
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+    finally:
+        if handle >= 0:
+            os.close(handle)
     _force_directory(target.parent)
+
+
+def _open_temporary(directory: Path) -> tuple[Path, int]:
+    """Make an empty file and lock it: the system lets go of the lock of a writer that is killed."""
+    while True:
+        path = directory / f".tinygpt-{secrets.token_hex(8)}.tmp"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _AS_IT_IS, 0o666)
+        with suppress(OSError):  # a file system without locks: there nothing is taken for abandoned either
+            if not _take(handle) or not os.fstat(handle).st_nlink:
+                os.close(handle)  # another process was sweeping just now, and takes this file away
+                continue
+        return path, handle
+
+
+def _take(handle: int) -> bool:
+    """Lock an open file if nobody else has."""
+    from filelock import lock_descriptor  # here, since it sets hooks when it is imported
+
+    return lock_descriptor(handle, blocking=False)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the temporary files of ours whose writers are dead. Where that is not possible they stay."""
+    with suppress(OSError):
+        found = [entry.name for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
+        for path in (directory / name for name in found):
+            with suppress(OSError):
+                check_regular(path)
+                handle = os.open(path, os.O_RDWR | _AS_IT_IS)
+                try:
+                    if _take(handle):
+                        if os.name == "nt":
+                            os.close(handle)
+                            handle = -1
+                        os.unlink(path)
+                finally:
+                    if handle >= 0:
+                        os.close(handle)
 
 
 def _force_directory(directory: Path) -> None:
@@ -65,22 +135,57 @@ def _force_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a killed process left half written. Only for a directory in which nobody else is writing."""
-    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
-        path.unlink(missing_ok=True)
-
-
 def check_writable(directory: Path) -> None:
     """Raise unless files can be written in a directory, or one can be made there; nothing is left behind.
 
     Raises:
         OSError: If not.
     """
-    existing = next(place for place in (directory, *directory.absolute().parents) if place.exists())
-    probe = existing / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    existing = next(place for place in (directory, *directory.absolute().parents) if os.path.lexists(place))
+    probe, handle = _open_temporary(existing)
+    os.close(handle)
     os.unlink(probe)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line to a file, which is made if needed. One that fails leaves the file as it was, if it can.
+
+    A line that was cut short before is ended first, so that no two lines ever merge.
+
+    Raises:
+        OSError: If it cannot be done, or the path is not that of a regular file.
+    """
+    check_regular(path)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _AS_IT_IS, 0o666)
+    try:
+        size = os.fstat(handle).st_size
+        if size and os.lseek(handle, -1, os.SEEK_END) >= 0 and os.read(handle, 1) != b"\n":
+            line = b"\n" + line
+        rest = memoryview(line + b"\n")
+        try:
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a regular file with their ends; one that is cut short or far too long is left out.
+
+    Raises:
+        OSError: If it is not a regular file, or cannot be read.
+    """
+    check_regular(path)
+    with open(path, "rb") as file:
+        while line := file.readline(_MOST_LINE):
+            if line.endswith(b"\n"):
+                yield line
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_MOST_LINE)
 
 
 def read_whole(path: Path, most: int) -> bytes:
@@ -143,37 +248,107 @@ def to_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made if needed, while the block runs; the system lets go of a killed process's.
+class Lock:
+    """A lock on a file, made if needed, that one process holds while it writes beside it.
 
-    Raises:
-        BlockingIOError: If another holds it; its text is what that one wrote about itself.
+    It is held while at least one caller has taken it and not given it back; when the process ends, or is killed, the
+    system lets go of it. A forked child holds nothing. The file says who holds the lock, and bears a mark drawn at
+    random when it was made, by which a file that was removed and made again is told from the one before.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if not _take_lock(handle):
-            raise BlockingIOError(os.read(handle, 200).decode("utf-8", "replace").strip())
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
-        yield
-    finally:
-        os.close(handle)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = -1
+        self._holders = 0
+        self._mutex = threading.Lock()
+        self.forget()
+        _close_in_forked_children()
+        _LOCKS.add(self)
+
+    def forget(self) -> None:
+        """Take any file for the right one next time, in any process, unless the lock is held."""
+        if self._handle < 0:
+            self._process, self._mark = 0, ""
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether the lock was ever taken, since it was told to forget so."""
+        return bool(self._process)
+
+    def acquire(self) -> None:
+        """Take the lock, or take it once more.
+
+        Raises:
+            BlockingIOError: If another holds it; its text is what that one wrote about itself.
+            ChildProcessError: If it was taken before this process was forked.
+            OSError: If the file was removed or made again since it was first taken, is not a file of this kind, or
+                cannot be made.
+        """
+        with self._mutex:
+            if self.was_taken and self._process != os.getpid():
+                raise ChildProcessError(errno.ECHILD, f"process {self._process} has begun it")
+            if self._handle < 0:
+                self._handle = self._open()
+            elif not self._is_at_path(self._handle):
+                raise OSError(errno.ESTALE, "it was removed and made again since this run began")
+            self._process = os.getpid()
+            self._holders += 1
+
+    def release(self) -> None:
+        """Give the lock back, as often as it was taken."""
+        with self._mutex:
+            if self._handle >= 0:  # not in a forked child
+                self._holders -= 1
+                if not self._holders:
+                    os.close(self._handle)
+                    self._handle = -1
+
+    def leave_to_parent(self) -> None:
+        """Let go in a forked child, which would keep the lock of a parent that ends before it does."""
+        self._mutex = threading.Lock()
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle, self._holders = -1, 0
+
+    def _is_at_path(self, handle: int) -> bool:
+        return os.path.samestat(os.lstat(self.path), os.fstat(handle))
+
+    def _open(self) -> int:
+        """Open the file, lock it and write into it who holds it; return the handle."""
+        check_regular(self.path)
+        flags = os.O_RDWR | _AS_IT_IS | (0 if self.was_taken else os.O_CREAT)
+        handle = os.open(self.path, flags, 0o666)
+        try:
+            if not _take(handle):
+                os.lseek(handle, 1, os.SEEK_SET)  # the first byte is what Windows locks
+                holder = os.read(handle, 300).decode("utf-8", "replace").partition("\n")[0].strip()
+                raise BlockingIOError(errno.EAGAIN, holder or "another process")
+            found = _LOCK_TEXT.match(os.read(handle, 300).decode("utf-8", "replace"))
+            if found is None:
+                raise OSError(errno.EEXIST, "it is not a lock that tinygpt made")
+            mark = found[1] or secrets.token_hex(8)
+            if not self._is_at_path(handle) or (self._mark and self._mark != mark):
+                raise OSError(errno.ESTALE, "it was removed and made again since this run began")
+            text = f" process {os.getpid()} on {platform.node()}\n{mark}\n".encode("utf-8", "replace")
+            with suppress(OSError):  # a full disk: the lock is held all the same
+                os.lseek(handle, 0, os.SEEK_SET)
+                os.write(handle, text)
+                self._mark = mark
+                os.ftruncate(handle, len(text))
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
 
 
-def _take_lock(handle: int) -> bool:
-    """Lock an open file if nobody else has; imported here, since neither module is on every system."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
+_LOCKS: WeakSet[Lock] = WeakSet()
 
-            os.lseek(handle, 1 << 30, os.SEEK_SET)  # far beyond the text, which others must be able to read
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            os.lseek(handle, 0, os.SEEK_SET)
-        else:
-            import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+@cache
+def _close_in_forked_children() -> None:
+    def leave_all() -> None:
+        for lock in _LOCKS:
+            lock.leave_to_parent()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=leave_all)

@@ -2,7 +2,6 @@
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +26,7 @@ from tinygpt.errors import (
     checked_names,
     short,
     show,
+    warn,
 )
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
@@ -159,16 +159,19 @@ class Trainer:
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
-            RunExistsError: If ``run_dir`` contains a run that is not to be resumed.
+            RunExistsError: If ``run_dir`` contains a run that is not to be resumed, or a file that a run would overwrite.
             RunLockedError: If another trainer is at work in ``run_dir``.
-            CheckpointSaveError: If the last checkpoint cannot be written. One before it that fails is a warning.
+            CheckpointSaveError: If the first checkpoint or the last one cannot be written, or ``run_dir`` was removed
+                since the run began. One in between that fails is a warning, and so is any other file of the run.
         """
         if resume != "auto" and not isinstance(resume, bool):
             raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
         check_truth("progress", progress)
+        resuming = resume is True or (resume == "auto" and not self._has_begun and bool(self._run.checkpoints()))
+        starting = not (resuming or self._has_begun)
         try:
-            with self._run.locked(), finishing_the_step() as interruption:
-                if resume is True or (resume == "auto" and not self._has_begun and self._run.checkpoints()):
+            with self._run.locked(starting=starting, adopting=resuming), finishing_the_step() as interruption:
+                if resuming:
                     self.resume()
                 display = Progress(self.history, self.config.max_iters, self.steps_taken, is_shown=progress)
                 with display:
@@ -187,7 +190,8 @@ class Trainer:
                     display.show_evaluations()
                     self._last = {name: value.detach().clone() for name, value in distinct(self.model).items()}
                     self.restore_best()
-                    self._run.save_best(self.model, self.data.tokenizer)
+                    with self._going_on_unsaved():
+                        self._run.save_best(self.model, self.data.tokenizer)
                     display.write(self.history.verdict)
                 interruption.pass_on()  # also what came after the last step
         finally:
@@ -202,7 +206,7 @@ class Trainer:
         inside a step. Ctrl-C acts between two steps, never inside one; a second one acts at once.
         """
         keep_freed_memory()
-        with self._run.locked():
+        with self._run.locked(starting=not self._has_begun):
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
                 self._last = {}
@@ -210,8 +214,6 @@ class Trainer:
                 check_trained_with(self.model, self.data.tokenizer)
                 self.model.trained_symbols = symbols_of(self.data.tokenizer)
             if not self._has_begun:
-                self._run.start(self.config, self.model)
-                self._has_begun = True
                 self.save()
             if not self.history.evaluations:
                 self._evaluate_now()
@@ -241,7 +243,7 @@ class Trainer:
         """
         if self._run.path is None:
             raise ConfigError("to resume a run the trainer needs its run_dir, got run_dir=None")
-        with self._run.locked():
+        with self._run.locked(adopting=True):
             self._run.newest(self._restorable)()
 
     def _restorable(self, path: Path, payload: dict[str, Any], tensors: dict[str, Tensor]) -> Callable[[], None]:
@@ -267,7 +269,7 @@ class Trainer:
 
         def restore() -> None:
             if changed:
-                warnings.warn(
+                warn(
                     "resuming with changed settings, so results will differ from an uninterrupted run: "
                     f"{'; '.join(changed.values())}",
                     stacklevel=5,
@@ -311,7 +313,11 @@ class Trainer:
             "seconds": self._seconds,
         }
         tensors = weights | moments | losses | pack_best(self._best, weights)
-        path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
+        with self._run.locked(starting=not self._has_begun):
+            path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
+            if not self._has_begun:  # the checkpoint is the first file: one of another name is then another's
+                self._run.describe(self.config, self.model)
+                self._has_begun = True
         self._has_unsaved = False
         return path
 
@@ -433,7 +439,7 @@ class Trainer:
             yield
         except CheckpointSaveError as error:
             self._has_unsaved = True
-            warnings.warn(f"{error}; the training goes on", stacklevel=4)
+            warn(f"{error}; the training goes on", stacklevel=4)
 
     def _evaluate_now(self) -> Evaluation:
         """Measure, write a preview, and keep the weights if they are the best so far."""
