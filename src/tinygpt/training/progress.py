@@ -1,13 +1,23 @@
-"""What a run shows while it goes on."""
+"""What a run shows while it goes on, all of it on standard error. An error of display ends nothing."""
+
+import os
+import sys
+import unicodedata
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from tinygpt.training.history import History
+from tinygpt.training.history import Evaluation, History
 from tinygpt.training.step import Step
+
+_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of writing
 
 
 class Progress:
     """A bar with losses, speed and time left; above it, the evaluations with what the model writes.
+
+    Where standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations.
 
     Args:
         history: What happens in the run. What has happened so far is not shown again.
@@ -19,30 +29,118 @@ class Progress:
     def __init__(self, history: History, total: int, done: int, *, is_shown: bool) -> None:
         self._history = history
         self._shown = len(history.evaluations)
-        self._bar = tqdm(total=total, initial=done, disable=not is_shown, unit="step")
+        self._screen = Screen(sys.stderr if is_shown else None)
+        self._bar: tqdm[NoReturn] | None = None
+        with suppress(Exception):
+            if self._screen.redraws:
+                width = self._screen.width()
+                self._bar = tqdm(total=total, initial=done, unit="step", file=self._screen, ncols=width)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        with suppress(Exception):
+            if self._bar is not None:
+                self._bar.close()
 
     def show_step(self, step: Step) -> None:
         """Move the bar on by a step, after its evaluation if it has one."""
-        self._bar.update()
         self.show_evaluations()
-        val_loss = self._history.last.val_loss
-        speed = f"{step.tokens_per_second:,.0f} tokens/s"
-        self._bar.set_postfix_str(f"loss {step.loss:.3f}, val {val_loss:.3f}, {speed}", refresh=False)
+        with suppress(Exception):
+            if self._bar is not None:
+                val_loss = self._history.last.val_loss
+                speed = f"{step.tokens_per_second:,.0f} tokens/s"
+                self._bar.set_postfix_str(f"loss {step.loss:.3f}, val {val_loss:.3f}, {speed}", refresh=False)
+                self._bar.update()
 
     def show_evaluations(self) -> None:
         """Show the evaluations that are new."""
         for evaluation in self._history.evaluations[self._shown :]:
-            line = f"step {evaluation.step:>6,}: train {evaluation.train_loss:.4f}, val {evaluation.val_loss:.4f}"
-            self.write(line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample else ""))
+            self.write(_describe(evaluation))
         self._shown = len(self._history.evaluations)
 
     def write(self, text: str) -> None:
-        """Write above the bar."""
-        if not self._bar.disable:
-            self._bar.write(text)
+        """Write lines, above the bar if there is one."""
+        with suppress(Exception):
+            if self._bar is not None:
+                self._bar.write(harmless(text), file=self._screen)
+            else:
+                self._screen.write(harmless(text) + "\n")
+
+
+class Screen:
+    """A stream of text to which writing never fails: what it cannot take is replaced, or left out.
+
+    Args:
+        stream: Where to write; None, which ``sys.stderr`` is in a program without a console, for nowhere.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.encoding = "utf-8"  # which tqdm asks for
+        with suppress(Exception):
+            self.encoding = str(stream.encoding or "utf-8")
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a line can be written over: on a terminal, and in the output of a notebook's cell."""
+        if self._stream is None:
+            return False
+        return bool(self._stream.isatty()) or type(self._stream).__module__.startswith("ipykernel.")
+
+    def width(self) -> int:
+        """Return the number of columns that a bar may take; where that is not known, 80."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except Exception:
+            columns = 0
+        return max(10, (columns or 80) - 1)
+
+    def write(self, text: str) -> None:
+        """Write text, with a question mark for each character that the stream cannot encode."""
+        try:
+            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            self._stream.flush()
+        except Exception:  # an unknown encoding, a closed stream, a full disk, a reader that left
+            with suppress(Exception):
+                self._discard()
+
+    def flush(self) -> None:
+        """Do nothing: all is written at once."""
+
+    def _discard(self) -> None:
+        """Drop what the stream still holds for a reader that left, or Python fails on it when it exits."""
+        handle = self._stream.fileno()
+        kept, nowhere = os.dup(handle), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, handle)
+            with suppress(Exception):
+                self._stream.flush()
+        finally:
+            os.dup2(kept, handle)
+            os.close(kept)
+            os.close(nowhere)
+
+
+def harmless(text: str) -> str:
+    r"""Return a text in which what would steer a terminal is written out.
+
+    Example:
+        >>> print(harmless("\x1b[2J to be\r\nor not"))
+        \x1b[2J to be
+        or not
+    """
+    return "".join(map(_shown, text.replace("\r\n", "\n")))
+
+
+def _shown(symbol: str) -> str:
+    is_control = unicodedata.category(symbol) in ("Cc", "Cs", "Zl", "Zp") or symbol in _TURNING
+    return repr(symbol)[1:-1] if is_control and symbol not in "\n\t" else symbol
+
+
+def _describe(evaluation: Evaluation) -> str:
+    line = f"step {evaluation.step:>6,}: train {evaluation.train_loss:.4f}, val {evaluation.val_loss:.4f}"
+    if evaluation.tokens_per_second:
+        line += f", {evaluation.tokens_per_second:,.0f} tokens/s"
+    return line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample else "")

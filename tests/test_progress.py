@@ -1,0 +1,208 @@
+"""What a run shows: on one stream, as the place to show it allows, and never at the cost of the run."""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killable import exit_code, in_child
+
+from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, TrainerConfig
+from tinygpt.training.progress import harmless
+
+SYMBOLS = "ab→\x1b[2J\r\x07\x9b\u202e\ud800é\t"
+TEXT = SYMBOLS * 40
+DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))
+SETTINGS: dict[str, Any] = {"max_iters": 4, "eval_interval": 2, "batch_size": 2, "sample_length": 60}
+
+
+def make(directory: Path | None = None, **changes: Any) -> Trainer:
+    model = BigramLanguageModel(DATA.vocab_size, block_size=4)
+    return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, TrainerConfig
+text = "ab\u2192\x1b[2J" * 40
+data = TokenDataset(text, CharTokenizer.from_text(text))
+config = TrainerConfig(max_iters=4, eval_interval=2, batch_size=2, sample_length=60)
+history = Trainer(BigramLanguageModel(data.vocab_size, block_size=4), data, config).fit()
+Path(sys.argv[1]).write_text(str(history.last.step))
+"""
+
+
+def run(tmp_path: Path, shell: str) -> subprocess.CompletedProcess[bytes]:
+    """Train in a process of its own, started by a shell, and check that it came to its end."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path / "done")]
+    line = ["bash", "-c", f"set -o pipefail; {shell}", "bash", *command]
+    done = subprocess.run(line, check=False, capture_output=True)
+    assert (tmp_path / "done").read_text() == "4"
+    return done
+
+
+def is_plain(shown: str) -> bool:
+    return all(symbol in "\n\t" or symbol >= " " for symbol in shown) and not re.search("[\x7f-\x9f\u202e]", shown)
+
+
+def test_everything_goes_to_standard_error_in_plain_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    history = make(sample_length=0, max_iters=40, eval_interval=10).fit()
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert [line[:14] for line in lines[:-1]] == [f"step {step:>6}: t" for step in (0, 10, 20, 30, 40)]
+    assert f"val {history.last.val_loss:.4f}, " in lines[-2]
+    assert lines[-2].endswith(" tokens/s")
+    assert lines[-1] == history.verdict
+    assert is_plain(shown.err)
+
+
+def test_previews_stand_below_their_evaluations(capfd: pytest.CaptureFixture[str]) -> None:
+    history = make().fit()
+    shown = capfd.readouterr().err
+    assert is_plain(shown)
+    for evaluation in history.evaluations:
+        assert harmless(evaluation.sample.strip()).encode("utf-8", "replace").decode() in shown
+
+
+def test_what_would_steer_a_terminal_is_written_out() -> None:
+    assert harmless("\x1b[2J\r\x07\x9b\u202e\ud800\x00\x7f\u2028") == r"\x1b[2J\r\x07\x9b\u202e\ud800\x00\x7f\u2028"
+    plain = "né → ☃ 語\u3000\xa0\n\tאב \U0001f469\u200d\U0001f680"
+    assert harmless(plain) == plain
+    assert harmless("one\r\ntwo") == "one\ntwo"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8", "utf-16", "cp037"])
+def test_characters_that_the_stream_cannot_encode_are_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding, "strict"))
+    make().fit()
+    shown = raw.getvalue().decode(encoding)
+    assert "step      4: train" in shown
+    assert ("→" in shown) == encoding.startswith("utf")
+    assert "?" in shown or encoding.startswith("utf")
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        '"$@" 2>&1 | head -c 1',
+        '"$@" >&- 2>&-',
+        '"$@" >/dev/full 2>&1',
+        'PYTHONIOENCODING=cp1252 "$@" >/dev/null 2>&1',
+    ],
+)
+def test_a_stream_that_is_closed_or_full_ends_nothing(shell: str, tmp_path: Path) -> None:
+    done = run(tmp_path, shell)
+    assert done.returncode == 0, done  # nor does the interpreter complain when it exits
+    assert b"Exception ignored" not in done.stderr
+
+
+class Failing:
+    """Fails at whatever is asked of it."""
+
+    def __init__(self, error: Exception) -> None:
+        vars(self)["error"] = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise vars(self)["error"]
+
+
+def closed(stream: io.IOBase) -> io.IOBase:
+    stream.close()
+    return stream
+
+
+BROKEN: dict[str, Callable[[], Any]] = {
+    "None": lambda: None,
+    "no stream": object,
+    "closed text": lambda: closed(io.StringIO()),
+    "closed bytes": lambda: closed(io.TextIOWrapper(io.BytesIO())),
+    "bytes": io.BytesIO,
+    **{
+        type(error).__name__: partial(Failing, error)
+        for error in (BlockingIOError(11, "x"), OSError(5, "x"), RuntimeError(), KeyError("x"), AttributeError("x"))
+    },
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+def test_a_stream_that_is_broken_ends_nothing(broken: str, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        if which in (name, "both"):
+            monkeypatch.setattr(sys, name, BROKEN[broken]())
+    assert make().fit().last.step == 4
+
+
+def test_a_warning_that_cannot_be_shown_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stream lets ``warnings.warn`` itself raise."""
+    trainer = make(tmp_path)
+    next(iter(trainer))
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+
+    def show(*_: Any, **__: Any) -> None:
+        raise ValueError("I/O operation on closed file")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "_showwarnmsg_impl", show)
+        monkeypatch.setattr(warnings, "showwarning", show)
+        assert trainer.fit().last.step == 4
+
+
+class FakeNotebook(io.StringIO):
+    """Stands in for the stream of a notebook's cell, which is no terminal."""
+
+
+FakeNotebook.__module__ = "ipykernel.iostream"
+
+
+def test_a_notebook_has_a_bar_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = FakeNotebook()
+    monkeypatch.setattr(sys, "stderr", stream)
+    history = make(sample_length=0).fit()
+    assert "\r" in stream.getvalue()
+    assert "4/4" in stream.getvalue()
+    assert history.verdict in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [0, 1, 12, 80, 300])
+def test_a_terminal_has_a_bar_that_fits(columns: int, tmp_path: Path) -> None:
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+
+    def work() -> None:
+        os.dup2(inner, 2)
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        os._exit(0 if make(sample_length=20).fit().last.step == 4 else 1)
+
+    child = in_child(work)
+    os.close(inner)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(outer, 10_000)
+        except OSError:  # the other end is closed
+            break
+    os.close(outer)
+    assert exit_code(child) == 0
+    text = shown.decode()
+    assert "step      4: train" in text
+    assert not re.search("[\x1b\x07\x9b\u202e]", text.replace("\x1b[A", ""))
+    bars = [bar for bar in re.split("[\r\n]+", text) if "/4 [" in bar]
+    assert all(len(bar) <= max(columns or 80, 11) for bar in bars)
+    assert bars or 0 < columns < 80  # of a narrow one only the beginning is shown
