@@ -680,6 +680,77 @@ def test_compare_trains_measures_and_samples_each_model() -> None:
         assert word in table
 
 
+class Stage:
+    """Lets something happen to the second of three models at a stage of its comparison."""
+
+    def __init__(self, stage: str, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.models = {name: BigramLanguageModel(DATA.vocab_size, block_size=4) for name in "abc"}
+        kind, method = {"training": (Trainer, "_advance"), "measuring": (Trainer, "evaluate")}.get(
+            stage, (Sampler, "generate")
+        )
+        real = getattr(kind, method)
+
+        def call(self_: Any, *arguments: Any, **options: Any) -> Any:
+            is_trial = options.get("max_new_tokens") == 1
+            if self_.model is self.models["b"] and not is_trial:
+                happen()
+            return real(self_, *arguments, **options)
+
+        monkeypatch.setattr(kind, method, call)
+
+    def compare(self) -> Any:
+        return compare(self.models, DATA, TrainerConfig(**QUICK), sample_length=9, progress=False)
+
+
+def fail() -> None:
+    raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("stage", ["training", "measuring", "sampling"])
+def test_a_model_that_fails_does_not_lose_the_others(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = Stage(stage, fail, monkeypatch)
+    said = "'b' writes no sample: " if stage == "sampling" else "'b' is left out of the comparison: "
+    with pytest.warns(UserWarning, match=said + "RuntimeError: 'out of memory'"):
+        found = staged.compare()
+    names = {contender.name: len(contender.sample) for contender in found.contenders}
+    assert names == ({"a": 9, "b": 0, "c": 9} if stage == "sampling" else {"a": 9, "c": 9})
+    assert ("b is left out: RuntimeError: 'out of memory'" in str(found)) == (stage != "sampling")
+
+
+@pytest.mark.parametrize("stage", ["training", "measuring", "sampling"])
+def test_ctrl_c_does_not_lose_what_was_compared(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = Stage(stage, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
+    found = staged.compare()
+    names = {contender.name for contender in found.contenders}
+    assert names == ({"a"} if stage == "measuring" else {"a", "b"})
+    assert found.left_out["c"] == "interrupted before its training"
+    assert "c is left out: interrupted before its training" in str(found)
+    assert ("b was interrupted after step 1" in str(found)) == (stage == "training")
+
+
+def test_if_all_models_fail_the_first_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    staged = Stage("training", fail, monkeypatch)
+    del staged.models["a"], staged.models["c"]
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(RuntimeError, match="out of memory"):
+        staged.compare()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "☃"}, "☃"),
+        ({"temperature": -1.0}, "got temperature=-1"),
+        ({"sample_length": -1}, "sample_length=-1"),
+    ],
+)
+def test_what_is_wrong_with_the_samples_shows_before_any_training(
+    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("it has trained"))
+    with pytest.raises(tinygpt.errors.TinyGPTError, match=message):
+        compare({"a": BigramLanguageModel(DATA.vocab_size, block_size=4)}, DATA, TrainerConfig(**QUICK), **options)
+
+
 def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
     models = {"a": BigramLanguageModel(DATA.vocab_size, block_size=4), "b": make_gpt()}
     with pytest.raises(ConfigError, match=r"config must have the names \['a', 'b'\], got \['a'\]"):

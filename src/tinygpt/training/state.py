@@ -178,8 +178,8 @@ def check_same_run(
             "and val_fraction"
         )
     if data.tokenizer is not None or unpack_tokenizer(path, payload, model) is not None:  # bare ids may stay bare
-        now = None if data.tokenizer is None else symbols_of(data.tokenizer)
-        check_same_symbols(path, unpack_symbols(path, payload, model), now)
+        symbols = None if data.tokenizer is None else symbols_of(data.tokenizer)
+        check_same_symbols(path, unpack_symbols(path, payload, model), symbols)
     allowed, refused = changed_settings(training["settings"], settings)
     if refused:
         raise ConfigError(
