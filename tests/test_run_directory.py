@@ -65,7 +65,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_lock(tmp_path: Path)
     def parent() -> None:
         _, loop = begun(tmp_path)
         if not os.fork():
-            time.sleep(60)
+            time.sleep(10)
             os._exit(0)
         os._exit(0 if loop else 1)  # at once, as a process that is killed
 
@@ -373,7 +373,7 @@ def test_files_of_other_names_are_never_read_or_removed(tmp_path: Path) -> None:
     assert sorted(name for name in kept if name.endswith("006.safetensors")) == ["step-00000006.safetensors"]
 
 
-@pytest.mark.parametrize("call", range(40))
+@pytest.mark.parametrize("call", range(26))
 def test_killed_at_any_write_of_its_start_a_run_can_be_started_or_resumed(call: int, tmp_path: Path) -> None:
     """Ends the process at each forced write and each renaming of the first files."""
 
@@ -393,8 +393,7 @@ def test_killed_at_any_write_of_its_start_a_run_can_be_started_or_resumed(call: 
             setattr(os, name, count(getattr(os, name)))
         next(iter(make(tmp_path)))
 
-    code = exit_code(in_child(start))
-    assert code in (0, 137)
+    assert exit_code(in_child(start)) == 137
     trainer = make(tmp_path)
     has_begun = any(tmp_path.glob("step-*"))
     assert trainer.fit(resume=has_begun, progress=False).last.step == 6
