@@ -13,6 +13,7 @@ from torch import Tensor
 from tinygpt.checkpoint import read, save, write
 from tinygpt.errors import (
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointNotFoundError,
     CheckpointSaveError,
     RunExistsError,
