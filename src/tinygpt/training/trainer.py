@@ -159,7 +159,7 @@ class Trainer:
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
             NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
-            RunExistsError: If ``run_dir`` contains a run that is not to be resumed, or a file that would be overwritten.
+            RunExistsError: If ``run_dir`` contains a run that is not to be resumed, or a file it would overwrite.
             RunLockedError: If another trainer is at work in ``run_dir``.
             CheckpointSaveError: If the first checkpoint or the last one cannot be written, or ``run_dir`` was removed
                 since the run began. One in between that fails is a warning, and so is any other file of the run.
