@@ -461,7 +461,7 @@ def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_wi
 
     monkeypatch.setattr(Trainer, "_preview", preview)
     trainer = make_trainer(run_dir=tmp_path)
-    message = "losses must be finite, got train 3 and val nan after step 3; .*; the last checkpoint is .*step-00000000"
+    message = "losses must be finite, got nan on the val split after step 3; .*; the last checkpoint is .*step-00000000"
     with pytest.raises(NonFiniteError, match=message):
         trainer.fit(progress=False)
     assert previews == [0]
@@ -894,7 +894,7 @@ def test_measuring_weights_that_are_not_finite_is_an_error() -> None:
     with torch.no_grad():
         next(trainer.model.parameters())[0, 0] = torch.nan
     for measure in (trainer.evaluate, trainer.estimate_loss):
-        with pytest.raises(NonFiniteError, match="the loss must be finite, got nan on the val split"):
+        with pytest.raises(NonFiniteError, match="losses must be finite, got nan on the val split after step 0"):
             measure("val")
 
 

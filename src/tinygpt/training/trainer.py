@@ -329,7 +329,7 @@ class Trainer:
             DataError: If it is shorter than a window.
             NonFiniteError: If the loss is not finite.
         """
-        return self._measure(split, self.data.windows(split, **self._size))
+        return self._loss(split, self._mean(split, self.data.windows(split, **self._size)))
 
     def estimate_loss(self, split: str = "val", iters: int = 200) -> Loss:
         """Measure the loss as the notebook does, on ``iters`` random batches; always the same ones.
@@ -341,18 +341,21 @@ class Trainer:
         """
         check_integer("iters", iters, minimum=1)
         seed = derive_seed(self.config.seed, "estimate")
-        return self._measure(
-            split, (self.data.batch(split, step=step, seed=seed, **self._size) for step in range(iters))
-        )
+        batches = (self.data.batch(split, step=step, seed=seed, **self._size) for step in range(iters))
+        return self._loss(split, self._mean(split, batches))
 
-    def _measure(self, split: str, batches: Iterable[Batch]) -> Loss:
+    def _loss(self, split: str, nats: float) -> Loss:
+        return Loss.from_nats(nats, self.data.characters_per_id(split))
+
+    def _mean(self, split: str, batches: Iterable[Batch]) -> float:
+        """Return the mean loss of some batches in nats, if it is finite."""
         nats = self._objective.mean(batches)
         if not math.isfinite(nats):
             raise NonFiniteError(
-                f"the loss must be finite, got {nats} on the {split} split; the weights are probably not finite: use "
-                f"trainer.restore_best(), or resume the last checkpoint{self._last_saved()}"
+                f"losses must be finite, got {nats} on the {split} split after step {self.steps_taken}; the weights "
+                f"are probably not finite, or too large: use a lower learning rate{self._last_saved()}"
             )
-        return Loss.from_nats(nats, self.data.characters_per_id(split))
+        return nats
 
     def restore_best(self) -> None:
         """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
@@ -446,15 +449,10 @@ class Trainer:
         iters = self.config.eval_iters
         if iters is None:
             as_many = max(1, (len(self.data.val) - 1) // self.block_size)
-            val_loss = self._objective.mean(self.data.windows("val", **self._size))
-            train_loss = self._objective.mean(self.data.windows("train", limit=as_many, **self._size))
+            val_loss = self._mean("val", self.data.windows("val", **self._size))
+            train_loss = self._mean("train", self.data.windows("train", limit=as_many, **self._size))
         else:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise NonFiniteError(
-                f"losses must be finite, got train {train_loss} and val {val_loss} after step {self.steps_taken}; the "
-                f"weights are probably not finite, or too large: use a lower learning rate{self._last_saved()}"
-            )
         tokens = self.steps_taken * self.config.batch_size * self.block_size
         speed = tokens / self._seconds if self._seconds else 0.0
         share = self.config.schedule(self.steps_taken - 1) if self.steps_taken else 0.0
