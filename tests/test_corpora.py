@@ -189,6 +189,7 @@ def tarred() -> bytes:
         (saved(lambda file: np.save(file, np.arange(9))), "which is an array of NumPy; give it to TokenDataset"),
         (saved(lambda file: torch.save({"a": torch.ones(2)}, file)), "which is a file of PyTorch"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",  # the bytes of an archive hold the time
 )
 def test_a_binary_file_is_called_what_it_is(raw: bytes, message: str, encoding: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(raw)

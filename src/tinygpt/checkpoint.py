@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -41,6 +40,7 @@ from tinygpt.errors import (
     cut,
     short,
     show,
+    warn,
 )
 from tinygpt.files import memory_bytes, parse_json, read_whole, to_json, write_whole
 from tinygpt.layers.linear import undrawn
@@ -140,7 +140,7 @@ def load(
         model = into
         put_weights(path, model, weights)
         if payload["parts"] and (changes := "; ".join(differences(payload["parts"], parts_of(model)).values())):
-            warnings.warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}", stacklevel=2)
+            warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}", stacklevel=2)
     tokenizer = unpack_tokenizer(path, payload, model)
     model.trained_symbols = unpack_symbols(path, payload, model)
     return model, tokenizer

@@ -1,13 +1,12 @@
 """Compiling where it works: what cannot be compiled is called as it is, after one warning."""
 
-import warnings
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
 import torch
 
-from tinygpt.errors import short
+from tinygpt.errors import short, warn
 
 Function = Callable[..., Any]
 # Whether torch.jit.trace records what is called: sizes are tensors then, and comparing them would be a warning.
@@ -67,7 +66,7 @@ def compile_or_warn(function: Function, how: Callable[[Function], Function] = co
             if works and not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise  # an error of the function's own
             works = False
-            warnings.warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
+            warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
             return function(*inputs, **named)
         works = True
         return output

@@ -11,7 +11,6 @@ import os
 import re
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from tinygpt import encodings
-from tinygpt.errors import DataError, check_number, check_path, short, show
+from tinygpt.errors import DataError, check_number, check_path, short, show, warn
 from tinygpt.files import read_whole, write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -74,7 +73,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
             f"{encodings.advice(raw, encoding)}"
         )
     for warning in _warnings(path, text, is_utf8):
-        warnings.warn(warning, stacklevel=2)
+        warn(warning, stacklevel=2)
     return text
 
 
@@ -198,7 +197,7 @@ def tinyshakespeare(
         write_whole(path, raw)
     except OSError as error:
         where = "the cache" if path is None else show(path)
-        warnings.warn(
+        warn(
             f"tiny Shakespeare could not be kept in {where}, so it is downloaded each time: {error.strerror or error}; "
             "pass another cache_dir",
             stacklevel=2,

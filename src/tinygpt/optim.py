@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import signature
@@ -13,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw as take_adamw_step
 
-from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, short
+from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, short, warn
 from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 
 
@@ -317,7 +316,7 @@ def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str
             "table_parameters)"
         )
     if guesses:
-        warnings.warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}", stacklevel=3)
+        warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}", stacklevel=3)
 
 
 def _listed(names: list[str]) -> str:

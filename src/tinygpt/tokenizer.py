@@ -9,7 +9,6 @@ import hashlib
 import operator
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from contextlib import suppress
 from functools import lru_cache
@@ -19,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Integer, UInt
 
-from tinygpt.errors import InputTypeError, TokenizerError, short
+from tinygpt.errors import InputTypeError, TokenizerError, short, warn
 from tinygpt.files import parse_json, to_json
 
 # An address, or a path as one would write it: without a space, and with the suffix of a file.
@@ -274,7 +273,7 @@ class CharTokenizer:
         """
         symbols = sorted(set(check_corpus("text", text)))
         if len(symbols) == 1:
-            warnings.warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt", stacklevel=2)
+            warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt", stacklevel=2)
         return cls(symbols, on_unknown=on_unknown)
 
     @property

@@ -2,7 +2,6 @@
 
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import NonFiniteError
+from tinygpt.errors import NonFiniteError, warn
 from tinygpt.models.base import count_targets
 from tinygpt.models.modes import training
 from tinygpt.process import flushing_denormals
@@ -145,7 +144,7 @@ class Stepper:
             if parameter.requires_grad and id(parameter) not in held:
                 left.append(name)
         if left and left != self._left:
-            warnings.warn(
+            warn(
                 f"trainable parameters are in no group of the optimizer and will not move: {listed(left)}; add them "
                 "with trainer.optimizer.add_param_group, or freeze them with requires_grad_(False)",
                 stacklevel=2,
