@@ -27,11 +27,52 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_trainer(directory: Path | None, **changes: Any) -> Trainer:
-    """Return a trainer with everything on that draws at random."""
+def make_trainer(directory: Path | None, *, layout: str = "notebook", make: Any = None, **changes: Any) -> Trainer:
+    """Return a trainer with everything on that draws at random.
+
+    Args:
+        directory: Where the run is kept.
+        layout: The layout of the GPT.
+        make: Makes an optimizer from the model; None takes that of the settings.
+        changes: Settings other than those of this module.
+    """
     torch.manual_seed(1)
-    config = GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.2)
-    return Trainer(GPTLanguageModel.from_config(config), DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory)
+    config = GPTConfig(
+        vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.2, layout=layout
+    )
+    model = GPTLanguageModel.from_config(config)
+    model = model if changes.get("precision", "auto") == "auto" else model.float()
+    return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory, optimizer=make)
+
+
+class ScheduleFree(torch.optim.Optimizer):
+    """An optimizer that counts in its groups, as schedule-free methods do, and averages by that count."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "k": 0, "weight_sum": 0.0, "peak": torch.zeros(())})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["k"] += 1
+            group["weight_sum"] += group["lr"] ** 2
+            group["peak"] = group["peak"] + group["lr"]
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    state = self.state[parameter]
+                    z = state.setdefault("z", parameter.clone())
+                    z.sub_(parameter.grad, alpha=group["lr"])
+                    parameter.lerp_(z, group["lr"] ** 2 / group["weight_sum"] + 1 / (group["k"] + group["peak"]))
+
+
+def momentum(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return an optimizer that a user might bring."""
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+def schedule_free(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return one that keeps a state in its groups too."""
+    return ScheduleFree(model.parameters(), lr=0.1)
 
 
 def outcome(directory: Path) -> dict[str, str]:

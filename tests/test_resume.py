@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from killable import DATA, exit_code, in_child, make_trainer, outcome
+from killable import DATA, ScheduleFree, exit_code, in_child, make_trainer, momentum, outcome, schedule_free
 from torch import Tensor, nn
 
 import tinygpt
@@ -21,32 +21,8 @@ STEPS = 12
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-class ScheduleFree(torch.optim.Optimizer):
-    """An optimizer that counts in its groups, as schedule-free methods do, and averages by that count."""
-
-    def __init__(self, parameters: Any, lr: float) -> None:
-        super().__init__(parameters, {"lr": lr, "k": 0, "weight_sum": 0.0, "peak": torch.zeros(())})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            group["k"] += 1
-            group["weight_sum"] += group["lr"] ** 2
-            group["peak"] = group["peak"] + group["lr"]
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = self.state[parameter]
-                    z = state.setdefault("z", parameter.clone())
-                    z.sub_(parameter.grad, alpha=group["lr"])
-                    parameter.lerp_(z, group["lr"] ** 2 / group["weight_sum"] + 1 / (group["k"] + group["peak"]))
-
-
 def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01)
-
-
-def momentum(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 
 
 OPTIMIZERS: dict[str, Any] = {
@@ -54,7 +30,7 @@ OPTIMIZERS: dict[str, Any] = {
     "AdamW": adamw,
     "momentum": momentum,
     "Adafactor": lambda model: torch.optim.Adafactor(model.parameters(), lr=0.01),
-    "schedule-free": lambda model: ScheduleFree(model.parameters(), lr=0.1),
+    "schedule-free": schedule_free,
     "two groups": lambda model: torch.optim.AdamW(two_groups(model), lr=0.01),
 }
 
@@ -157,7 +133,7 @@ def test_parameters_in_another_order_resume_the_same_run(order: Callable[[Any], 
 
 
 def test_a_group_with_a_count_of_its_own_must_be_a_group_again(tmp_path: Path) -> None:
-    cut_after(3, trainer_of(tmp_path, OPTIMIZERS["schedule-free"]))
+    cut_after(3, trainer_of(tmp_path, schedule_free))
 
     def regrouped(model: nn.Module) -> torch.optim.Optimizer:
         return ScheduleFree([{"params": [parameter]} for parameter in model.parameters()], lr=0.1)
@@ -430,7 +406,7 @@ def fuzz(directory: Path, seeds: range) -> None:
     kinds: list[tuple[str, Any, dict[str, Any]]] = [
         ("adamw", None, {}),
         ("muon", None, {"optimizer": "muon"}),
-        ("own", OPTIMIZERS["schedule-free"], {}),
+        ("own", schedule_free, {}),
     ]
     for name, make, settings in kinds:
         cut_after(2, trainer_of(directory / name, make, max_iters=3, keep_checkpoints=1, **settings))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from killable import DATA, TEXT, exit_code, in_child, make_trainer, outcome
+from killable import DATA, TEXT, exit_code, in_child, make_trainer, momentum, outcome, schedule_free
 from torch import Tensor, nn
 
 import tinygpt
@@ -188,24 +188,46 @@ def kill_and_resume(directory: Path, delay: float, **changes: Any) -> None:
 LONG: dict[str, Any] = {"max_iters": 60, "save_interval": 2, "eval_interval": 20}
 
 
-def time_of_a_run(directory: Path) -> float:
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "muon"},
+    {"optimizer": "adamw"},
+    {"make": momentum},
+    {"make": schedule_free},
+    {},
+]
+# Each layout, each precision and each optimizer: their counts have no common divisor, so all combinations come up.
+KINDS: list[dict[str, Any]] = [
+    {
+        "layout": ("notebook", "modern", "gpt2")[number % 3],
+        "precision": ("fp32", "bf16", "auto", "bf16")[number % 4],
+        **OPTIMIZERS[number % 5],
+    }
+    for number in range(60)
+]
+
+
+def time_of_a_run(directory: Path, **changes: Any) -> float:
     started = time.perf_counter()
-    assert exit_code(in_child(lambda: finish(directory, **LONG))) == 0
+    assert exit_code(in_child(lambda: finish(directory, **LONG, **changes))) == 0
     return time.perf_counter() - started
 
 
 @pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_instant_it_is_the_same_run(kills: int, tmp_path: Path) -> None:
-    seconds = time_of_a_run(tmp_path / "whole")
-    expected = outcome(tmp_path / "whole")
     random.seed(kills)
-    for number in range(kills):
-        directory = tmp_path / str(number)
-        kill_and_resume(directory, random.uniform(0, seconds), **LONG)
-        assert exit_code(in_child(lambda where=directory: finish(where, **LONG))) == 0  # type: ignore[misc]
-        assert outcome(directory) == expected, number
-        assert not list(directory.glob(".tinygpt-*"))
-        shutil.rmtree(directory)
+    kinds = KINDS[: min(kills, len(KINDS))]
+    for kind, changes in enumerate(kinds):
+        whole = tmp_path / f"whole {kind}"
+        seconds = time_of_a_run(whole, **changes)
+        expected = outcome(whole)
+        for number in range(kind, kills, len(kinds)):
+            directory = tmp_path / str(number)
+            kill_and_resume(directory, random.uniform(0, seconds), **LONG, **changes)
+            resumed = in_child(lambda where=directory, how=changes: finish(where, **LONG, **how))  # type: ignore[misc]
+            assert exit_code(resumed) == 0
+            assert outcome(directory) == expected, (number, changes)
+            assert not list(directory.glob(".tinygpt-*"))
+            shutil.rmtree(directory)
 
 
 @pytest.mark.slow
@@ -229,7 +251,7 @@ def wait_for_steps(directory: Path, steps: int) -> None:
 def test_asked_to_end_it_saves_the_step_at_hand_and_says_how_to_go_on(
     number: signal.Signals, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    long = {"max_iters": 400, "save_interval": 400, "eval_interval": 400}
+    long: dict[str, Any] = {"max_iters": 400, "save_interval": 400, "eval_interval": 400}
     make_trainer(tmp_path / "whole", **long).fit(progress=False)
     child = in_child(lambda: make_trainer(tmp_path / "cut", **long).fit())
     wait_for_steps(tmp_path / "cut", 5)
