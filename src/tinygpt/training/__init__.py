@@ -1,5 +1,6 @@
 """Training: the settings, the loop, its record, and several models side by side."""
 
+from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.compare import Comparison, Contender, compare
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.history import Evaluation, History, Loss
@@ -15,5 +16,6 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainerConfig",
+    "bigram_loss",
     "compare",
 ]

@@ -77,7 +77,7 @@ class History:
             ``steps_per_loss`` steps in a row, so that there are never more.
         stopped: Why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
         even_guess: The loss of guessing evenly among all ids, ``ln V`` nats; None if unknown.
-        bigram: The loss of :func:`tinygpt.training.baseline.bigram_loss` on the same data, in nats; None if unknown.
+        bigram: The loss of :func:`~tinygpt.training.bigram_loss` on the same data, in nats; None if unknown.
         steps_per_loss: How many steps each entry of ``losses`` stands for: a power of 2.
         pending: The losses of the latest steps, fewer than ``steps_per_loss``, which await their mean.
 
