@@ -706,7 +706,7 @@ def test_a_config_survives_json_and_cannot_be_changed(config: GPTConfig) -> None
         ),
         ({"layout": "modern", "n_embd": 9, "n_head": 3}, "n_embd / n_head must be even for rotary positions, got"),
         ({"n_heads": 4}, "GPTConfig has no setting 'n_heads'; did you mean 'n_head'?"),
-        ({"_target_": "os.system"}, "GPTConfig has no setting '_target_'$"),
+        ({"_target_": "os.system"}, "GPTConfig has no setting '_target_'; see help"),
     ],
     ids=str,
 )
