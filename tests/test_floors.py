@@ -21,7 +21,7 @@ def test_every_declared_floor_is_one_that_is_run() -> None:
     pinned = dict(line.split("#")[0].strip().split("==") for line in lines if line and line[0] != "#")
     floors = declared()
     assert len(floors) == 12
-    assert pinned.keys() == floors.keys()
+    assert pinned.keys() - floors.keys() == {"pyparsing"}  # which matplotlib requires
     for name, version in floors.items():
         assert re.fullmatch(re.escape(version) + r"(\.0)*", pinned[name]), (name, version, pinned[name])
 
