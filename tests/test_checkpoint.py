@@ -104,6 +104,7 @@ def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
         "config": {"block_size": 2, "vocab_size": 3},
         "format": FORMAT_VERSION,
         "model": "BigramLanguageModel",
+        "parts": None,
         "tokenizer": {"on_unknown": "error", "symbols": ["a", "b", "c"], "type": "CharTokenizer"},
         "training": None,
     }

@@ -375,7 +375,7 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(most: int, tmp
 
 def test_losses_of_another_number_of_steps_are_refused() -> None:
     tensors, evaluations = pack_history(after([1.0, 2.0, 3.0]))
-    with pytest.raises(ValueError, match="a run of 4 steps has 4 losses, got 3"):
+    with pytest.raises(ValueError, match="it must contain 4 losses after 4 steps"):
         unpack_history(tensors, evaluations, 4)
 
 

@@ -128,10 +128,10 @@ class History:
 
         ======================  ==========================================================================
         diverged                the training loss rose by more than 1 nat and did not come back
+        stuck                   worse than a bigram, and hardly gained on it while the learning rate was high
         overfitting             the validation loss rose from its best while the training loss fell
         got worse               both rose
         nothing was learnt      the best is about the even guess, or no better than the first
-        stuck                   worse than a bigram, and nothing was gained while the learning rate was high
         converged               nothing was gained since the learning rate was high, nor in the last quarter
         flat, or still falling  otherwise, with what the learning rate had come to
         ======================  ==========================================================================
@@ -163,6 +163,8 @@ class History:
             step, low, high = rise
             rose = f"the training loss rose from {low:.2f} to {high:.2f}"
             return f"diverged at step {step:,}, {rose}; use a lower learning rate"
+        if self._is_stuck():
+            return "stuck from early on, worse than a bigram; use a lower learning rate, or more steps"
         worse = last.val_loss > best.val_loss + counts
         if worse and last.train_loss < best.train_loss:
             return f"overfitting from step {best.step:,}; keep those weights, or use more text or more dropout"
@@ -172,8 +174,6 @@ class History:
             return "nothing was learnt beyond an even guess; use a higher learning rate, more steps, or other data"
         if first.val_loss - best.val_loss < counts:
             return "nothing was learnt since the first evaluation; use a higher learning rate, or stop: it may be done"
-        if self._is_poor and self._is_stuck():
-            return "stuck from early on, worse than a bigram; use a lower learning rate, or check the model"
         hint = ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
         return self._course(counts) + (hint if self._is_poor else "")
 
@@ -207,15 +207,20 @@ class History:
         return evaluation.schedule is None or evaluation.schedule >= self._peak / 2
 
     def _is_stuck(self) -> bool:
-        """Return whether the loss fell at once and then no more, though the learning rate was high."""
+        """Return whether the loss, worse than a bigram, fell at once and then no more, though the rate was high.
+
+        No more: from the second quarter of that time to its second half by less than a fifth of what it had fallen
+        before, and of what it still has to fall to the bigram.
+        """
+        if self.bigram is None or not self._is_poor:
+            return False
         high = max((each.step for each in self.evaluations if self._is_high(each)), default=self.last.step)
         count = high // self.steps_per_loss
-        middle = (count + count // 10) // 2
-        early, later = self.losses[count // 10 : middle], self.losses[middle:count]
+        early, later = self.losses[count // 4 : count // 2], self.losses[count // 2 : count]
         if len(early) < 8:
             return False
-        gained = self.evaluations[0].train_loss - fmean(early)
-        return fmean(early) - fmean(later) < 0.2 * gained
+        before, still = self.evaluations[0].train_loss - fmean(early), fmean(early) - self.bigram
+        return fmean(early) - fmean(later) < 0.2 * min(before, still)
 
     @property
     def _about(self) -> float:
