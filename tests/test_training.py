@@ -877,7 +877,7 @@ def test_another_mark_for_ignored_targets_is_refused_with_the_way_out(mode: str)
             return super().batch(*arguments, **named)._replace(y=torch.full((4, BLOCK), -1))
 
     trainer = Trainer(model, Marked(TEXT, TOKENIZER, val_fraction=0.2), TrainerConfig(**QUICK))
-    trainer._objective._learn = lambda *_: pytest.fail("called")  # as a compiled model, which checks no values
+    trainer._objective._call = lambda *_: pytest.fail("called")  # as a compiled model, which checks no values
     with pytest.raises(ShapeError, match="to ignore a target use -100"):
         trainer._stepper.take(0)
 

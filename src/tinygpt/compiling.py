@@ -1,6 +1,7 @@
 """Compiling where it works: what cannot be compiled is called as it is, after one warning."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -16,8 +17,22 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambd
 
 
 def compile_whole(function: Function) -> Function:
-    """Compile a function for inputs of one size."""
-    return torch.compile(function, **_apart())
+    """Compile a function for inputs of one size, once for calls with gradients and once for calls without.
+
+    Kept together, a shorter window in an evaluation would turn the graph of a training step into a dynamic one.
+    """
+    learning = torch.compile(function, **_apart())
+    evaluating = torch.compile(partial(_called, function), **_apart())
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        return (learning if torch.is_grad_enabled() else evaluating)(*inputs, **named)
+
+    return call
+
+
+def _called(function: Function, *inputs: Any, **named: Any) -> Any:
+    """Call a function. The compiler keeps what it makes of this one apart from what it makes of the function."""
+    return function(*inputs, **named)
 
 
 def compile_loops(function: Function) -> Function:

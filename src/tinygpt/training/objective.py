@@ -1,7 +1,6 @@
 """The training loss, computed under autocast on the chosen device."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -29,22 +28,17 @@ class Objective:
         self.model = model
         self.device = device
         self.dtype = dtype
-        self._learn: Callable[..., Any] = compile_or_warn(model) if compile else model
-        # Compiled apart: a shorter window or evaluation mode would else turn the graph of a step into a dynamic one.
-        self._measure: Callable[..., Any] = compile_or_warn(partial(_output, model)) if compile else model
+        self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Return the loss of one batch, in nats, in whatever mode the model is in."""
-        return self._loss(self._learn, x, y)
-
-    def _loss(self, call: Callable[..., Any], x: Tensor, y: Tensor) -> Tensor:
         check_values("idx", x, self.model.vocab_size)  # here, where they lie on the CPU and reading them stalls nothing
         check_values("targets", y, self.model.vocab_size, also=IGNORED)
         dtype = None if self.dtype == torch.float32 else self.dtype
         # Without the cache: an autocast around the whole run would keep what an evaluation has cast without a graph.
         autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False)
         with values_checked(), autocast:
-            loss: Tensor = call(x.to(self.device), y.to(self.device)).loss
+            loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
         return loss
 
     def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
@@ -57,13 +51,8 @@ class Objective:
         with evaluating(self.model):
             for x, y in batches:
                 if predicted := count_targets(y):
-                    total += self._loss(self._measure, x, y).cpu().double() * predicted
+                    total += self(x, y).cpu().double() * predicted
                     count += predicted
         if not count:
             raise ShapeError(f"targets must hold at least one id to predict, got {IGNORED} everywhere in the split")
         return float(total) / count
-
-
-def _output(model: LanguageModel, x: Tensor, y: Tensor) -> Any:
-    """Call a model; the compiler keeps what it made of this function apart from what it made of the model."""
-    return model(x, y)
