@@ -123,7 +123,7 @@ def cut(text: str) -> str:
 
     Example:
         >>> cut("to be, or not to be, " * 1000)[-22:]
-        'to be, or not to [...]'
+        'or not to be, to [...]'
     """
     return shorten(text, 200)
 
