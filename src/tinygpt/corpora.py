@@ -11,13 +11,12 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TypeGuard
 
-from tinygpt import encodings
 from tinygpt.errors import DataError, check_number, check_path, short, show, warn
 from tinygpt.files import read_whole, write_whole
 
@@ -47,6 +46,8 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         DataError: If it is not a regular file, is empty, is not text in this encoding, or looks binary. The message
             says which encoding or kind of file it looks like.
     """
+    from tinygpt import encodings  # here, since its tables are needed only where a file is read
+
     path = check_path("path", path)
     if path.exists() and not path.is_file():
         raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory or a device")
@@ -66,7 +67,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     except UnicodeError as error:
         at = f"byte 0x{raw[error.start]:02x} at offset {error.start} does not fit; " if _has_place(error, raw) else ""
         raise DataError(f"{show(path)} is not {encoding} text: {at}{encodings.advice(raw, encoding)}") from error
-    first = _first_control(text)
+    first = _first_control(text, encodings.JAPANESE_ESCAPES)
     if first is not None:
         raise DataError(
             f"{show(path)} looks binary: control character U+{ord(text[first]):04X} at position {first}; "
@@ -81,11 +82,11 @@ def _has_place(error: UnicodeError, raw: bytes) -> TypeGuard[UnicodeDecodeError]
     return isinstance(error, UnicodeDecodeError) and error.start < len(raw)
 
 
-def _first_control(text: str) -> int | None:
+def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
     """Return the position of the first control character of a text that has too many, or one that no text has."""
     counts = {control: text.count(control) for control in _CONTROLS}
-    escapes = any(escape.decode() in text for escape in encodings.JAPANESE_ESCAPES)
-    if not counts["\0"] and not escapes and sum(counts.values()) <= 0.01 * len(text):
+    has_escape = any(escape.decode() in text for escape in escapes)
+    if not counts["\0"] and not has_escape and sum(counts.values()) <= 0.01 * len(text):
         return None
     return min(text.find(control) for control, count in counts.items() if count)
 
