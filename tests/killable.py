@@ -84,10 +84,9 @@ def outcome(directory: Path) -> dict[str, str]:
     for record in (*records, *evaluations):
         for name in ("seconds", "tokens_per_second"):
             record.pop(name, None)
-    found = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
-    found |= {
-        f"best {name}": tensor.numpy().tobytes() for name, tensor in read(directory / "best.safetensors")[1].items()
-    }
+    best = read(directory / "best.safetensors")[1]
+    tensors |= {f"best {name}": tensor for name, tensor in best.items()}
+    found = {name: tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for name, tensor in tensors.items()}
     found |= {"log": json.dumps(records).encode(), "evaluations": json.dumps(evaluations).encode()}
     found["step"] = newest.name.encode()
     return {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items()}

@@ -14,7 +14,7 @@ from torch import nn
 
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, SoftCap
-from tinygpt.checkpoint import FORMAT_VERSION, _digest
+from tinygpt.checkpoint import FORMAT_VERSION, _digest, read, write
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -273,3 +273,14 @@ def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> Non
     with pytest.raises(InputTypeError, match="path must be a str or a path, got None"):
         tinygpt.load(None)  # type: ignore[arg-type] # wrong on purpose
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_refused_leaves_the_model_as_it_was(path: Path) -> None:
+    payload, tensors = read(path)
+    payload["tokenizer"]["symbols"] = ["a", "a", "b"]
+    write(path, tensors, payload)
+    model = BigramLanguageModel(3, block_size=2)
+    before = model.table.weight.clone()
+    with pytest.raises(CheckpointCorruptError, match="contains an invalid tokenizer"):
+        tinygpt.load(path, into=model)
+    assert torch.equal(model.table.weight, before)

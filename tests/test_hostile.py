@@ -589,9 +589,7 @@ def test_numbers_in_eight_bits_are_refused_both_ways(path: Path) -> None:
     before = path.read_bytes()
     for dtype in (torch.float8_e5m2, torch.float8_e4m3fn):
         model = BigramLanguageModel(3).to(dtype)
-        with pytest.raises(
-            InputTypeError, match=f"weights must be in 16 bits or more to be saved, got {dtype} in table"
-        ):
+        with pytest.raises(InputTypeError, match=f"to be saved, got {dtype} in table"):
             tinygpt.save(path, model)
     assert path.read_bytes() == before
 

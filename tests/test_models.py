@@ -823,3 +823,49 @@ def test_blocks_that_do_not_fit_are_named() -> None:
         ConfigError, match=rf"blocks\[1\] must be as wide as .*n_embd={2 * N_EMBD} in it and n_embd={N_EMBD}"
     ):
         GPTLanguageModel(VOCAB, BLOCK, N_EMBD, [block, wide])
+
+
+# --- parts that are not what they should be ---------------------------------------------------------------------------
+
+
+class Returning(nn.Module):
+    """A part that returns something else than a tensor."""
+
+    def __init__(self, output: Any) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: Tensor) -> Any:
+        return self.output(x)
+
+
+@pytest.mark.parametrize(("output", "kind"), [(lambda x: (x, None), "tuple"), (lambda x: None, "NoneType")])
+@pytest.mark.parametrize("where", ["attention", "feed_forward", "block"])
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_part_that_returns_no_tensor_is_named(output: Any, kind: str, where: str) -> None:
+    parts: dict[str, Any] = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
+    parts[where] = Returning(output)
+    block = parts.pop("block", None) or DecoderBlock(8, **{k: v for k, v in parts.items() if k != "block"})
+    model = GPTLanguageModel(5, 4, 8, [block])
+    with pytest.raises(InputTypeError, match=f"a part must return a tensor, got {kind} from Returning; wrap it"):
+        model(torch.zeros(1, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("logits", "kind"), [(lambda idx: None, "NoneType"), (lambda idx: idx[..., None].repeat(1, 1, 5), "torch.int64")]
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_logits_that_are_none_are_named(logits: Any, kind: str) -> None:
+    class Wrong(LanguageModel):
+        def compute_logits(self, idx: Tensor, cache: Any = None) -> Any:
+            return logits(idx)
+
+    message = f"compute_logits must return a tensor of floating point, got {kind}"
+    with pytest.raises(InputTypeError, match=message):
+        Wrong(5, 4)(torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_a_model_with_a_lazy_layer_is_refused_before_it_was_called() -> None:
+    model = GPTLanguageModel(5, 4, 8, [nn.LazyLinear(8)])
+    with pytest.raises(InputTypeError, match="model must have all its parameters, got some without a shape; call it"):
+        Sampler(model, CharTokenizer("abcde"))

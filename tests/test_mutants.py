@@ -449,7 +449,7 @@ def last_id_out_of_reach(patch: Patch) -> None:
 
 
 def logits_not_looked_at(patch: Patch) -> None:
-    patch.setattr("tinygpt.sampling.sampler._check_finite", lambda *arguments, **options: None)
+    patch.setattr("tinygpt.sampling.sampler.check_finite", lambda *arguments, **options: None)
     wrap(patch, Tensor, "softmax", lambda real, self, dim: real(self, dim=dim).nan_to_num(0.5))
 
 
@@ -528,7 +528,7 @@ def denormals_flushed_for_ever(patch: Patch) -> None:
 
 
 def optimizer_forgotten(patch: Patch) -> None:
-    patch.setattr(trainer_module, "fitted", lambda *arguments: lambda: None)
+    patch.setattr(trainer_module, "fitted", lambda *_, **__: lambda: None)
 
 
 def evaluations_draw(patch: Patch) -> None:

@@ -465,7 +465,7 @@ INNER = {f"inner.{layer}.weight" for layer in range(3)}
 def test_a_model_that_does_not_say_its_roles_is_warned_of_by_name() -> None:
     text = (
         "Muon guesses roles in Own: it orthogonalises inner.*.weight, readout.weight, one of which may be the LM head "
-        "(return that from a method head_parameters); it leaves symbols, mix to AdamW (return matrices from "
+        "(return that from a method head_parameters); it leaves mix, symbols to AdamW (return matrices from "
         "matrix_parameters, tables from table_parameters)"
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(text)}$") as caught:
@@ -495,7 +495,7 @@ def test_a_bare_parameter_beside_a_known_head_is_warned_of() -> None:
         def head(self) -> nn.Module:
             return self.readout
 
-    with pytest.warns(UserWarning, match="^Muon guesses roles in WithHead: it leaves symbols, mix to AdamW "):
+    with pytest.warns(UserWarning, match="^Muon guesses roles in WithHead: it leaves mix, symbols to AdamW "):
         assert moved_by_muon(WithHead()) == INNER
 
     class Grown(GPTLanguageModel):
@@ -652,13 +652,13 @@ class Lookahead(torch.optim.SGD):
     [
         ("adamw", InputTypeError, "got 'adamw'; name it in the config: TrainerConfig(optimizer=...)"),
         (partial(torch.optim.AdamW, lr=0.1), InputTypeError, "got the error: "),
-        (lambda: None, InputTypeError, "got the error: '"),
+        (lambda: None, InputTypeError, "got the error: "),
         (
             lambda model: torch.optim.SGD(model.parameters(), lr=-1),
             ConfigError,
-            "got the error: 'Invalid learning rate: -1",
+            "got the error: Invalid learning rate: -1",
         ),
-        (lambda model: torch.optim.SGD([]), ConfigError, "got the error: 'optimizer got an empty parameter list'"),
+        (lambda model: torch.optim.SGD([]), ConfigError, "got the error: optimizer got an empty parameter list"),
         (
             lambda model: (torch.optim.SGD(model.parameters()), 1),
             InputTypeError,

@@ -2,7 +2,9 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,6 +105,34 @@ def test_one_trainer_in_two_threads_takes_each_step_once() -> None:
     numbers = together(*[lambda: [step.number for step in trainer]] * 2)
     assert sorted(numbers[0] + numbers[1]) == list(range(1, 13))
     assert trainer.history.losses == alone
+
+
+def test_threads_that_start_one_trainer_begin_its_run_once(tmp_path: Path) -> None:
+    trainer = Trainer(make_model(), DATA, TrainerConfig(**SETTINGS | {"eval_interval": 4}), run_dir=tmp_path)
+    together(*[lambda: list(trainer)] * 3, *[trainer.save] * 2)
+    assert [evaluation.step for evaluation in trainer.history.evaluations] == [0, 4, 8, 12]
+    Trainer(make_model(), DATA, trainer.config, run_dir=tmp_path).resume()
+
+
+def test_readers_make_way_for_a_training_step() -> None:
+    """Two threads read in turns without a gap, each time a new one before the other has left."""
+    model, done = make_model(), threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            with evaluating(model):
+                time.sleep(0.02)
+
+    def train() -> None:
+        time.sleep(0.05)
+        try:
+            list(Trainer(model, DATA, TrainerConfig(**SETTINGS | {"max_iters": 3})))
+        finally:
+            done.set()
+
+    started = time.perf_counter()
+    together(read, read, read, train)
+    assert time.perf_counter() - started < 20
 
 
 def test_the_last_reader_to_leave_restores_the_modes() -> None:

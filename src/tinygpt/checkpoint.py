@@ -8,6 +8,7 @@ Source:
     The format: https://github.com/huggingface/safetensors#format
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -138,11 +139,13 @@ def load(
                 f"{show(path)} contains a {short(name)}, got a {type(into).__name__} to load it into"
             )
         model = into
-        put_weights(path, model, weights)
+        check_fit(path, model, weights)
+    tokenizer, symbols = unpack_tokenizer(path, payload, model), unpack_symbols(path, payload, model)
+    if into is not None:
         if payload["parts"] and (changes := "; ".join(differences(payload["parts"], parts_of(model)).values())):
-            warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}", stacklevel=2)
-    tokenizer = unpack_tokenizer(path, payload, model)
-    model.trained_symbols = unpack_symbols(path, payload, model)
+            warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}")
+        model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
+    model.trained_symbols = symbols
     return model, tokenizer
 
 
@@ -166,7 +169,8 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
     for name, tensor in weights.items():
         if tensor.dtype not in _DTYPES:
             raise InputTypeError(
-                f"weights must be in 16 bits or more to be saved, got {tensor.dtype} in {name}; use model.bfloat16()"
+                f"weights must be in float64, float32, bfloat16 or float16, buffers also in integers, to be saved, got "
+                f"{tensor.dtype} in {name}; use model.float()"
             )
     if spoilt := _first_nan(weights):
         raise NonFiniteError(
@@ -182,16 +186,6 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         "training": None,
     }
     return weights, payload
-
-
-def put_weights(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
-    """Put the weights of a file into a model, if they are just those that it has.
-
-    Raises:
-        CheckpointMismatchError: If they are not, naming each that does not fit.
-    """
-    check_fit(path, model, weights)
-    model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file holds one
 
 
 def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> CharTokenizer | None:
@@ -335,9 +329,17 @@ def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
 
 
 def distinct(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the weights by name, each once: of tied weights the first name in alphabetical order stays."""
+    """Return the weights by name, each once: of tied weights the first name in alphabetical order stays.
+
+    Raises:
+        InputTypeError: If the model keeps anything but tensors.
+    """
     tensors, seen = {}, set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        if not isinstance(tensor, Tensor):
+            raise InputTypeError(
+                f"a model must keep tensors alone, got {short(tensor)} as {name}; return a tensor from get_extra_state"
+            )
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
         if place not in seen:
             tensors[name] = tensor
@@ -391,6 +393,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any])
     """
     envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
     raw = save_tensors(dict(tensors), metadata={_KEY: to_json(envelope)})
+    if (header := int.from_bytes(raw[:8], "little")) > _MOST_HEADER:
+        raise CheckpointSaveError(
+            errno.EFBIG,
+            f"cannot write {show(path)}: the names of its tensors and its settings need {header:,} bytes, more than "
+            f"the {_MOST_HEADER:,} that can be read back; what was there before is intact",
+        )
     try:
         write_whole(path, raw)
     except OSError as error:
@@ -446,7 +454,8 @@ def _looks_like(raw: bytes, error: Exception) -> str:
     start = raw[:1024].lstrip().lower()
     if not raw:
         return ": it is empty; a save or a download was interrupted, use another copy"
-    if raw[:2] == b"PK" or raw[:1] == b"\x80" or raw[257:262] == b"ustar":
+    is_pickle = raw[:1] == b"\x80" and raw[8:9] != b"{"  # which may also be the length of a header
+    if raw[:2] == b"PK" or is_pickle or raw[257:262] == b"ustar":
         return (
             " (it looks like a pickle, zip or tar file, which is never opened); where the model can still be built, "
             "save it again with tinygpt.save"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinygpt.errors import short, warn
+from tinygpt.errors import cut, warn
 
 Function = Callable[..., Any]
 # Whether torch.jit.trace records what is called: sizes are tensors then, and comparing them would be a warning.
@@ -81,7 +81,7 @@ def compile_or_warn(function: Function, how: Callable[[Function], Function] = co
             if works and not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise  # an error of the function's own
             works = False
-            warn(f"torch.compile does not work here, going on without: {short(str(error))}", stacklevel=2)
+            warn(f"torch.compile does not work here, going on without: {cut(str(error))}")
             return function(*inputs, **named)
         works = True
         return output

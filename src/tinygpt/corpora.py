@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeGuard
 
-from tinygpt.errors import DataError, check_number, check_path, short, show, warn
+from tinygpt.errors import DataError, check_number, check_path, cut, short, show, warn
 from tinygpt.files import read_whole, write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -58,7 +58,8 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         raise DataError(f"corpus must be plain text, got {show(path)}, which is {kind}")
     try:
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
-    except LookupError as error:
+        "".encode(encoding)  # some that Python knows are not for text
+    except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"encoding must be one that Python knows, got {short(encoding)}") from error
     if is_utf8 and (marked := encodings.marked_encoding(raw)):
         raise DataError(f"{show(path)} starts with a {marked.upper()} byte-order mark; pass encoding={marked!r}")
@@ -74,7 +75,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
             f"{encodings.advice(raw, encoding)}"
         )
     for warning in _warnings(path, text, is_utf8):
-        warn(warning, stacklevel=2)
+        warn(warning)
     return text
 
 
@@ -200,8 +201,7 @@ def tinyshakespeare(
         where = "the cache" if path is None else show(path)
         warn(
             f"tiny Shakespeare could not be kept in {where}, so it is downloaded each time: {error.strerror or error}; "
-            "pass another cache_dir",
-            stacklevel=2,
+            "pass another cache_dir"
         )
     return raw.decode("utf-8")
 
@@ -226,6 +226,5 @@ def _download(url: str, timeout: float) -> bytes:
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, EOFError) as error:
         reason = getattr(error, "reason", error)
         raise DataError(
-            f"could not download {short(url)}: {short(str(reason))}; get the file in another way and use "
-            "read_text(path)"
+            f"could not download {short(url)}: {cut(str(reason))}; get the file in another way and use read_text(path)"
         ) from error

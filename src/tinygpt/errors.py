@@ -8,7 +8,9 @@ import inspect
 import math
 import operator
 import os
+import re
 import reprlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 Settings = TypeVar("Settings", bound=type)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_HERE = str(Path(__file__).parent)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 50
 _PATH = reprlib.Repr()
@@ -98,10 +101,13 @@ class CheckpointSaveError(CheckpointError, OSError):
         return str(self.args[1])
 
 
-def warn(message: str, stacklevel: int = 1) -> None:
-    """Warn as :func:`warnings.warn` does, also where standard error cannot be written to."""
+def warn(message: str) -> None:
+    """Warn, pointing to the first line outside tinygpt, also where standard error cannot be written to."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        frame, level = frame.f_back, level + 1
     try:
-        warnings.warn(message, stacklevel=stacklevel + 1)
+        warnings.warn(message, stacklevel=level)
     except Warning:
         raise  # a filter of the user makes an error of it
     except Exception:
@@ -118,14 +124,28 @@ def short(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def cut(text: str) -> str:
-    """Return a text for a message, a long one cut between two words.
+def cut(text: str, width: int = 200) -> str:
+    """Return a text for a message, one longer than ``width`` cut between two words.
 
     Example:
         >>> cut("to be, or not to be, " * 1000)[-22:]
         'or not to be, to [...]'
     """
-    return shorten(text, 200)
+    return shorten(text, width)
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Return some names for a message, one for all that differ in the number of the layer alone.
+
+    Example:
+        >>> listed(["blocks.0.norm", "blocks.1.norm", "head"])
+        'blocks.*.norm, head'
+    """
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", name), []).append(name)
+    shown = [pattern if len(some) > 1 else some[0] for pattern, some in alike.items()]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def show(path: Path) -> str:

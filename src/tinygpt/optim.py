@@ -1,7 +1,6 @@
 """What moves the weights: which of them decay, and how fast they move at each step."""
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import signature
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw as take_adamw_step
 
-from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, short, warn
+from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, cut, listed, short, warn
 from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 
 
@@ -307,26 +306,16 @@ def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str
     guesses = []
     if maybe_head:
         guesses.append(
-            f"it orthogonalises {_listed(maybe_head)}, one of which may be the LM head (return that from a method "
+            f"it orthogonalises {listed(maybe_head)}, one of which may be the LM head (return that from a method "
             "head_parameters)"
         )
     if doubtful:
         guesses.append(
-            f"it leaves {_listed(doubtful)} to AdamW (return matrices from matrix_parameters, tables from "
+            f"it leaves {listed(doubtful)} to AdamW (return matrices from matrix_parameters, tables from "
             "table_parameters)"
         )
     if guesses:
-        warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}", stacklevel=3)
-
-
-def _listed(names: list[str]) -> str:
-    """Return names for a message, one for all that differ in the number of the layer alone."""
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(re.sub(r"(?<=\.)\d+(?=\.)", "*", name), []).append(name)
-    shown = [pattern if len(some) > 1 else some[0] for pattern, some in alike.items()]
-    more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
-    return ", ".join(shown[:6]) + more
+        warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}")
 
 
 def warmup_cosine(step: int, *, max_iters: int, warmup_iters: int, floor: float = 0.1) -> float:
@@ -396,13 +385,13 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
         )
     try:
         optimizer = make(model)
-    except (TypeError, ValueError) as error:
-        kind = InputTypeError if isinstance(error, TypeError) else ConfigError
-        raise kind(f"optimizer must make one from the model, {example}, got the error: {short(str(error))}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        kind = ConfigError if isinstance(error, ValueError) else InputTypeError
+        raise kind(f"optimizer must make one from the model, {example}, got the error: {cut(str(error))}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
     try:
-        signature(optimizer.step).bind()
+        signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the one of the object
     except TypeError as error:
         raise InputTypeError(
             f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}: {error}"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tinygpt.errors import InputTypeError, TinyGPTError, short
+from tinygpt.errors import InputTypeError, TinyGPTError, cut, short
 from tinygpt.layers.block import new_cache
 from tinygpt.models import GPTLanguageModel, LanguageModel
 
@@ -247,7 +247,7 @@ def check_gradients(part: nn.Module, x: Tensor) -> None:
             values = (*inputs, *named.values())  # changed in place, one number at a time
             torch.autograd.gradcheck(lambda *_: _call(part, x), values, eps=1e-6, atol=1e-6, rtol=1e-4)
         except RuntimeError as error:
-            raise CheckError(f"derivatives must be those of finite differences: {short(str(error))}") from error
+            raise CheckError(f"derivatives must be those of finite differences: {cut(str(error))}") from error
 
 
 def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 0.05) -> None:

@@ -273,7 +273,7 @@ class CharTokenizer:
         """
         symbols = sorted(set(check_corpus("text", text)))
         if len(symbols) == 1:
-            warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt", stacklevel=2)
+            warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt")
         return cls(symbols, on_unknown=on_unknown)
 
     @property

@@ -65,7 +65,8 @@ class DecoderBlock(nn.Module):
         """Add what attention gathers, then what the feed-forward makes of it."""
         gathered = call_with_cache(self.attention, self.attention_norm(x), cache)
         x = x + _as_wide_as(x, gathered, "attention")
-        return x + _as_wide_as(x, self.feed_forward(self.feed_forward_norm(x)), "feed_forward")
+        changed = call_with_cache(self.feed_forward, self.feed_forward_norm(x), None)
+        return x + _as_wide_as(x, changed, "feed_forward")
 
     def new_cache(self, batch_size: int, block_size: int) -> Any:
         """Return an empty cache of the attention's own kind; None where it has none, or another part needs one too."""
@@ -124,7 +125,13 @@ def looks_back(part: nn.Module) -> bool:
 
 def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B T C"]:
     """Call a part, with its cache if there is one: a part that never made a cache is never handed one."""
-    return part(x) if cache is None else part(x, cache=cache)
+    output = part(x) if cache is None else part(x, cache=cache)
+    if not isinstance(output, Tensor):
+        raise InputTypeError(
+            f"a part must return a tensor, got {type(output).__name__} from {type(part).__name__}; wrap it in a module "
+            "whose forward returns only the tensor"
+        )
+    return output
 
 
 def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:

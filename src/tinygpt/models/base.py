@@ -1,6 +1,7 @@
 """What every language model is: ids in, logits out, and everything that follows from that alone."""
 
 import itertools
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt.compiling import is_tracing
-from tinygpt.errors import InputTypeError, ShapeError, check_integer, check_number, checked_names, short
+from tinygpt.errors import InputTypeError, NonFiniteError, ShapeError, check_integer, check_number, checked_names, short
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.modes import evaluating
 
+_COLD = 0.01
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
 
 
@@ -130,6 +132,7 @@ class LanguageModel(nn.Module, ABC):
 
         Raises:
             ConfigError: If a number is out of range.
+            NonFiniteError: If the model returns NaN or infinity.
             ShapeError: If ``idx`` is not ``B T`` with at least one id, or an id is outside the vocabulary.
         """
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
@@ -140,7 +143,11 @@ class LanguageModel(nn.Module, ABC):
         idx = idx.long()
         with evaluating(self):
             for _ in range(max_new_tokens):
-                logits = self(idx[:, -self.block_size :]).logits[:, -1] / (temperature or 1.0)  # B V
+                logits = self(idx[:, -self.block_size :]).logits[:, -1]  # B V
+                check_finite(logits, f"after {idx.shape[1]} ids in row {{}}")
+                if temperature < _COLD:  # the quotients might overflow
+                    logits = logits - logits.amax(dim=-1, keepdim=True)
+                logits = logits / max(temperature or 1.0, torch.finfo(logits.dtype).tiny)
                 if kept < self.vocab_size:
                     order = logits.sort(dim=-1, descending=True, stable=True).indices  # ties: the lowest id first
                     logits = logits.scatter(1, order[:, kept:], float("-inf"))
@@ -194,6 +201,9 @@ class LanguageModel(nn.Module, ABC):
 
     def _checked_logits(self, idx: Tensor) -> Tensor:
         logits = self.compute_logits(idx)
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            kind = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputTypeError(f"compute_logits must return a tensor of floating point, got {kind}")
         if not is_tracing() and logits.shape != (*idx.shape, self.vocab_size):
             wanted = (*idx.shape, self.vocab_size)
             raise ShapeError(f"compute_logits must return the shape (B, T, V) = {wanted}, got {tuple(logits.shape)}")
@@ -266,6 +276,17 @@ def check_values(name: str, ids: Int[Tensor, "B T"], vocab_size: int, also: int 
         )
 
 
+def check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
+    """Raise unless each row has a finite maximum: NaN, infinity, and nothing but -inf all fail."""
+    largest = logits.amax(dim=-1).tolist()
+    if not all(map(math.isfinite, largest)):
+        row = next(row for row, value in enumerate(largest) if not math.isfinite(value))
+        raise NonFiniteError(
+            f"logits must have a finite maximum, got {largest[row]} {where.format(first + row)}; the "
+            "weights of the model are probably not finite"
+        )
+
+
 def count_targets(targets: Int[Tensor, "B T"]) -> int:
     """Return how many targets are to be predicted: all but those equal to ``IGNORED``."""
     return int((targets != IGNORED).sum())
@@ -275,11 +296,13 @@ def check_model(name: str, model: Any) -> None:
     """Raise unless something is a language model, with what it looks like and what to do.
 
     Raises:
-        InputTypeError: If it is anything else.
+        InputTypeError: If it is anything else, or a lazy layer in it has no shape yet.
     """
     if not isinstance(model, LanguageModel):
         kind, way = _what_it_looks_like(model)
         raise InputTypeError(f"{name} must be a LanguageModel, got {kind}; {way}")
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
+        raise InputTypeError(f"{name} must have all its parameters, got some without a shape; call it once on some ids")
 
 
 def _what_it_looks_like(model: Any) -> tuple[str, str]:

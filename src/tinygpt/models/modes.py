@@ -17,6 +17,7 @@ class _Use:
         self.changed = threading.Condition()
         self.readers: Counter[int] = Counter()  # how often each thread has entered, since it may read within reading
         self.trainer: int | None = None
+        self.waiting = 0  # training steps for which new readers make way
         self.switched: list[nn.Module] = []  # what was in training mode before the first reader came
 
 
@@ -34,19 +35,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch off dropout and the graph inside the block, and restore the mode of each module at its end.
 
     Several threads may be inside at once: the last one to leave restores the modes. A training step of another thread
-    waits until all have left, and they wait until it is over.
+    waits until all have left, and whoever comes later waits until the step is over.
     """
     use, thread = _use_of(model), threading.get_ident()
-    with use.changed:
-        use.changed.wait_for(lambda: use.trainer in (None, thread))
-        use.readers[thread] += 1
-        _switch(use, model)
+
+    def may_read() -> bool:
+        return thread in use.readers or use.trainer == thread or (use.trainer is None and not use.waiting)
+
+    is_counted = False
     try:
+        with use.changed:
+            use.changed.wait_for(may_read)
+            use.readers[thread] += 1
+            is_counted = True
+            _switch(use, model)
         with torch.no_grad():
             yield
     finally:
         with use.changed:
-            use.readers[thread] -= 1
+            use.readers[thread] -= is_counted
             use.readers += Counter()  # forgets threads that have left
             if not use.readers:
                 for module in use.switched:
@@ -68,8 +75,12 @@ def training(model: nn.Module) -> Iterator[None]:
     """Put a model into training mode for a step, while no other thread reads or trains it."""
     use, thread = _use_of(model), threading.get_ident()
     with use.changed:
-        use.changed.wait_for(lambda: use.trainer is None and use.readers.keys() <= {thread})
-        use.trainer = thread
+        use.waiting += 1
+        try:
+            use.changed.wait_for(lambda: use.trainer is None and use.readers.keys() <= {thread})
+            use.trainer = thread
+        finally:
+            use.waiting -= 1
     try:
         model.train()
         yield

@@ -1,17 +1,16 @@
 """The :class:`Sampler`: text from a model, and how likely the model finds a text."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from tinygpt.compiling import compile_loops, compile_or_warn
-from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, check_integer, check_truth, checked_names, short
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, check_truth, checked_names, short
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_model
+from tinygpt.models.base import check_finite, check_model
 from tinygpt.models.modes import evaluating
 from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
@@ -192,7 +191,7 @@ class Sampler:
                 start = self._window_start(done)
                 end = min(start + self.model.block_size, len(ids) - 1)
                 logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
-                _check_finite(logits, "after {} ids", first=done)
+                check_finite(logits, "after {} ids", first=done)
                 log_probabilities = logits.cpu().double().log_softmax(dim=-1)
                 scores.append(log_probabilities.gather(1, ids[done : end + 1, None].cpu())[:, 0])
                 done = end + 1
@@ -255,18 +254,7 @@ class Sampler:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
             logits = reader.read(active, length, self._window_start(length)).cpu().double()
-            _check_finite(logits, f"after {length} ids in row {{}}")
+            check_finite(logits, f"after {length} ids in row {{}}")
             chances = uniforms([row.key for row in active], length)
             ids = draw(filters(logits), torch.from_numpy(chances)).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
-
-
-def _check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
-    """Raise unless each row has a finite maximum: NaN, infinity, and nothing but -inf all fail."""
-    largest = logits.amax(dim=-1).tolist()
-    if not all(map(math.isfinite, largest)):
-        row = next(row for row, value in enumerate(largest) if not math.isfinite(value))
-        raise NonFiniteError(
-            f"logits must have a finite maximum, got {largest[row]} {where.format(first + row)}; the "
-            "weights of the model are probably not finite"
-        )

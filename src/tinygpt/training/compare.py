@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, InputTypeError, check_integer, checked_names, short, warn
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, checked_names, cut, short, warn
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.sampling import Sampler
@@ -116,7 +116,10 @@ def compare(
     for name, model in models.items():
         check_model(f"models[{short(name)}]", model)
     if len(set(map(id, models.values()))) < len(models):
-        raise ConfigError("models must be distinct, got the same one under two names; build each anew")
+        raise ConfigError("models must be distinct, got the same one under two names; build each one separately")
+    parameters = [id(parameter) for model in models.values() for parameter in model.parameters()]
+    if len(set(parameters)) < len(parameters):
+        raise ConfigError("models must not share parameters, got some that do; build the parts of each one separately")
     configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))
     if configs.keys() != models.keys():
         raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")
@@ -141,9 +144,9 @@ def compare(
             left_out[name], is_interrupted = "interrupted", True
             continue
         except Exception as error:
-            left_out[name] = f"{type(error).__name__}: {short(str(error))}"
+            left_out[name] = f"{type(error).__name__}: {cut(str(error))}"
             errors.append(error)
-            warn(f"{short(name)} is left out of the comparison: {left_out[name]}", stacklevel=2)
+            warn(f"{short(name)} is left out of the comparison: {left_out[name]}")
             continue
         sample = ""
         try:
@@ -151,7 +154,7 @@ def compare(
         except KeyboardInterrupt:
             is_interrupted = True
         except Exception as error:
-            warn(f"{short(name)} writes no sample: {type(error).__name__}: {short(str(error))}", stacklevel=2)
+            warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
         number = trainer.model.num_parameters()
         contenders.append(Contender(name, number, loss, history.last.seconds, sample, history))
     if errors and not contenders:

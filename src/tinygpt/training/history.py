@@ -98,10 +98,13 @@ class History:
     pending: list[float] = field(default_factory=list)
 
     def add_loss(self, loss: float) -> None:
-        """Append the loss of a step, in nats; where ``losses`` is full, halve it first.
+        """Append the loss of a step, in nats; where ``losses`` is full, halve it first. NaN repeats the loss before it.
 
         What it holds is a function of the losses in their order alone, so a resumed run has what it would have had.
         """
+        if math.isnan(loss):  # no target counted in its batch: nothing is known but what came before
+            known = self.pending or self.losses or [each.train_loss for each in self.evaluations]
+            loss = known[-1] if known else 0.0
         if len(self.losses) == MOST_LOSSES and not self.pending:
             self.losses[:] = [(a + b) / 2 for a, b in zip(self.losses[::2], self.losses[1::2], strict=True)]
             self.steps_per_loss *= 2

@@ -4,6 +4,7 @@ A state is never matched by position or by size: with a parameter frozen or move
 still gets what belongs to it, and what cannot be matched is an error that names it.
 """
 
+import copy
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.checkpoint import TRAINING
-from tinygpt.errors import CheckpointMismatchError, InputTypeError, short
+from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, listed, short
 from tinygpt.training.config import OF_GROUPS
-from tinygpt.training.values import are_names, is_alike, is_plain, is_same, listed, require
+from tinygpt.training.values import are_names, is_alike, is_plain, is_same, require
 
 OPTIMIZER = f"{TRAINING}optimizer/"
+_MOST_STEPS = 1 << 53  # beyond this a float64 does not count in ones
 Values = dict[str, Any]  # plain values or tensors by name
 
 
@@ -37,9 +39,14 @@ class OptimizerState:
     frozen: list[str]
 
     @property
-    def trained(self) -> list[str]:
+    def held(self) -> set[str]:
+        """The parameters that some group holds."""
+        return {name for names, _ in self.groups for name in names}
+
+    @property
+    def trained(self) -> set[str]:
         """The parameters that some group holds and that are not frozen."""
-        return [name for names, _ in self.groups for name in names if name not in self.frozen]
+        return self.held - set(self.frozen)
 
 
 def group_values(optimizer: torch.optim.Optimizer) -> list[Values]:
@@ -72,8 +79,20 @@ def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, made: list[Valu
 
 
 def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    """Return the names of the parameters in each group of an optimizer."""
+    """Return the names of the parameters in each group of an optimizer.
+
+    Raises:
+        ConfigError: If the model no longer has one of them.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for number, group in enumerate(optimizer.param_groups):
+        for index, parameter in enumerate(group["params"]):
+            if id(parameter) not in names:
+                raise ConfigError(
+                    f"the optimizer must hold parameters of the model, got one of the shape {tuple(parameter.shape)} "
+                    f"that the model no longer has, as number {index} of group {number}; make a new Trainer after "
+                    "changing a model"
+                )
     return [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
@@ -143,7 +162,6 @@ def unpack_optimizer(tensors: Mapping[str, Tensor], record: Any) -> OptimizerSta
         if key.startswith(OPTIMIZER):
             name, _, where = key.removeprefix(OPTIMIZER).partition("/")
             require(where in places and name not in places[where], f"a parameter for {short(key)}")
-            require(bool(tensor.isfinite().all()), f"finite numbers in {short(key)}")
             places[where][name] = tensor
     return OptimizerState(states, groups, record["frozen"])
 
@@ -154,7 +172,7 @@ def check_same_parameters(then: OptimizerState, now: OptimizerState) -> None:
     Raises:
         CheckpointMismatchError: Naming the parameters and how each differs.
     """
-    moved, moves = set(then.trained), set(now.trained)
+    moved, moves = then.trained, now.trained
     differences = {
         "trainable in the run but frozen now": (moved - moves) & set(now.frozen),
         "moved by the optimizer in the run but in no group of it now": moved - moves - set(now.frozen),
@@ -170,7 +188,13 @@ def check_same_parameters(then: OptimizerState, now: OptimizerState) -> None:
 
 
 def fitted(
-    model: nn.Module, optimizer: torch.optim.Optimizer, then: OptimizerState, kept: Container[str], most: int
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    then: OptimizerState,
+    *,
+    steps: int,
+    is_foreign: bool,
+    kept: Container[str] = (),
 ) -> Callable[[], None]:
     """Return a function that puts a state into an optimizer, if it is one that this optimizer could have come to.
 
@@ -180,10 +204,12 @@ def fitted(
         model: The model.
         optimizer: Its optimizer, over the parameters that it moved in the run.
         then: The state to put in.
+        steps: How many steps the run had taken.
+        is_foreign: Whether the optimizer is the user's, which may count in its own way and keep more later on.
         kept: Names, as in :func:`group_settings`, of group values that were set otherwise on purpose and stay.
-        most: The largest count of steps that the optimizer may have.
 
     Raises:
+        CheckpointMismatchError: If values were kept for a group that there is no more.
         ValueError: If a tensor or a value is missing, left over, or of another shape, dtype or kind. The optimizer is
             as it was.
     """
@@ -191,44 +217,44 @@ def fitted(
     changes = _group_changes(then, held, group_values(optimizer), kept)
     with _taken_back(optimizer):
         for number, name, value in changes:
-            optimizer.param_groups[number][name] = value
-        for name in then.trained:
+            optimizer.param_groups[number][name] = _copied(value)
+        for name in then.held:
             parameters[name].grad = torch.zeros_like(parameters[name])
         try:
             optimizer.step()
         except Exception as error:
             raise ValueError(f"a state with which {type(optimizer).__name__} can step ({error})") from error
         expected = _states(optimizer, held)
-    _check_states(then, expected, parameters, most)
+    most = _MOST_STEPS if is_foreign else steps
+    require(bool(then.states or not steps or not any(expected.values())), "a state of the optimizer")
+    _check_states(then, expected, most, is_foreign=is_foreign)
     order = {name: index for index, name in enumerate(name for names in held for name in names)}
     loaded = {order[name]: values for name, values in then.states.items()}
 
     def put() -> None:
         optimizer.load_state_dict({"state": loaded, "param_groups": optimizer.state_dict()["param_groups"]})
+        for name, values in then.states.items():  # loading casts to the dtype of the parameter, but these were compared
+            for key, value in values.items():
+                if isinstance(value, Tensor):
+                    like = expected.get(name, {}).get(key, parameters[name])
+                    optimizer.state[parameters[name]][key] = value.to(like.device, copy=True)
         for number, name, value in changes:
             optimizer.param_groups[number][name] = value
 
     return put
 
 
-def _check_states(
-    then: OptimizerState, expected: Mapping[str, Values], parameters: Mapping[str, Tensor], most: int
-) -> None:
-    """Raise unless the states of a file are of the kind that the optimizer keeps.
-
-    What it does not keep from its first step on must be like the parameter, or a single number.
-    """
-    strange = then.states.keys() - set(then.trained)
-    require(not strange, f"states of trained parameters only, got one of {listed(strange)}")
-    require(bool(then.states or not most or not any(expected.values())), "any state of the optimizer")
+def _check_states(then: OptimizerState, expected: Mapping[str, Values], most: int, *, is_foreign: bool) -> None:
+    """Raise unless the states of a file are of the kind that the optimizer keeps after its first step."""
+    strange = then.states.keys() - then.held
+    require(not strange, f"states of parameters in its groups only, got one of {listed(strange)}")
     for name, values in then.states.items():
         wanted = expected.get(name, {})
         missing = wanted.keys() - values.keys()
         require(not missing, f"{listed(missing)} of {name}")
         for key, value in values.items():
             like, where = wanted.get(key, value), f"{key} of {name}"
-            if key not in wanted and isinstance(value, Tensor) and value.ndim:
-                like = torch.empty_like(parameters[name], dtype=value.dtype)
+            require(key in wanted or is_foreign, f"nothing like {where}")  # a foreign optimizer may add to it later
             if isinstance(value, Tensor) and isinstance(like, Tensor):
                 require(value.shape == like.shape, f"{where} of the shape {tuple(like.shape)}, got {list(value.shape)}")
                 require(value.dtype == like.dtype, f"{where} in {like.dtype}, got {value.dtype}")
@@ -242,17 +268,26 @@ def _check_states(
 def _group_changes(
     then: OptimizerState, held: list[list[str]], values: list[Values], kept: Container[str]
 ) -> list[tuple[int, str, Any]]:
-    """Return what to set in which group; groups are matched by the parameters that they hold, not by their order."""
+    """Return what to set in which group; groups are matched by the parameters that they hold, not by their order.
+
+    Raises:
+        CheckpointMismatchError: If values were kept for a group that there is no more.
+        ValueError: If a value is of another kind.
+    """
     changes = []
     for names, changed in then.groups:
         if not changed:
             continue
         same = [number for number, others in enumerate(held) if set(others) == set(names)]
-        require(len(same) == 1, f"{listed(changed)} for a group of its own: {listed(names)}")
+        if len(same) != 1:
+            raise CheckpointMismatchError(
+                f"the optimizer must have a group of these parameters as in the run, where it keeps {listed(changed)} "
+                f"for them: {listed(names)}; group them as in the run before resuming it"
+            )
         number = same[0]
         for name, value in changed.items():
-            now = values[number].get(name)
-            require(name in values[number] and is_alike(value, now), f"{name} of a group such as {short(now)}")
+            now = values[number].get(name, value)  # some are made at the first step
+            require(is_alike(value, now), f"{name} of a group such as {short(now)}, got {short(value)}")
             if f"{OF_GROUPS}[{number}].{name}" not in kept:
                 changes.append((number, name, tuple(value) if isinstance(now, tuple) else value))
     return changes
@@ -264,7 +299,10 @@ def _taken_back(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = [(parameter.detach().clone(), parameter.grad) for parameter in held]
     state = {key: {name: _copied(value) for name, value in values.items()} for key, values in optimizer.state.items()}
-    groups = [dict(group) for group in optimizer.param_groups]
+    groups = [
+        {name: value if name == "params" else _copied(value) for name, value in group.items()}
+        for group in optimizer.param_groups
+    ]
     try:
         yield
     finally:
@@ -280,4 +318,6 @@ def _taken_back(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return copy.deepcopy(value) if isinstance(value, list | dict) else value

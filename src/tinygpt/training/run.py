@@ -1,6 +1,7 @@
 """What a run leaves on the disk, and how it is found again."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,15 @@ from tinygpt.checkpoint import read, save, write
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
+    CheckpointMismatchError,
     CheckpointNotFoundError,
     CheckpointSaveError,
+    ConfigError,
     RunExistsError,
     RunLockedError,
     TinyGPTError,
     check_path,
+    cut,
     show,
     warn,
 )
@@ -95,12 +99,16 @@ class RunDirectory:
                     f"{error.__cause__.strerror}; make a Trainer here and use fit(resume=True)"
                 ) from error.__cause__
             raise
+        is_refused = starting
         try:
             if starting:
                 self._check_new()  # of a run that was killed before its first checkpoint only the lock is left
+                is_refused = False
             yield
         finally:
             self._lock.release()
+            if is_refused:
+                self._lock.forget()
 
     def _check_new(self) -> None:
         """Raise if the directory holds a run, or a file that a run would overwrite."""
@@ -152,7 +160,7 @@ class RunDirectory:
             with self._writing("config.json") as path:
                 write_whole(path, settings.encode())
         except CheckpointSaveError as error:
-            warn(f"{error}; the training goes on without it", stacklevel=4)
+            warn(f"{error}; the training goes on without it")
 
     def checkpoints(self) -> list[Path]:
         """Return the files from which the run can go on, by their steps, the newest first."""
@@ -177,7 +185,7 @@ class RunDirectory:
                 try:
                     path.unlink()
                 except OSError as error:
-                    warn(f"cannot remove the old checkpoint {show(path)}: {error.strerror or error}", stacklevel=2)
+                    warn(f"cannot remove the old checkpoint {show(path)}: {error.strerror or error}")
         return target
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
@@ -189,7 +197,9 @@ class RunDirectory:
         Raises:
             CheckpointNotFoundError: If there is no checkpoint.
             CheckpointCorruptError: If each is corrupt, with the reasons.
-            TinyGPTError: If a file that is not corrupt is refused and no other accepted, what was said of the newest.
+            CheckpointMismatchError: If one is sound, but of a run that is not this one.
+            ConfigError: The same.
+            CheckpointError: If one cannot be read, such as a link, and no other is accepted.
         """
         self._check_begun()
         failures: list[TinyGPTError] = []
@@ -201,16 +211,18 @@ class RunDirectory:
                 if payload["training"] is None or payload["training"].get("step") != _step_of(path):
                     raise CheckpointCorruptError(f"{show(path)} does not contain a run at the step of its name")
                 accepted = accept(path, payload, tensors)
+            except (CheckpointMismatchError, ConfigError):
+                raise  # a sound checkpoint of a run that is not this one: an older one would be none either
             except TinyGPTError as error:
                 failures.append(error)
             else:
                 for failure in failures:
-                    warn(f"{failure}; going back to an older checkpoint", stacklevel=4)
+                    warn(f"{failure}; going back to an older checkpoint")
                 return accepted
         for failure in failures:
             if not isinstance(failure, CheckpointCorruptError):
                 raise failure
-        reasons = "; ".join(map(str, failures))
+        reasons = "; ".join(cut(str(failure), 400) for failure in failures[:3])
         raise CheckpointCorruptError(
             f"no checkpoint in {self.place} verifies, and whether to start again is yours to decide: {reasons}"
         )
@@ -221,11 +233,12 @@ class RunDirectory:
             return
         try:
             with self._writing("metrics.jsonl") as path:
-                append_line(path, json.dumps(record).encode())
+                known = {name: value if math.isfinite(value) else None for name, value in record.items()}
+                append_line(path, json.dumps(known, allow_nan=False).encode())  # JSON has no NaN
             self._log_fails = False
         except CheckpointSaveError as error:
             if not self._log_fails:  # one warning as long as it lasts
-                warn(f"{error}; the training goes on, and the next line of the log is tried", stacklevel=2)
+                warn(f"{error}; the training goes on, and the next line of the log is tried")
             self._log_fails = True
 
     def rewind_log(self, step: int, evaluated: Container[int]) -> None:
@@ -243,7 +256,7 @@ class RunDirectory:
                 if len(kept) < path.stat().st_size:
                     write_whole(path, kept)
         except CheckpointSaveError as error:
-            warn(f"{error}; the training goes on with the log as it is", stacklevel=3)
+            warn(f"{error}; the training goes on with the log as it is")
 
     def save_best(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
         """Write the model to ``best.safetensors``, with the tokenizer if it is one that can be written."""

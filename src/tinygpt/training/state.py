@@ -12,22 +12,26 @@ import torch
 from torch import Tensor
 
 import tinygpt
-from tinygpt.checkpoint import TRAINING, config_of, differences, unpack_symbols, unpack_tokenizer
+from tinygpt.checkpoint import TRAINING, check_fit, differences, distinct, unpack_symbols, unpack_tokenizer
 from tinygpt.data import TokenDataset
-from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, short, show
+from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, listed, short, show
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.device import DTYPES, name_hardware
 from tinygpt.training.history import Evaluation, History, steps_per_loss
-from tinygpt.training.values import fits, is_alike, is_plain, listed, require
+from tinygpt.training.values import are_names, fits, is_alike, is_plain, require
+
+_PREVIEWS = f"{TRAINING}previews"  # bytes of JSON
 
 
 def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Return the losses as a tensor, of which there are many, and the evaluations as plain numbers."""
+    """Return losses and previews as tensors, of which there may be many, and the evaluations as plain numbers."""
     losses = torch.tensor(history.losses + history.pending, dtype=torch.float64)
-    return {f"{TRAINING}losses": losses}, [asdict(evaluation) for evaluation in history.evaluations]
+    evaluations = [asdict(evaluation) for evaluation in history.evaluations]
+    previews = bytearray(to_json([evaluation.pop("sample") for evaluation in evaluations]).encode())
+    return {f"{TRAINING}losses": losses, _PREVIEWS: torch.frombuffer(previews, dtype=torch.uint8)}, evaluations
 
 
 def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) -> History:
@@ -37,6 +41,7 @@ def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) 
         ValueError: If these are not the losses and evaluations of a run of that length.
     """
     kinds = get_type_hints(Evaluation)
+    del kinds["sample"]
     require(isinstance(evaluations, list), "a list of evaluations")
     for record in evaluations:
         is_known = isinstance(record, dict) and record.keys() == kinds.keys()
@@ -48,8 +53,13 @@ def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) 
     whole, pending = divmod(steps, each)
     stored = tensors.get(f"{TRAINING}losses")
     if stored is None or stored.dtype != torch.float64 or stored.shape != (whole + pending,):
-        raise ValueError(f"it must contain {whole + pending} losses after {steps} steps")
-    measured, losses = [Evaluation(**record) for record in evaluations], stored.tolist()
+        raise ValueError(f"expected {whole + pending} losses after {steps} steps")
+    previews = tensors.get(_PREVIEWS)
+    require(previews is not None and previews.dtype == torch.uint8 and previews.ndim == 1, "the previews")
+    samples = parse_json(previews.numpy().tobytes()) if previews is not None else []
+    require(are_names(samples) and len(samples) == len(evaluations), "a preview for each evaluation")
+    measured = [Evaluation(**record, sample=sample) for record, sample in zip(evaluations, samples, strict=True)]
+    losses = stored.tolist()
     return History(measured, losses[:whole], steps_per_loss=each, pending=losses[whole:])
 
 
@@ -154,23 +164,31 @@ def check_same_run(
     path: Path,
     payload: Mapping[str, Any],
     model: LanguageModel,
-    parts: Mapping[str, str],
+    described: Mapping[str, Any],
     data: TokenDataset,
     corpus: str,
     settings: Mapping[str, Any],
 ) -> dict[str, str]:
     """Return the settings that have changed but may, unless the run of a checkpoint is another than this trainer's.
 
+    Args:
+        path: The checkpoint.
+        payload: What it contains beside tensors.
+        model: The model of this trainer.
+        described: Its ``config`` and ``parts``, as the payload has them.
+        data: The corpus of this trainer.
+        corpus: The digest of that.
+        settings: What :func:`run_settings` returns.
+
     Raises:
         CheckpointMismatchError: If the model, one of its parts, the corpus or the tokenizer is another.
         ConfigError: If a setting is another that must not be.
     """
-    name, config, training = type(model).__name__, config_of(model), payload["training"]
+    name, training = type(model).__name__, payload["training"]
     if payload["model"] != name:
         raise CheckpointMismatchError(f"{show(path)} contains the run of a {short(payload['model'])}, got a {name}")
-    parts = parts if config is None else {}
-    for then, now in ((payload["config"] or {}, config or {}), (payload["parts"] or {}, parts)):
-        if changes := "; ".join(differences(then, now).values()):
+    for entry in ("config", "parts"):
+        if changes := "; ".join(differences(payload[entry] or {}, described[entry] or {}).values()):
             raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {cut(changes)}")
     if training["corpus"] != corpus:
         raise CheckpointMismatchError(
@@ -183,9 +201,25 @@ def check_same_run(
     allowed, refused = changed_settings(training["settings"], settings)
     if refused:
         raise ConfigError(
-            f"to resume the run in {show(path)} its settings must be the same, got {'; '.join(refused.values())}"
+            f"to resume the run in {show(path)} its settings must be the same, got {cut('; '.join(refused.values()))}"
         )
     return allowed
+
+
+def check_weights(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
+    """Raise unless a checkpoint of the run of this model has the weights that the model needs.
+
+    Raises:
+        CheckpointMismatchError: If the model was converted to another dtype since.
+        CheckpointCorruptError: If the weights are not those of the model that the file describes.
+    """
+    try:
+        check_fit(path, model, weights)
+    except CheckpointMismatchError as error:
+        found, wanted = ({tensor.dtype for tensor in some.values()} for some in (weights, distinct(model)))
+        if len(found) == len(wanted) == 1 and found != wanted:
+            raise
+        raise CheckpointCorruptError(str(error)) from error
 
 
 def check_training(path: Path, training: Any) -> None:

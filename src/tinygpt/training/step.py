@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import NonFiniteError, warn
+from tinygpt.errors import ConfigError, NonFiniteError, listed, warn
 from tinygpt.models.base import count_targets
 from tinygpt.models.modes import training
 from tinygpt.process import flushing_denormals
@@ -18,7 +18,6 @@ from tinygpt.training.config import TrainerConfig
 from tinygpt.training.device import drawing_from
 from tinygpt.training.history import Evaluation
 from tinygpt.training.objective import Objective
-from tinygpt.training.values import listed
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Step:
 
     Attributes:
         number: How many steps have been taken, this one included.
-        loss: Loss of its batch in nats, before the step.
+        loss: Loss of its batch in nats, before the step; NaN for a batch whose targets are all ignored.
         learning_rate: Learning rate of the config that it was taken with; with an optimizer passed to ``Trainer``, that
             of its first group.
         grad_norm: Norm of the gradient before clipping.
@@ -93,11 +92,12 @@ class Stepper:
         ):
             rate = self._set_rates(number)
             x, y = self._data.batch("train", step=number, seed=self._config.seed, **self._size)
-            loss = norm = 0.0  # those of a batch whose targets are all ignored: nothing is moved
+            loss, norm = math.nan, 0.0  # those of a batch whose targets are all ignored: nothing is moved
             if count := count_targets(y):
                 loss, norm = self._gradients(number, x, y, count)
                 self._check_finite(number, loss, norm, rate)
-                self.scaler.step(self._optimizer)
+                with drawing_from(derive_seed(self._config.seed, "optimizer", number), self._objective.device):
+                    self.scaler.step(self._optimizer)
                 self.scaler.update()
         seconds = time.perf_counter() - started
         tokens = self._size["batch_size"] * self._size["block_size"]
@@ -136,6 +136,9 @@ class Stepper:
         """Remove all gradients of the model, and return the parameters that the optimizer moves.
 
         The gradient of a parameter that no group holds would otherwise grow from step to step.
+
+        Raises:
+            ConfigError: If none of them can be trained.
         """
         moved = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         held, left = set(map(id, moved)), []
@@ -146,10 +149,11 @@ class Stepper:
         if left and left != self._left:
             warn(
                 f"trainable parameters are in no group of the optimizer and will not move: {listed(left)}; add them "
-                "with trainer.optimizer.add_param_group, or freeze them with requires_grad_(False)",
-                stacklevel=2,
+                "with trainer.optimizer.add_param_group, or freeze them with requires_grad_(False)"
             )
         self._left = left
+        if not any(parameter.requires_grad for parameter in moved):
+            raise ConfigError("the optimizer must move a trainable parameter, got none; use model.requires_grad_(True)")
         return moved
 
     def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import TRAINING, check_fit, distinct, pack, parts_of, unpack_symbols
+from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, parts_of, unpack_symbols
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -24,6 +24,7 @@ from tinygpt.errors import (
     check_integer,
     check_truth,
     checked_names,
+    cut,
     short,
     show,
     warn,
@@ -37,7 +38,7 @@ from tinygpt.sampling import Sampler
 from tinygpt.tokenizer import check_trained_with, symbols_of
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision
+from tinygpt.training.device import choose_device, choose_precision, drawing_from
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.objective import Objective
 from tinygpt.training.optimizer_state import (
@@ -54,6 +55,7 @@ from tinygpt.training.signals import deferring_signals, finishing_the_step
 from tinygpt.training.state import (
     check_same_run,
     check_training,
+    check_weights,
     group_settings,
     pack_best,
     pack_history,
@@ -116,12 +118,13 @@ class Trainer:
         self.device = choose_device(config.device)
         dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
-        self._parts = parts_of(model)
+        self._config, self._parts = config_of(model), parts_of(model)  # those that the run begins with
         self.data = data
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
         self.history = History(even_guess=math.log(data.vocab_size), bigram=bigram_loss(data))
         self.steps_taken = 0
         self._groups: dict[str, Any] = {}  # settings of an optimizer that the config does not describe
+        self._is_foreign = optimizer is not None
         if optimizer is None:
             fast = torch.bfloat16 if dtype == torch.bfloat16 else None
             make = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
@@ -207,6 +210,17 @@ class Trainer:
         """
         keep_freed_memory()
         with self._run.locked(starting=not self._has_begun):
+            self._begin()
+            is_done = self._is_out_of_patience()
+            while not is_done and (step := self._next_step()):
+                is_done = step.evaluation is not None and self._is_out_of_patience()
+                yield step
+            if self.steps_taken < self.config.max_iters:
+                self.history.stopped = "early"
+
+    def _begin(self) -> None:
+        """Save and measure before the first step; later, only get the model ready for the next one."""
+        with self._stepping:
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
                 self._last = {}
@@ -218,12 +232,6 @@ class Trainer:
             if not self.history.evaluations:
                 self._evaluate_now()
             self.history.stopped = ""  # an interruption that came before is over
-            is_done = self._is_out_of_patience()
-            while not is_done and (step := self._next_step()):
-                is_done = step.evaluation is not None and self._is_out_of_patience()
-                yield step
-            if self.steps_taken < self.config.max_iters:
-                self.history.stopped = "early"
 
     def resume(self) -> None:
         """Go back to the newest checkpoint in ``run_dir`` that verifies.
@@ -243,43 +251,49 @@ class Trainer:
         """
         if self._run.path is None:
             raise ConfigError("to resume a run the trainer needs its run_dir, got run_dir=None")
-        with self._run.locked(adopting=True):
+        ungraphed = torch.inference_mode(False)  # whose tensors could not be trained
+        with self._stepping, self._run.locked(adopting=True), ungraphed, torch.enable_grad():
             self._run.newest(self._restorable)()
 
     def _restorable(self, path: Path, payload: dict[str, Any], tensors: dict[str, Tensor]) -> Callable[[], None]:
         """Return a function that restores a checkpoint, once everything in it was compared with this trainer."""
         training = payload["training"]
         check_training(path, training)
-        changed = check_same_run(path, payload, self.model, self._parts, self.data, self._corpus, self._settings())
+        described = {"config": self._config, "parts": self._parts if self._config is None else None}
+        changed = check_same_run(path, payload, self.model, described, self.data, self._corpus, self._settings())
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
-        check_fit(path, self.model, weights)
+        check_weights(path, self.model, weights)
         steps = training["step"]
+        symbols = unpack_symbols(path, payload, self.model)
         try:
             history = unpack_history(tensors, training["evaluations"], steps)
             best = unpack_best(tensors, weights) if history.evaluations else {}
             scaler = unpack_scaler(training["scaler"])
             state = unpack_optimizer(tensors, training["optimizer"])
             check_same_parameters(state, state_of(self.model, self.optimizer, self._made))
-            most = 1 << 53 if self._groups else steps  # an optimizer of your own may count in its own way
-            put_optimizer = fitted(self.model, self.optimizer, state, changed, most)
+            with drawing_from(0, self.device):
+                put_optimizer = fitted(
+                    self.model, self.optimizer, state, steps=steps, is_foreign=self._is_foreign, kept=changed
+                )
         except ValueError as error:
             if isinstance(error, TinyGPTError):
                 raise
-            raise CheckpointCorruptError(f"{show(path)} contains an invalid state of this run: {error}") from error
+            raise CheckpointCorruptError(
+                f"{show(path)} contains an invalid state of this run: {error}; use another copy, or an older checkpoint"
+            ) from error
 
         def restore() -> None:
             if changed:
                 warn(
                     "resuming with changed settings, so results will differ from an uninterrupted run: "
-                    f"{'; '.join(changed.values())}",
-                    stacklevel=5,
+                    f"{'; '.join(changed.values())}"
                 )
             put_optimizer()
             if scaler:  # a run in another precision has none, and this one starts with a new one
                 self._stepper.scaler.load_state_dict(scaler)
             self.model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
             self.history = replace(history, even_guess=self.history.even_guess, bigram=self.history.bigram)
-            self.model.trained_symbols = unpack_symbols(path, payload, self.model)
+            self.model.trained_symbols = symbols
             self._last, self._best = {}, best
             self.steps_taken, self._seconds = steps, training["seconds"]
             self._has_begun = True
@@ -290,36 +304,38 @@ class Trainer:
     def save(self) -> Path | None:
         """Write a checkpoint of this very step to ``run_dir``, from which :meth:`resume` goes on. Return its path.
 
-        It is written by itself at each ``save_interval``. Without a ``run_dir`` there is nothing to do.
+        One is written at each ``save_interval`` anyway. Without a ``run_dir`` there is nothing to do.
 
         Raises:
             CheckpointSaveError: If it cannot be written. All that was there is still there then.
         """
         if self._run.path is None:
             return None
-        weights, payload = pack(self.model, savable(self.data.tokenizer))
-        weights |= {name: tensor.cpu() for name, tensor in self._last.items()}  # not the best ones, which fit put back
-        if payload["parts"] is not None:
-            payload["parts"] = self._parts  # those that the run began with
-        moments, optimizer = pack_optimizer(state_of(self.model, self.optimizer, self._made))
-        losses, evaluations = pack_history(self.history)
-        payload["training"] = {
-            "step": self.steps_taken,
-            "settings": self._settings(),
-            "corpus": self._corpus,
-            "evaluations": evaluations,
-            "optimizer": optimizer,
-            "scaler": self._stepper.scaler.state_dict(),
-            "seconds": self._seconds,
-        }
-        tensors = weights | moments | losses | pack_best(self._best, weights)
-        with self._run.locked(starting=not self._has_begun):
-            path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
-            if not self._has_begun:  # the checkpoint is the first file: one of another name is then another's
-                self._run.describe(self.config, self.model)
-                self._has_begun = True
-        self._has_unsaved = False
-        return path
+        with self._stepping:
+            weights, payload = pack(self.model, savable(self.data.tokenizer))
+            weights |= {
+                name: tensor.cpu() for name, tensor in self._last.items()
+            }  # not the best ones, which fit put back
+            payload |= {"config": self._config, "parts": self._parts if self._config is None else None}
+            moments, optimizer = pack_optimizer(state_of(self.model, self.optimizer, self._made))
+            losses, evaluations = pack_history(self.history)
+            payload["training"] = {
+                "step": self.steps_taken,
+                "settings": self._settings(),
+                "corpus": self._corpus,
+                "evaluations": evaluations,
+                "optimizer": optimizer,
+                "scaler": self._stepper.scaler.state_dict(),
+                "seconds": self._seconds,
+            }
+            tensors = weights | moments | losses | pack_best(self._best, weights)
+            with self._run.locked(starting=not self._has_begun):
+                path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
+                if not self._has_begun:  # the checkpoint is the first file: one of another name is then another's
+                    self._run.describe(self.config, self.model)
+                    self._has_begun = True
+            self._has_unsaved = False
+            return path
 
     def evaluate(self, split: str = "val") -> Loss:
         """Measure the loss on a whole split: every id predicted once, in consecutive windows, without randomness.
@@ -351,16 +367,18 @@ class Trainer:
         """Return the mean loss of some batches in nats, if it is finite."""
         nats = self._objective.mean(batches)
         if not math.isfinite(nats):
+            advice = ", or too large: use a lower learning rate" if self.steps_taken else ": check how the model starts"
             raise NonFiniteError(
                 f"losses must be finite, got {nats} on the {split} split after step {self.steps_taken}; the weights "
-                f"are probably not finite, or too large: use a lower learning rate{self._last_saved()}"
+                f"are probably not finite{advice}{self._last_saved()}"
             )
         return nats
 
     def restore_best(self) -> None:
         """Put the weights with the lowest validation loss so far into the model; :meth:`fit` does so at its end."""
-        if self._best:
-            self.model.load_state_dict(self._best, strict=False)  # of tied weights one is kept
+        with self._stepping:
+            if self._best:
+                self.model.load_state_dict(self._best, strict=False)  # of tied weights one is kept
 
     def _check(self, model: LanguageModel, data: TokenDataset) -> int:
         """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
@@ -437,12 +455,12 @@ class Trainer:
 
     @contextmanager
     def _going_on_unsaved(self) -> Iterator[None]:
-        """Turn a file that cannot be written into a warning: a full disk is no reason to lose what is in memory."""
+        """Turn a file that cannot be written into a warning: that is no reason to lose what is in memory."""
         try:
             yield
-        except CheckpointSaveError as error:
+        except (CheckpointSaveError, InputTypeError) as error:
             self._has_unsaved = True
-            warn(f"{error}; the training goes on", stacklevel=4)
+            warn(f"{error}; the training goes on")
 
     def _evaluate_now(self) -> Evaluation:
         """Measure, write a preview, and keep the weights if they are the best so far."""
@@ -468,6 +486,10 @@ class Trainer:
     def _preview(self) -> str:
         if not self.config.sample_length or self.data.tokenizer is None:
             return ""
-        sampler = Sampler(self.model, self.data.tokenizer)
         seed = derive_seed(self.config.seed, "preview", self.steps_taken)
-        return sampler.generate("", max_new_tokens=self.config.sample_length, seed=seed)
+        try:
+            sampler = Sampler(self.model, self.data.tokenizer)
+            return sampler.generate("", max_new_tokens=self.config.sample_length, seed=seed)
+        except Exception as error:  # a tokenizer that cannot decode some id: no reason to lose a run
+            warn(f"there is no preview after step {self.steps_taken}: {type(error).__name__}: {cut(str(error))}")
+            return ""

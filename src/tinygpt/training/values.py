@@ -2,7 +2,6 @@
 
 import math
 import types
-from collections.abc import Iterable
 from typing import Any, get_args
 
 import torch
@@ -18,7 +17,7 @@ def require(holds: bool, what: str) -> None:
         ValueError: Saying what a file must contain.
     """
     if not holds:
-        raise ValueError(f"it must contain {what}")
+        raise ValueError(f"expected {what}")
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -60,9 +59,3 @@ def is_same(value: object, other: object) -> bool:
 def are_names(value: object) -> bool:
     """Return whether a value is a list of texts."""
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return some names for a message, the first few in order."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:4]) + (f" and {len(ordered) - 4} more" if len(ordered) > 4 else "")
