@@ -474,7 +474,7 @@ def _looks_like(raw: bytes, error: Exception) -> str:
 
 
 def _is_text(raw: bytes) -> bool:
-    """Return whether some bytes are UTF-8 without control characters, but for a character cut at the end."""
+    """Return whether bytes are UTF-8 text; a character cut at the end counts."""
     text = raw.decode("utf-8", "replace")[:-1]
     return len(text) > 7 and not re.search("[^\n\r\t\x20-\U0010ffff]|\ufffd", text)
 

@@ -35,7 +35,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch off dropout and the graph inside the block, and restore the mode of each module at its end.
 
     Several threads may be inside at once: the last one to leave restores the modes. A training step of another thread
-    waits until all have left, and whoever comes later waits until the step is over.
+    waits until all have left, and a later reader waits until the step is over.
     """
     use, thread = _use_of(model), threading.get_ident()
 
