@@ -185,7 +185,7 @@ def kill_and_resume(directory: Path, delay: float, **changes: Any) -> None:
     exit_code(child)
 
 
-LONG: dict[str, Any] = {"max_iters": 60, "save_interval": 2, "eval_interval": 20}
+LONG: dict[str, Any] = {"max_iters": 30, "save_interval": 2, "eval_interval": 10}
 
 
 OPTIMIZERS: list[dict[str, Any]] = [

@@ -455,7 +455,8 @@ def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
     """
     if not isinstance(ids, np.ndarray):
         return _from_numbers(ids, name)
-    if ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and not np.ma.is_masked(ids):
+    is_masked = hasattr(ids, "mask") and np.ma.is_masked(ids)  # asked only then, since numpy.ma takes long to import
+    if ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and not is_masked:
         return ids if ids.size else np.empty(0, np.int64)
     hint = "; use one row of it, e.g. ids[0]" if ids.ndim > 1 else "; convert it, e.g. ids.astype(int)"
     raise InputTypeError(

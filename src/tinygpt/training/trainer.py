@@ -121,7 +121,7 @@ class Trainer:
         self._config, self._parts = config_of(model), parts_of(model)  # those that the run begins with
         self.data = data
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
-        self.history = History(even_guess=math.log(data.vocab_size), bigram=bigram_loss(data))
+        self.history = History(even_guess=math.log(data.vocab_size))
         self.steps_taken = 0
         self._groups: dict[str, Any] = {}  # settings of an optimizer that the config does not describe
         self._is_foreign = optimizer is not None
@@ -221,6 +221,8 @@ class Trainer:
     def _begin(self) -> None:
         """Save and measure before the first step; later, only get the model ready for the next one."""
         with self._stepping:
+            if self.history.bigram is None:
+                self.history.bigram = bigram_loss(self.data)
             if self._last:
                 self.model.load_state_dict(self._last, strict=False)
                 self._last = {}
@@ -292,7 +294,7 @@ class Trainer:
             if scaler:  # a run in another precision has none, and this one starts with a new one
                 self._stepper.scaler.load_state_dict(scaler)
             self.model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
-            self.history = replace(history, even_guess=self.history.even_guess, bigram=self.history.bigram)
+            self.history = replace(history, even_guess=self.history.even_guess)
             self.model.trained_symbols = symbols
             self._last, self._best = {}, best
             self.steps_taken, self._seconds = steps, training["seconds"]
