@@ -282,7 +282,7 @@ def test_previews_and_names_that_fill_a_header_are_refused_before_they_are_writt
     trainer.save()  # previews are not in the header
     trainer_of(tmp_path).resume()
     before = sorted(tmp_path.iterdir())
-    trainer._parts, trainer._config = {"x": "y" * (32 << 20)}, None
+    trainer._described = {"config": None, "parts": {"x": "y" * (32 << 20)}}
     trainer.steps_taken = 2
     with pytest.raises(CheckpointSaveError, match=r"need [\d,]+ bytes, more than the 33,554,432 that can be read back"):
         trainer.save()

@@ -81,6 +81,7 @@ def training(model: nn.Module) -> Iterator[None]:
             use.trainer = thread
         finally:
             use.waiting -= 1
+            use.changed.notify_all()  # readers made way, and an interrupt may have ended the wait
     try:
         model.train()
         yield

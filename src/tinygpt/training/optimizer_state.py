@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from tinygpt.checkpoint import TRAINING
 from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, listed, short
 from tinygpt.training.config import OF_GROUPS
-from tinygpt.training.values import are_names, is_alike, is_plain, is_same, require
+from tinygpt.training.values import MOST, are_names, is_alike, is_plain, is_same, require
 
 OPTIMIZER = f"{TRAINING}optimizer/"
-_MOST_STEPS = 1 << 53  # beyond this a float64 does not count in ones
 Values = dict[str, Any]  # plain values or tensors by name
 
 
@@ -225,7 +224,7 @@ def fitted(
         except Exception as error:
             raise ValueError(f"a state with which {type(optimizer).__name__} can step ({error})") from error
         expected = _states(optimizer, held)
-    most = _MOST_STEPS if is_foreign else steps
+    most = MOST if is_foreign else steps
     require(bool(then.states or not steps or not any(expected.values())), "a state of the optimizer")
     _check_states(then, expected, most, is_foreign=is_foreign)
     order = {name: index for index, name in enumerate(name for names in held for name in names)}

@@ -118,7 +118,9 @@ class Trainer:
         self.device = choose_device(config.device)
         dtype = choose_precision(config.precision, self.device, model)
         self.model = model.to(self.device)
-        self._config, self._parts = config_of(model), parts_of(model)  # those that the run begins with
+        config_then = config_of(model)
+        # As the run begins: a loop may change a dropout, and it is still the same run.
+        self._described = {"config": config_then, "parts": parts_of(model) if config_then is None else None}
         self.data = data
         self._size = {"batch_size": config.batch_size, "block_size": self.block_size}
         self.history = History(even_guess=math.log(data.vocab_size))
@@ -261,8 +263,7 @@ class Trainer:
         """Return a function that restores a checkpoint, once everything in it was compared with this trainer."""
         training = payload["training"]
         check_training(path, training)
-        described = {"config": self._config, "parts": self._parts if self._config is None else None}
-        changed = check_same_run(path, payload, self.model, described, self.data, self._corpus, self._settings())
+        changed = check_same_run(path, payload, self.model, self._described, self.data, self._corpus, self._settings())
         weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
         check_weights(path, self.model, weights)
         steps = training["step"]
@@ -315,10 +316,8 @@ class Trainer:
             return None
         with self._stepping:
             weights, payload = pack(self.model, savable(self.data.tokenizer))
-            weights |= {
-                name: tensor.cpu() for name, tensor in self._last.items()
-            }  # not the best ones, which fit put back
-            payload |= {"config": self._config, "parts": self._parts if self._config is None else None}
+            weights |= {name: tensor.cpu() for name, tensor in self._last.items()}  # not the best, which fit put back
+            payload |= self._described
             moments, optimizer = pack_optimizer(state_of(self.model, self.optimizer, self._made))
             losses, evaluations = pack_history(self.history)
             payload["training"] = {

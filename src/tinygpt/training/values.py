@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-_MOST = 1 << 53  # beyond this a float64 does not count in ones
+MOST = 1 << 53  # beyond this a float64 does not count in ones
 
 
 def require(holds: bool, what: str) -> None:
@@ -25,7 +25,7 @@ def fits(value: Any, kind: Any) -> bool:
     if isinstance(kind, types.UnionType):
         return any(fits(value, each) for each in get_args(kind))
     if kind is int:
-        return type(value) is int and 0 <= value < _MOST
+        return type(value) is int and 0 <= value < MOST
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value) and value >= 0
     return isinstance(value, kind)
