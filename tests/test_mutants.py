@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from killable import DATA, make_trainer, outcome
-from test_process import check_denormals
+from test_runtime import check_denormals
 from torch import Tensor, nn
 from torch.nn import functional as F
 

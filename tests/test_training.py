@@ -43,7 +43,7 @@ from tinygpt.errors import (
     ShapeError,
 )
 from tinygpt.optim import adamw, parameter_groups, warmup_cosine
-from tinygpt.training.device import choose_device, choose_precision
+from tinygpt.runtime import choose_device, choose_precision
 from tinygpt.training.objective import Objective
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
@@ -554,13 +554,13 @@ def test_bf16_is_chosen_only_where_it_is_native(
     model = make_gpt().float()
     assert choose_precision("auto", torch.device("cuda"), model) == expected
     assert choose_precision("fp32", torch.device("cuda"), model) == torch.float32
-    monkeypatch.setattr("tinygpt.training.device._cpu_has_bf16", lambda: native)
+    monkeypatch.setattr("tinygpt.runtime._cpu_has_bf16", lambda: native)
     assert choose_precision("auto", torch.device("cpu"), model) == (torch.bfloat16 if native else torch.float32)
     assert choose_precision("fp32", torch.device("cpu"), model) == torch.float32
 
 
 def test_auto_leaves_a_model_of_another_dtype_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinygpt.training.device._cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("tinygpt.runtime._cpu_has_bf16", lambda: True)
     cpu = torch.device("cpu")
     assert choose_precision("auto", cpu, make_gpt().float()) == torch.bfloat16
     assert choose_precision("auto", cpu, make_gpt().double()) == torch.float32

@@ -15,7 +15,7 @@ A character enters as text and passes each of these once, in one direction:
 ``testing``      checks for parts of your own; not imported with the rest
 ===============  ====================================================================================
 
-Below them all are ``errors``, ``files``, ``encodings``, ``randomness`` and ``compiling``. Nothing happens at import: no
+Below them all are ``errors``, ``files``, ``encodings``, ``randomness`` and ``runtime``. Nothing happens at import: no
 download, no output, no global setting.
 """
 

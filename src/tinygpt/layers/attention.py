@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.compiling import is_exporting
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, checked_names, short
 from tinygpt.layers.linear import STD, Linear
+from tinygpt.runtime import is_exporting
 
 
 class Head(nn.Module):

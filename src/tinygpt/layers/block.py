@@ -6,8 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.compiling import is_tracing
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
+from tinygpt.runtime import is_tracing
 
 
 class DecoderBlock(nn.Module):

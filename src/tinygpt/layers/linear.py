@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.compiling import is_exporting, is_tracing
 from tinygpt.errors import check_integer, check_number
+from tinygpt.runtime import is_exporting, is_tracing
 
 STD = 0.02
 _PIECES = 4  # how many products the weights are cut into, so that several cores read them at once

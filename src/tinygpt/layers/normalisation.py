@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.compiling import is_tracing
 from tinygpt.errors import check_integer, check_number
+from tinygpt.runtime import is_tracing
 
 
 class RMSNorm(nn.Module):

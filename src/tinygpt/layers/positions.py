@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.compiling import is_tracing
 from tinygpt.errors import ConfigError, ShapeError, check_dropout, check_integer, check_number
 from tinygpt.layers.linear import Embedding
+from tinygpt.runtime import is_tracing
 
 
 class LearnedPositions(nn.Module):

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.compiling import is_tracing
 from tinygpt.errors import InputTypeError, NonFiniteError, ShapeError, check_integer, check_number, checked_names, short
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.modes import evaluating
+from tinygpt.runtime import is_tracing
 
 _COLD = 0.01
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy

@@ -7,13 +7,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from tinygpt.compiling import compile_loops, compile_or_warn
 from tinygpt.errors import ConfigError, InputTypeError, check_integer, check_truth, checked_names, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_finite, check_model
 from tinygpt.models.modes import evaluating
-from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import check_seed, derive_seed, uniforms
+from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.filters import Filters, draw
 from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from tinygpt.compiling import compile_or_warn
 from tinygpt.errors import ShapeError
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import IGNORED, check_values, count_targets, values_checked
 from tinygpt.models.modes import evaluating
+from tinygpt.runtime import compile_or_warn
 
 
 class Objective:

@@ -17,9 +17,9 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, listed, short, show
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
+from tinygpt.runtime import DTYPES, name_hardware
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
-from tinygpt.training.device import DTYPES, name_hardware
 from tinygpt.training.history import Evaluation, History, steps_per_loss
 from tinygpt.training.values import are_names, fits, is_alike, is_plain, require
 

@@ -12,10 +12,9 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, NonFiniteError, listed, warn
 from tinygpt.models.base import count_targets
 from tinygpt.models.modes import training
-from tinygpt.process import flushing_denormals
 from tinygpt.randomness import derive_seed
+from tinygpt.runtime import drawing_from, flushing_denormals
 from tinygpt.training.config import TrainerConfig
-from tinygpt.training.device import drawing_from
 from tinygpt.training.history import Evaluation
 from tinygpt.training.objective import Objective
 

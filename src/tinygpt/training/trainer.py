@@ -32,13 +32,12 @@ from tinygpt.errors import (
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.optim import adamw, make_optimizer, muon
-from tinygpt.process import keep_freed_memory
 from tinygpt.randomness import derive_seed
+from tinygpt.runtime import choose_device, choose_precision, drawing_from, keep_freed_memory
 from tinygpt.sampling import Sampler
 from tinygpt.tokenizer import check_trained_with, symbols_of
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.device import choose_device, choose_precision, drawing_from
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.objective import Objective
 from tinygpt.training.optimizer_state import (
