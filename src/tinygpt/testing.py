@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.errors import InputTypeError, TinyGPTError, cut, short
-from tinygpt.layers.block import new_cache
+from tinygpt.layers.cache import new_cache
 from tinygpt.models import GPTLanguageModel, LanguageModel
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Attention: :class:`Head` defines it, :class:`MultiHeadAttention` is the fast one, :class:`KVCache` its memory."""
+"""Attention: :class:`Head` defines it, :class:`MultiHeadAttention` is the fast one."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_dropout, check_integer, checked_names, short
+from tinygpt.errors import ConfigError, InputTypeError, check_dropout, check_integer, checked_names, short
+from tinygpt.layers.cache import KVCache
 from tinygpt.layers.linear import STD, Linear
 from tinygpt.runtime import is_exporting
 
@@ -64,71 +65,6 @@ class Head(nn.Module):
             sees = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()  # as large as this input
             scores = scores.masked_fill(~sees, float("-inf"))
         return scores.softmax(dim=-1)
-
-
-class KVCache:
-    """The keys and values of the positions already read, so that the next position is computed alone.
-
-    Shapes, dtype and device are those of the first keys and values. Memory grows with the number of positions, by
-    doubling, up to ``block_size``.
-
-    Args:
-        block_size: Largest number of positions.
-
-    Example:
-        >>> cache = KVCache(block_size=8)
-        >>> key, value = cache.append(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
-        >>> key, value = cache.append(torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
-        >>> key.shape, cache.length
-        (torch.Size([1, 2, 4, 4]), 4)
-    """
-
-    def __init__(self, block_size: int) -> None:
-        self.block_size = check_integer("block_size", block_size, minimum=1)
-        self.key: Tensor | None = None
-        self.value: Tensor | None = None
-        self.length = 0
-
-    def append(
-        self, key: Float[Tensor, "B H T D"], value: Float[Tensor, "B H T E"]
-    ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S E"]]:
-        """Store ``T`` more positions and return all ``S`` so far, as views.
-
-        Raises:
-            ShapeError: If they are more than ``block_size``.
-        """
-        start, count = self.length, key.shape[2]
-        end = start + count
-        if end > self.block_size:
-            raise ShapeError(f"the cache has {self.block_size} positions, got {count} more after {start}")
-        if self.key is None or self.value is None or end >= self.key.shape[2]:
-            room = min(room_for(end), self.block_size + 1)
-            self.key, self.value = _grown(self.key, key, room, start), _grown(self.value, value, room, start)
-        self.length = end
-        self.key.narrow(2, start, count).copy_(key)
-        self.value.narrow(2, start, count).copy_(value)
-        return self.key.narrow(2, 0, end), self.value.narrow(2, 0, end)
-
-
-def room_for(length: int) -> int:
-    """Return how many positions a cache of ``length`` has memory for, by doubling; always one more than it needs.
-
-    A compiler would make other code for a full cache, which is contiguous, and for one with an axis of the same size
-    as another axis, so the numbers are odd.
-
-    Example:
-        >>> room_for(3), room_for(62), room_for(63)
-        (63, 63, 127)
-    """
-    return max(63, (1 << (length + 1).bit_length()) - 1)
-
-
-def _grown(stored: Tensor | None, new: Tensor, room: int, length: int) -> Tensor:
-    """Return memory for ``room`` positions that begins with the ``length`` positions stored so far."""
-    grown = (new if stored is None else stored).new_zeros(*new.shape[:2], room, new.shape[3])
-    if stored is not None:
-        grown.narrow(2, 0, length).copy_(stored.narrow(2, 0, length))
-    return grown
 
 
 class MultiHeadAttention(nn.Module):

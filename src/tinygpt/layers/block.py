@@ -1,4 +1,4 @@
-"""The block: attention and feed-forward around a residual stream, and how a cache finds its part."""
+"""The block: attention and feed-forward around a residual stream."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
+from tinygpt.layers.cache import call_with_cache, looks_back, new_cache
 from tinygpt.runtime import is_tracing
 
 
@@ -74,30 +75,6 @@ class DecoderBlock(nn.Module):
         return None if any(map(looks_back, others)) else new_cache(self.attention, batch_size, block_size)
 
 
-class Chain(nn.Sequential):
-    """``torch.nn.Sequential`` in which each part that keeps a cache is given it.
-
-    Each part either offers a cache or works on each place by itself.
-
-    Example:
-        >>> embedding = Chain(Embedding(65, 32), ShortConvolution(32), RMSNorm(32))
-        >>> embedding(torch.zeros(2, 10, dtype=torch.long)).shape
-        torch.Size([2, 10, 32])
-    """
-
-    def forward(self, x: Tensor, cache: list[Any] | None = None) -> Tensor:
-        """Pass ``x`` through the parts in order; with a cache, ``x`` continues what they have seen."""
-        for place, part in enumerate(self):
-            x = call_with_cache(part, x, None if cache is None else cache[place])
-        return x
-
-    def new_cache(self, batch_size: int, block_size: int) -> list[Any] | None:
-        """Return the cache of each part that looks back; None if one of them keeps none, or none looks back."""
-        caches = [new_cache(part, batch_size, block_size) for part in self]
-        lacking = any(cache is None and looks_back(part) for part, cache in zip(self, caches, strict=True))
-        return None if lacking or all(cache is None for cache in caches) else caches
-
-
 def check_part(name: str, part: Any, n_embd: int) -> None:
     """Raise unless a part can stand in a stream of width ``n_embd``, as far as it can be told before it is called.
 
@@ -110,28 +87,6 @@ def check_part(name: str, part: Any, n_embd: int) -> None:
     own = getattr(part, "n_embd", n_embd)
     if own != n_embd:
         raise ConfigError(f"{name} must be as wide as the stream, got n_embd={own} in it and n_embd={n_embd} around it")
-
-
-def new_cache(part: nn.Module, batch_size: int, block_size: int) -> Any:
-    """Return an empty cache for a part that offers one, else None. Only the part itself knows what is in it."""
-    make = getattr(part, "new_cache", None)
-    return None if make is None else make(batch_size, block_size)
-
-
-def looks_back(part: nn.Module) -> bool:
-    """Say whether any module in a part offers a cache, and so needs one where it is given one place at a time."""
-    return any(hasattr(module, "new_cache") and not isinstance(module, Chain) for module in part.modules())
-
-
-def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B T C"]:
-    """Call a part, with its cache if there is one: a part that never made a cache is never handed one."""
-    output = part(x) if cache is None else part(x, cache=cache)
-    if not isinstance(output, Tensor):
-        raise InputTypeError(
-            f"a part must return a tensor, got {type(output).__name__} from {type(part).__name__}; wrap it in a module "
-            "whose forward returns only the tensor"
-        )
-    return output
 
 
 def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:

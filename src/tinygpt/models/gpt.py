@@ -22,7 +22,8 @@ from tinygpt.layers import (
     SoftCap,
     relu_squared,
 )
-from tinygpt.layers.block import call_with_cache, check_part, looks_back, new_cache
+from tinygpt.layers.block import check_part
+from tinygpt.layers.cache import call_with_cache, looks_back, new_cache
 from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.layers.roles import unknown_in
 from tinygpt.models.base import LanguageModel

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from tinygpt.layers.attention import room_for
+from tinygpt.layers.cache import room_for
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import Tokenizer, decode_ids
 
