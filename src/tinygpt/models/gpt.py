@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -10,24 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError, InputTypeError, check_integer, checked_names
-from tinygpt.layers import (
-    Chain,
-    DecoderBlock,
-    FeedForward,
-    LearnedPositions,
-    MultiHeadAttention,
-    RMSNorm,
-    RotaryPositions,
-    ShortConvolution,
-    SoftCap,
-    relu_squared,
-)
+from tinygpt.layers import LearnedPositions
 from tinygpt.layers.block import check_part
 from tinygpt.layers.cache import call_with_cache, looks_back, new_cache
-from tinygpt.layers.linear import STD, Embedding, Linear
+from tinygpt.layers.linear import Embedding, Linear
 from tinygpt.layers.roles import unknown_in
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
+from tinygpt.models.layouts import parts_of_layout
 
 Model = TypeVar("Model", bound="GPTLanguageModel")
 
@@ -112,9 +101,8 @@ class GPTLanguageModel(LanguageModel):
         """
         if not isinstance(config, GPTConfig):
             raise InputTypeError(f"config must be a GPTConfig, got {type(config).__name__}; use GPTConfig(...)")
-        build = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
         sizes = {"vocab_size": config.vocab_size, "block_size": config.block_size, "n_embd": config.n_embd}
-        arguments = sizes | build(config) | changes
+        arguments = sizes | parts_of_layout(config) | changes
         try:
             signature(cls).bind(**arguments)
         except TypeError as error:
@@ -164,78 +152,6 @@ class GPTCache:
     blocks: list[Any]
     embedding: Any = None
     length: int = 0
-
-
-def _notebook(config: GPTConfig) -> dict[str, Any]:
-    c = config
-    blocks = [
-        DecoderBlock(
-            c.n_embd,
-            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout),
-            feed_forward=FeedForward(c.n_embd),
-        )
-        for _ in range(c.n_layer)
-    ]
-    return {"blocks": blocks}
-
-
-def _gpt2(config: GPTConfig) -> dict[str, Any]:
-    c = config
-    std = STD / (2 * c.n_layer) ** 0.5  # 2 * n_layer outputs add up in the residual stream
-    blocks = [
-        DecoderBlock(
-            c.n_embd,
-            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout, bias=True, output_std=std),
-            feed_forward=FeedForward(
-                c.n_embd, activation=nn.GELU(approximate="tanh"), dropout=c.dropout, output_std=std
-            ),
-        )
-        for _ in range(c.n_layer)
-    ]
-    table = Embedding(c.vocab_size, c.n_embd)
-    head = Linear(c.n_embd, c.vocab_size, bias=False)
-    head.weight = table.weight
-    return {
-        "blocks": blocks,
-        "token_embedding": table,
-        "positions": partial(LearnedPositions, dropout=c.dropout),
-        "head": head,
-    }
-
-
-def _modern(config: GPTConfig) -> dict[str, Any]:
-    """Build the recipe of the speed runs: each part is there because it lowers the loss after a given time.
-
-    Source:
-        Jordan et al., *modded-nanogpt*, 2024. https://github.com/KellerJordan/modded-nanogpt
-    """
-    c = config
-    size = c.n_embd // c.n_head
-    rotary = RotaryPositions(size)
-    blocks = [
-        DecoderBlock(
-            c.n_embd,
-            attention=MultiHeadAttention(
-                c.n_embd,
-                c.n_head,
-                dropout=c.dropout,
-                output_bias=False,
-                output_std=0.0,
-                norm=RMSNorm(size),
-                positions=rotary,
-            ),
-            feed_forward=FeedForward(c.n_embd, activation=relu_squared, dropout=c.dropout, bias=False, output_std=0.0),
-            norm=RMSNorm,
-        )
-        for _ in range(c.n_layer)
-    ]
-    return {
-        "blocks": blocks,
-        "token_embedding": Chain(Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, 6), RMSNorm(c.n_embd)),
-        "positions": None,
-        "norm": RMSNorm,
-        "head": nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
-    }
 
 
 def _distinct_parts(blocks: Iterable[nn.Module], n_embd: int) -> list[nn.Module]:
