@@ -41,7 +41,7 @@ from tinygpt import (
 from tinygpt.layers import normalisation
 from tinygpt.sampling import draw, keep_top_k, keep_top_p
 from tinygpt.sampling import sampler as sampler_module
-from tinygpt.sampling.rows import Reader
+from tinygpt.sampling.window import Reader
 from tinygpt.testing import (
     check_batch_independent,
     check_cache_equal,

@@ -34,7 +34,7 @@ from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, Tokenize
 from tinygpt.randomness import uniforms
 from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.filters import Filters
-from tinygpt.sampling.rows import Reader
+from tinygpt.sampling.window import Reader
 
 BLOCK = 6
 LETTERS = CharTokenizer("abcdefg")

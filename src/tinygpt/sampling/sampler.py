@@ -14,7 +14,8 @@ from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.filters import Filters, draw
-from tinygpt.sampling.rows import DECODED_TOGETHER, Pieces, Reader, Row, read_one
+from tinygpt.sampling.text_stream import DECODED_TOGETHER, Pieces
+from tinygpt.sampling.window import Reader, Row, read_one
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text
 
 Prompt = TypeVar("Prompt", str, list[str])

@@ -1,0 +1,73 @@
+"""The window of ids that a model reads while it writes, and the cache behind it."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from tinygpt.layers.cache import room_for
+from tinygpt.models import LanguageModel
+from tinygpt.sampling.text_stream import Pieces
+
+
+class Row:
+    """One text being written: its last ids, how long it is in all, and where it ends."""
+
+    def __init__(self, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
+        self.ids = deque(ids, maxlen=block_size)
+        self.length = len(ids)
+        self.end = end
+        self.key = key
+        self.pieces = pieces
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to be written."""
+        return self.length >= self.end or self.pieces.stopped
+
+    def append(self, new: int) -> str:
+        """Take an id, and return the text that is certain now."""
+        self.ids.append(new)
+        self.length += 1
+        return self.pieces.add(new, last=self.length == self.end)
+
+
+def read_one(model: LanguageModel, idx: Int64[Tensor, "B 1"], cache: Any) -> Float[Tensor, "B V"]:
+    """Return the logits after one more id of each row."""
+    return model.compute_logits(idx, cache=cache)[:, -1]
+
+
+class Reader:
+    """Gives the logits after the last id of some rows, with a cache while it fits and afresh where it does not.
+
+    Args:
+        model: What reads.
+        read_compiled: :func:`read_one`, or the same compiled.
+    """
+
+    def __init__(self, model: LanguageModel, read_compiled: Callable[..., Tensor]) -> None:
+        self._model = model
+        self._read_compiled = read_compiled
+        self._device = model.device
+        self._rows: list[Row] = []
+        self._cache: Any = None
+        self._start = self._length = 0
+
+    def read(self, rows: list[Row], length: int, start: int) -> Float[Tensor, "B V"]:
+        """Read rows of one length, whose window starts at ``start``."""
+        continues = self._cache is not None and start == self._start and length == self._length + 1
+        self._length = length
+        if continues and set(rows) <= set(self._rows):  # rows that are done stay in the batch until it is remade
+            idx = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
+            past = length - start - 1
+            is_apart = past < 2 or room_for(past) < room_for(past + 1)  # a past of one, or caches that grow
+            read = read_one if is_apart else self._read_compiled  # either would be compiled once more
+            logits = read(self._model, idx, self._cache)
+            return logits if len(rows) == len(self._rows) else logits[[self._rows.index(row) for row in rows]]
+        self._rows, self._start = rows, start
+        self._cache = self._model.new_cache(len(rows))
+        idx = torch.tensor([list(row.ids)[start - length :] for row in rows], device=self._device)
+        return self._model.compute_logits(idx, cache=self._cache)[:, -1]
