@@ -32,7 +32,7 @@ from tinygpt import (
 from tinygpt.errors import DataError
 from tinygpt.training import history as history_module
 from tinygpt.training.baseline import bigram_loss
-from tinygpt.training.state import pack_history, unpack_history
+from tinygpt.training.resume import pack_history, unpack_history
 
 TEXT = plays()
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))

@@ -1,7 +1,7 @@
 """Training: the settings, the loop, its record, and several models side by side."""
 
 from tinygpt.training.baseline import bigram_loss
-from tinygpt.training.compare import Comparison, Contender, compare
+from tinygpt.training.comparison import Comparison, Contender, compare
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.step import Step

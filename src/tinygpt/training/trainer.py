@@ -49,9 +49,7 @@ from tinygpt.training.optimizer_state import (
     unpack_optimizer,
 )
 from tinygpt.training.progress import Progress
-from tinygpt.training.run import RunDirectory, savable
-from tinygpt.training.signals import deferring_signals, finishing_the_step
-from tinygpt.training.state import (
+from tinygpt.training.resume import (
     check_same_run,
     check_training,
     check_weights,
@@ -63,6 +61,8 @@ from tinygpt.training.state import (
     unpack_history,
     unpack_scaler,
 )
+from tinygpt.training.run_directory import RunDirectory, savable
+from tinygpt.training.signals import deferring_signals, finishing_the_step
 from tinygpt.training.step import Step, Stepper
 
 
