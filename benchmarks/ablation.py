@@ -65,7 +65,7 @@ def build(
             WIDTH,
             attention=MultiHeadAttention(
                 WIDTH,
-                HEADS,
+                n_head=HEADS,
                 bias=bias,
                 output_bias=bias,
                 output_std=output_std,
@@ -78,14 +78,14 @@ def build(
         for _ in range(LAYERS)
     ]
     embedding: list[nn.Module] = [Embedding(vocab_size, WIDTH)]
-    embedding += [ShortConvolution(WIDTH, 6)] if convolution else []
+    embedding += [ShortConvolution(WIDTH, width=6)] if convolution else []
     embedding += [norm(WIDTH)] if embedding_norm else []
     read_out = Linear(WIDTH, vocab_size, bias=bias, std=output_std)
     return GPTLanguageModel(
         vocab_size,
-        BLOCK,
-        WIDTH,
-        blocks,
+        block_size=BLOCK,
+        n_embd=WIDTH,
+        blocks=blocks,
         token_embedding=Chain(*embedding),
         positions=None if rotary else LearnedPositions,
         norm=norm,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from harness import RESULTS, corpus, peak_megabytes, record
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+from tinygpt import CharTokenizer, GPTConfig, TokenDataset, Trainer, TrainerConfig
 
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
 SIZE = {"n_layer": 4, "n_embd": 128, "block_size": 64, "batch_size": 16}
@@ -45,7 +45,7 @@ def measure(sizes: dict[str, int]) -> dict[str, float]:
         n_embd=sizes["n_embd"],
         block_size=sizes["block_size"],
     )
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     how = TrainerConfig(
         max_iters=10**6, eval_interval=10**6, eval_iters=1, sample_length=0, batch_size=sizes["batch_size"],
         precision="fp32", optimizer="adamw",

@@ -17,7 +17,7 @@ import torch
 from harness import record
 from peers import BLOCK, HEADS, LAYERS, VOCAB, WIDTH, Writer, llama_cpp, nanogpt, transformers
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, Sampler
+from tinygpt import CharTokenizer, GPTConfig, Sampler
 
 SCENES = {  # rows, new ids, rounds
     "one sequence": (1, 255, 5),
@@ -30,7 +30,7 @@ MANY, LONG = ("llama",), ("llama", "transformers")  # who is left out: one row a
 def tinygpt(dtype: torch.dtype) -> dict[str, Writer]:
     """Return our sampler, as it is and compiled."""
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH)
-    model = GPTLanguageModel.from_config(config).eval().to(dtype)
+    model = config.build().eval().to(dtype)
     tokenizer = CharTokenizer(map(chr, range(VOCAB)))
 
     def writer(sampler: Sampler) -> Writer:

@@ -12,7 +12,7 @@ import sys
 import torch
 from harness import corpus, record
 
-from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig
 
 SHAPES = ((2, 4, 64, 300), (4, 9, 144, 300), (6, 6, 384, 100), (14, 12, 768, 40))  # layers, heads, width, steps
 FACTORS = (1 / 3, 1, 3)  # of the default rate
@@ -22,7 +22,7 @@ def run(data: TokenDataset, layers: int, heads: int, width: int, steps: int, fac
     """Return the number of parameters, and the loss after training with a multiple of the default rate."""
     torch.manual_seed(1)
     sizes = {"block_size": 64, "n_layer": layers, "n_head": heads}
-    model = GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=data.vocab_size, n_embd=width, **sizes))
+    model = GPTConfig.modern(vocab_size=data.vocab_size, n_embd=width, **sizes).build()
     how = TrainerConfig(
         optimizer="muon",
         learning_rate=factor * TrainerConfig(optimizer="muon").peak,

@@ -16,7 +16,7 @@ from harness import corpus, record
 from safetensors.torch import load as load_tensors
 
 import tinygpt
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel
+from tinygpt import CharTokenizer, GPTConfig
 from tinygpt.checkpoint import read
 
 
@@ -33,7 +33,7 @@ def import_seconds(name: str) -> float:
 
 def file_costs() -> dict[str, float]:
     """Return what it costs to save and load a model of 10 MB, and what of it safetensors and the digest take alone."""
-    model = GPTLanguageModel.from_config(GPTConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=224))
+    model = GPTConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=224).build()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"
         tinygpt.save(path, model)

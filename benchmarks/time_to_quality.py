@@ -30,7 +30,7 @@ from harness import corpus, record
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig
 
 SEEDS = (1, 2, 3)
 QUICK = {"n_layer": 3, "n_embd": 128, "block_size": 64, "batch_size": 12, "max_iters": 260}
@@ -88,7 +88,7 @@ def run_ours(
     torch.manual_seed(seed)
     sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": 4, "n_embd": n_embd}
     config = GPTConfig.modern(vocab_size=data.vocab_size, **sizes)
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     max_iters = int(settings.pop("max_iters"))
     how = TrainerConfig(
         max_iters=max_iters, eval_interval=max_iters, eval_iters=5, sample_length=0, seed=seed, optimizer="muon",

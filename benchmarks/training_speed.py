@@ -33,7 +33,7 @@ Call = Callable[[], object]
 
 def gpt2(data: TokenDataset, sizes: dict[str, int]) -> GPTLanguageModel:
     """Return our model of nanoGPT's architecture."""
-    model = GPTLanguageModel.from_config(GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **sizes))
+    model = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **sizes).build()
     for block in model.blocks:
         block.feed_forward.activation = nn.GELU()  # type: ignore[union-attr] # PyTorch tells no more of a list's parts
     return model
@@ -113,7 +113,7 @@ def main() -> None:
         print_memory(sys.argv[-1])
         return
     _, data = corpus()
-    modern = GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=data.vocab_size, **SMALL))
+    modern = GPTConfig.modern(vocab_size=data.vocab_size, **SMALL).build()
     contestants = {
         "nanoGPT": nanogpt_step(data, SMALL, 12),
         "tinygpt, fp32": our_step(data, gpt2(data, SMALL), 12, precision="fp32"),

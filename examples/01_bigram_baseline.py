@@ -15,7 +15,7 @@ text = shakespeare()
 tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer)
 
-model = BigramLanguageModel(data.vocab_size, block_size=64)
+model = BigramLanguageModel(data.vocab_size)
 trainer = Trainer(model, data, TrainerConfig(max_iters=1000, learning_rate=0.05, eval_interval=250, sample_length=0))
 history = trainer.fit()
 

@@ -11,7 +11,6 @@ import torch
 from tinygpt import (
     CharTokenizer,
     GPTConfig,
-    GPTLanguageModel,
     Sampler,
     TokenDataset,
     Trainer,
@@ -25,7 +24,7 @@ data = TokenDataset(text, tokenizer, val_fraction=0.02)
 
 torch.manual_seed(0)  # the first weights; everything later follows from the trainer's seed
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=4, n_head=4, n_embd=128)
-model = GPTLanguageModel.from_config(config)
+model = config.build()
 settings = TrainerConfig(max_iters=800, batch_size=16, eval_interval=200)
 history = Trainer(model, data, settings).fit()
 history.plot("shakespeare_losses.png")

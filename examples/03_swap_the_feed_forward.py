@@ -44,7 +44,9 @@ class GatedFeedForward(nn.Module):
 def make_model(make_feed_forward: Callable[[], nn.Module]) -> GPTLanguageModel:
     """Build two blocks around whatever feed-forward comes."""
     torch.manual_seed(0)
-    blocks = [DecoderBlock(64, attention=MultiHeadAttention(64, 4), feed_forward=make_feed_forward()) for _ in range(2)]
+    blocks = [
+        DecoderBlock(64, attention=MultiHeadAttention(64, n_head=4), feed_forward=make_feed_forward()) for _ in range(2)
+    ]
     return GPTLanguageModel(data.vocab_size, block_size=32, n_embd=64, blocks=blocks)
 
 

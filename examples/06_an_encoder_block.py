@@ -35,13 +35,13 @@ def make_model(causal: bool) -> GPTLanguageModel:
     blocks = [
         DecoderBlock(
             64,
-            attention=MultiHeadAttention(64, 4, causal=causal, norm=RMSNorm(16), positions=rotary),
+            attention=MultiHeadAttention(64, n_head=4, causal=causal, norm=RMSNorm(16), positions=rotary),
             feed_forward=FeedForward(64),
             norm=RMSNorm,
         )
         for _ in range(2)
     ]
-    return GPTLanguageModel(tokenizer.vocab_size, 32, 64, blocks, positions=None, norm=RMSNorm)
+    return GPTLanguageModel(tokenizer.vocab_size, block_size=32, n_embd=64, blocks=blocks, positions=None, norm=RMSNorm)
 
 
 def hide(ids: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ the plain PyTorch loop that you know works as well.
 
 import torch
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt import CharTokenizer, GPTConfig, TokenDataset, Trainer, TrainerConfig, shakespeare
 
 text = shakespeare()
 data = TokenDataset(text, CharTokenizer.from_text(text), val_fraction=0.02)
@@ -18,7 +18,7 @@ config = GPTConfig(vocab_size=data.vocab_size, block_size=32, n_layer=2, n_head=
 print("The trainer, step by step; we stop it ourselves once the loss is good enough.")
 torch.manual_seed(0)
 trainer = Trainer(
-    GPTLanguageModel.from_config(config),
+    config.build(),
     data,
     TrainerConfig(max_iters=400, batch_size=32, eval_interval=100, sample_length=0),
 )
@@ -32,7 +32,7 @@ print(f"on the whole validation split: {trainer.evaluate('val').nats:.4f} nats")
 
 print("\nNo trainer: PyTorch alone, one pass over a part of the text without repetition.")
 torch.manual_seed(0)
-model = GPTLanguageModel.from_config(config)
+model = config.build()
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 part = TokenDataset(data.train[:200_000], data.tokenizer, val_fraction=0)
 for number, (x, y) in enumerate(part.epoch("train", batch_size=32, block_size=32)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig, read_text
+from tinygpt import CharTokenizer, GPTConfig, Sampler, TokenDataset, Trainer, TrainerConfig, read_text
 
 TEXT = Path(__file__).parent.parent / "LICENSE"
 
@@ -22,7 +22,7 @@ print(data)
 
 torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=2, n_head=4, n_embd=64)
-model = GPTLanguageModel.from_config(config)
+model = config.build()
 settings = TrainerConfig(max_iters=300, batch_size=16, eval_interval=20, patience=4, sample_length=0)
 Trainer(model, data, settings).fit()
 print()

@@ -11,7 +11,6 @@ import torch
 from tinygpt import (
     CharTokenizer,
     GPTConfig,
-    GPTLanguageModel,
     Sampler,
     TokenDataset,
     Trainer,
@@ -24,7 +23,7 @@ tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer, val_fraction=0.02)
 torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=96)
-model = GPTLanguageModel.from_config(config)
+model = config.build()
 settings = TrainerConfig(max_iters=600, batch_size=16, eval_interval=300, sample_length=0)
 Trainer(model, data, settings).fit()
 sampler = Sampler(model, tokenizer)

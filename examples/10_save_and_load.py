@@ -13,7 +13,6 @@ import tinygpt
 from tinygpt import (
     CharTokenizer,
     GPTConfig,
-    GPTLanguageModel,
     Sampler,
     TokenDataset,
     Trainer,
@@ -26,7 +25,7 @@ tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer)
 torch.manual_seed(0)
 config = GPTConfig(vocab_size=data.vocab_size, block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0)
-model = GPTLanguageModel.from_config(config)
+model = config.build()
 Trainer(model, data, TrainerConfig(max_iters=200, batch_size=16, sample_length=0)).fit()
 
 path = Path("small.safetensors")

@@ -13,7 +13,6 @@ from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
     GPTConfig,
-    GPTLanguageModel,
     TokenDataset,
     TrainerConfig,
     compare,
@@ -28,7 +27,7 @@ torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=128, n_layer=3, n_head=4, n_embd=144)
 models = {
     "bigram": BigramLanguageModel(data.vocab_size),
-    "gpt": GPTLanguageModel.from_config(config),
+    "gpt": config.build(),
 }
 configs = {
     "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, sample_length=0),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+from tinygpt import CharTokenizer, GPTConfig, TokenDataset, Trainer, TrainerConfig
 from tinygpt.checkpoint import read
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
@@ -40,7 +40,7 @@ def make_trainer(directory: Path | None, *, layout: str = "notebook", make: Any 
     config = GPTConfig(
         vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.2, layout=layout
     )
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     model = model if changes.get("precision", "auto") == "auto" else model.float()
     return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory, optimizer=make)
 

@@ -31,20 +31,20 @@ TOKENIZER = CharTokenizer(["a", "b", "\ud83d", "\udc4d", "\n"], on_unknown="skip
 
 def make_gpt(layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
     sizes = {"vocab_size": 5, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 4} | changes
-    model = GPTLanguageModel.from_config(GPTConfig(**sizes | {"layout": layout}))
+    model = GPTConfig(**sizes | {"layout": layout}).build()
     randomised(model)
     return model.float()
 
 
 def make_composed() -> GPTLanguageModel:
-    return GPTLanguageModel(5, 4, 4, [nn.Linear(4, 4)]).float()
+    return GPTLanguageModel(5, block_size=4, n_embd=4, blocks=[nn.Linear(4, 4)]).float()
 
 
 MODELS: dict[str, Callable[[], LanguageModel]] = {
     "notebook": lambda: make_gpt("notebook"),
     "gpt2": lambda: make_gpt("gpt2"),
     "modern": lambda: make_gpt("modern"),
-    "bigram": lambda: BigramLanguageModel(5, block_size=3).float(),
+    "bigram": lambda: BigramLanguageModel(5).float(),
     "composed": make_composed,
 }
 every_model = pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
@@ -59,7 +59,7 @@ def _float32(_float64: None) -> None:
 def path(tmp_path: Path) -> Path:
     """Return the path of a small saved model."""
     target = tmp_path / "model.safetensors"
-    tinygpt.save(target, BigramLanguageModel(3, block_size=2), CharTokenizer("abc"))
+    tinygpt.save(target, BigramLanguageModel(3), CharTokenizer("abc"))
     return target
 
 
@@ -179,8 +179,7 @@ def test_a_change_without_weights_is_not_lost_on_the_way(
     change: Callable[[GPTLanguageModel], None], tmp_path: Path
 ) -> None:
     changed, again = (
-        GPTLanguageModel.from_config(GPTConfig.modern(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4))
-        for _ in range(2)
+        GPTConfig.modern(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4).build() for _ in range(2)
     )
     tinygpt.save(tmp_path / "plain", changed)
     tinygpt.load(tmp_path / "plain")
@@ -279,7 +278,7 @@ def test_a_file_that_is_refused_leaves_the_model_as_it_was(path: Path) -> None:
     payload, tensors = read(path)
     payload["tokenizer"]["symbols"] = ["a", "a", "b"]
     write(path, tensors, payload)
-    model = BigramLanguageModel(3, block_size=2)
+    model = BigramLanguageModel(3)
     before = model.table.weight.clone()
     with pytest.raises(CheckpointCorruptError, match="contains an invalid tokenizer"):
         tinygpt.load(path, into=model)

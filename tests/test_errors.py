@@ -31,7 +31,7 @@ from tinygpt.errors import ConfigError, InputTypeError, did_you_mean
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
 DATA = TokenDataset("ab" * 50, CharTokenizer("ab"))
-MODEL = BigramLanguageModel(2, block_size=4)
+MODEL = BigramLanguageModel(2)
 EPOCHS = "max_iters = epochs * len(data.train) // (batch_size * block_size)"
 
 TRAINING = {
@@ -191,9 +191,9 @@ foreign = type("GPT2LMHeadModel", (Plain,), {"__module__": "transformers.models.
         ),
         (lambda: Plain(), "got Plain; inherit from LanguageModel instead of nn.Module"),
         (lambda: foreign(), r"got a model of transformers \(GPT2LMHeadModel\); wrap it in a subclass of LanguageModel"),
-        (lambda: GPTLanguageModel, r"got the class GPTLanguageModel; .* GPTLanguageModel.from_config\(config\)"),
+        (lambda: GPTLanguageModel, r"got the class GPTLanguageModel; .* or config.build\(\)"),
         (lambda: BigramLanguageModel, r"got the class BigramLanguageModel; make a model of it, .*Model\(...\)"),
-        (lambda: GPTConfig(vocab_size=2), r"got a GPTConfig; use GPTLanguageModel.from_config\(config\)"),
+        (lambda: GPTConfig(vocab_size=2), r"got a GPTConfig; build the model, config.build\(\)"),
         (lambda: MODEL.state_dict(), r"got a state_dict; build the model, then model.load_state_dict\(state_dict\)"),
         (lambda: "best.safetensors", r"got 'best.safetensors'; load the file first, model, tokenizer = tinygpt.load"),
         (lambda: Path("best.safetensors"), r"got 'best.safetensors'; load the file first"),
@@ -205,14 +205,14 @@ foreign = type("GPT2LMHeadModel", (Plain,), {"__module__": "transformers.models.
         (lambda: {"a": MODEL}, r"got a dict; pass one model, .* compare\({...}, data\)"),
         (lambda: Trainer(MODEL, DATA), "got a Trainer; pass its .model"),
         (lambda: sampler(), "got a Sampler; pass its .model"),
-        (lambda: DATA, "got TokenDataset; use GPTLanguageModel.from_config.*; the model comes first"),
+        (lambda: DATA, "got TokenDataset; use GPTConfig.*; the model comes first"),
         (
-            lambda: GPTLanguageModel.from_config,
-            "got the function from_config; call it and pass the model ",
+            lambda: GPTConfig(vocab_size=2).build,
+            "got the function build; call it and pass the model ",
         ),
-        (lambda: None, r"got NoneType; use GPTLanguageModel.from_config\(GPTConfig\(vocab_size=...\)\)"),
-        (lambda: [1, 2], "got list; use GPTLanguageModel.from_config"),
-        (lambda: UserDict(), "got UserDict; use GPTLanguageModel.from_config"),
+        (lambda: None, r"got NoneType; use GPTConfig\(vocab_size=...\).build\(\)"),
+        (lambda: [1, 2], "got list; use GPTConfig"),
+        (lambda: UserDict(), "got UserDict; use GPTConfig"),
     ],
 )
 @pytest.mark.parametrize("take", ["trainer", "sampler"])

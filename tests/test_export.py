@@ -10,7 +10,7 @@ from strategies import randomised
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
+from tinygpt import BigramLanguageModel, GPTConfig, LanguageModel
 from tinygpt.models.config import LAYOUTS
 
 BLOCK = 9
@@ -19,11 +19,9 @@ every_model = pytest.mark.parametrize("name", [*LAYOUTS, "bigram"])
 
 def make(name: str) -> LanguageModel:
     model: LanguageModel = (
-        BigramLanguageModel(7, block_size=BLOCK)
+        BigramLanguageModel(7)
         if name == "bigram"
-        else GPTLanguageModel.from_config(
-            GPTConfig(vocab_size=7, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, layout=name)
-        )
+        else GPTConfig(vocab_size=7, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, layout=name).build()
     )
     randomised(model)
     return model.eval()

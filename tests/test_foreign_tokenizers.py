@@ -43,7 +43,7 @@ def foreign(encode: Callable[[str], Any], decode: Callable[[Any], Any] = lambda 
 
 
 def make_sampler(tokenizer: Any) -> Sampler:
-    return Sampler(BigramLanguageModel(VOCAB, block_size=4), tokenizer)
+    return Sampler(BigramLanguageModel(VOCAB), tokenizer)
 
 
 DOORS = [
@@ -138,7 +138,7 @@ def test_ids_in_any_sequence_go_the_same_way(kind: Callable[[list[int]], Any]) -
     assert data.train.tolist() == ids
     assert data.train.dtype == np.uint8
     assert data.digest() == TokenDataset("text", listed, val_fraction=0).digest()
-    model = BigramLanguageModel(VOCAB, block_size=4)
+    model = BigramLanguageModel(VOCAB)
     assert Sampler(model, other).generate("text", 5) == Sampler(model, listed).generate("text", 5)
     assert torch.equal(Sampler(model, other).score("text"), Sampler(model, listed).score("text"))
 
@@ -352,7 +352,7 @@ def swapped(symbols: list[str]) -> list[str]:
 
 def train(tokenizer: Any, model: LanguageModel | None = None, **options: Any) -> LanguageModel:
     data = TokenDataset(TEXT, tokenizer)
-    model = model or BigramLanguageModel(data.vocab_size, block_size=4)
+    model = model or BigramLanguageModel(data.vocab_size)
     config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
     Trainer(model, data, config, **options).fit(progress=False)
     return model
@@ -365,7 +365,7 @@ def through_a_file(model: LanguageModel, tokenizer: Any, directory: Path) -> Lan
 
 def into_another(model: LanguageModel, tokenizer: Any, directory: Path) -> LanguageModel:
     tinygpt.save(directory / "model.safetensors", model)
-    return tinygpt.load(directory / "model.safetensors", into=BigramLanguageModel(model.vocab_size, block_size=4))[0]
+    return tinygpt.load(directory / "model.safetensors", into=BigramLanguageModel(model.vocab_size))[0]
 
 
 def through_a_run(model: LanguageModel, tokenizer: Any, directory: Path) -> LanguageModel:
@@ -402,7 +402,7 @@ def test_a_trained_model_refuses_other_symbols(way: Any, make: Any, tmp_path: Pa
 
 
 def test_a_new_model_takes_any_symbols(tmp_path: Path) -> None:
-    model = BigramLanguageModel(len(SYMBOLS), block_size=4)
+    model = BigramLanguageModel(len(SYMBOLS))
     assert model.trained_symbols is None
     for symbols in (SYMBOLS, swapped(SYMBOLS)):
         Sampler(model, CharTokenizer(symbols)).generate("", 3)
@@ -426,7 +426,7 @@ def test_a_run_goes_on_with_its_own_symbols_only(make: Any, tmp_path: Path) -> N
     ids = CharTokenizer(SYMBOLS).encode_array(TEXT)
 
     def trainer(tokenizer: Any) -> Trainer:
-        model = BigramLanguageModel(len(SYMBOLS) + (make is Words), block_size=4)
+        model = BigramLanguageModel(len(SYMBOLS) + (make is Words))
         config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
         return Trainer(model, TokenDataset(ids, tokenizer), config, run_dir=tmp_path)
 

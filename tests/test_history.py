@@ -41,7 +41,7 @@ DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))
 def make_gpt(data: TokenDataset = DATA, layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 32, "dropout": 0.0} | changes
-    return GPTLanguageModel.from_config(GPTConfig(vocab_size=data.vocab_size, layout=layout, **sizes))
+    return GPTConfig(vocab_size=data.vocab_size, layout=layout, **sizes).build()
 
 
 def run(model: Any = None, data: TokenDataset = DATA, **changes: Any) -> History:
@@ -101,7 +101,7 @@ def test_a_rate_far_too_high_is_named(layout: str, optimizer: str, rate: float, 
 
 
 def test_a_diverging_bigram_is_named_with_the_step() -> None:
-    history = run(BigramLanguageModel(DATA.vocab_size, block_size=16), learning_rate=100.0, max_iters=60)
+    history = run(BigramLanguageModel(DATA.vocab_size), learning_rate=100.0, max_iters=60)
     assert ": diverged at step 1, the training loss rose from " in history.verdict
 
 
@@ -130,7 +130,7 @@ def test_ids_without_a_pattern_are_overfitted() -> None:
 def test_a_bigram_at_the_entropy_of_its_text_has_converged(optimizer: str, floor: float) -> None:
     text = "abac" * 500
     data = TokenDataset(text, CharTokenizer.from_text(text))
-    model = BigramLanguageModel(data.vocab_size, block_size=8)
+    model = BigramLanguageModel(data.vocab_size)
     history = run(model, data, optimizer=optimizer, learning_rate=0.2, final_learning_rate=floor, max_iters=200)
     assert ": converged, it gained less than 0.01 since step " in history.verdict
     assert "worse than a bigram" not in history.verdict
@@ -159,7 +159,7 @@ class Interrupted(BigramLanguageModel):
 
 
 def test_an_interrupted_run_is_judged_by_what_it_was_at() -> None:
-    history = run(Interrupted(DATA.vocab_size, block_size=16), learning_rate=0.05)
+    history = run(Interrupted(DATA.vocab_size), learning_rate=0.05)
     assert history.verdict.startswith("interrupted after step 40: best validation loss ")
     assert ": still falling at full learning rate; train longer" in history.verdict
 
@@ -360,7 +360,7 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(most: int, tmp
     def trainer(directory: Path | None) -> Trainer:
         config = TrainerConfig(max_iters=25, batch_size=2, eval_interval=11, save_interval=9, sample_length=0)
         torch.manual_seed(1)
-        return Trainer(BigramLanguageModel(DATA.vocab_size, block_size=4), DATA, config, run_dir=directory)
+        return Trainer(BigramLanguageModel(DATA.vocab_size), DATA, config, run_dir=directory)
 
     whole = trainer(None).fit(progress=False)
     for stop in (9, 18):
@@ -392,7 +392,7 @@ def test_steps_without_an_evaluation_do_not_look_for_the_best(monkeypatch: pytes
 
     monkeypatch.setattr(History, "best", property(best))
     config = TrainerConfig(max_iters=40, batch_size=2, eval_interval=20, patience=3, sample_length=0)
-    for _ in Trainer(BigramLanguageModel(DATA.vocab_size, block_size=4), DATA, config):
+    for _ in Trainer(BigramLanguageModel(DATA.vocab_size), DATA, config):
         pass
     assert looked < 10
 

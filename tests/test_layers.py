@@ -48,25 +48,29 @@ Make = Callable[[Sizes], nn.Module]
 
 def rotary_attention(d: Sizes, **options: Any) -> MultiHeadAttention:
     parts = {"norm": RMSNorm(d.head_size), "positions": RotaryPositions(d.head_size)}
-    return MultiHeadAttention(d.n_embd, d.n_head, **(parts | options))
+    return MultiHeadAttention(d.n_embd, n_head=d.n_head, **(parts | options))
 
 
 def block(d: Sizes, attention: nn.Module | None = None, norm: Any = nn.LayerNorm) -> DecoderBlock:
-    attention = MultiHeadAttention(d.n_embd, d.n_head) if attention is None else attention
+    attention = MultiHeadAttention(d.n_embd, n_head=d.n_head) if attention is None else attention
     return DecoderBlock(d.n_embd, attention=attention, feed_forward=FeedForward(d.n_embd), norm=norm)
 
 
 MIXERS = [  # they look at other places: causal by default
-    pytest.param(lambda d: Head(d.n_embd, d.head_size), id="head"),
-    pytest.param(lambda d: Head(d.n_embd, d.head_size, bias=True), id="head with biases"),
-    pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head), id="attention"),
-    pytest.param(lambda d: MultiHeadAttention(d.n_embd, d.n_head, bias=True, output_bias=False), id="gpt2 attention"),
-    pytest.param(lambda d: MultiHeadAttention(d.n_embd, 3, head_size=5, bias=True), id="attention of wide heads"),
+    pytest.param(lambda d: Head(d.n_embd, head_size=d.head_size), id="head"),
+    pytest.param(lambda d: Head(d.n_embd, head_size=d.head_size, bias=True), id="head with biases"),
+    pytest.param(lambda d: MultiHeadAttention(d.n_embd, n_head=d.n_head), id="attention"),
+    pytest.param(
+        lambda d: MultiHeadAttention(d.n_embd, n_head=d.n_head, bias=True, output_bias=False), id="gpt2 attention"
+    ),
+    pytest.param(
+        lambda d: MultiHeadAttention(d.n_embd, n_head=3, head_size=5, bias=True), id="attention of wide heads"
+    ),
     pytest.param(rotary_attention, id="rotary attention"),
     pytest.param(block, id="block"),
     pytest.param(lambda d: block(d, rotary_attention(d), RMSNorm), id="modern block"),
-    pytest.param(lambda d: ShortConvolution(d.n_embd, 3), id="short convolution"),
-    pytest.param(lambda d: Chain(RMSNorm(d.n_embd), ShortConvolution(d.n_embd, 2), block(d)), id="chain"),
+    pytest.param(lambda d: ShortConvolution(d.n_embd, width=3), id="short convolution"),
+    pytest.param(lambda d: Chain(RMSNorm(d.n_embd), ShortConvolution(d.n_embd, width=2), block(d)), id="chain"),
 ]
 PLACEWISE = [  # they work on each place by itself
     pytest.param(lambda d: FeedForward(d.n_embd), id="feed_forward"),
@@ -75,7 +79,7 @@ PLACEWISE = [  # they work on each place by itself
     pytest.param(lambda d: RMSNorm(d.n_embd), id="rms_norm"),
     pytest.param(lambda d: Linear(d.n_embd, 3), id="linear"),
 ]
-PARTS = [*MIXERS, *PLACEWISE, pytest.param(lambda d: LearnedPositions(9, d.n_embd), id="learned positions")]
+PARTS = [*MIXERS, *PLACEWISE, pytest.param(lambda d: LearnedPositions(9, n_embd=d.n_embd), id="learned positions")]
 CACHING = [param for param in MIXERS if "head" not in str(param.id)]
 
 every_part = pytest.mark.parametrize("make", PARTS)
@@ -101,7 +105,7 @@ def test_a_place_sees_itself_and_all_before_and_nothing_later(make: Make, d: Siz
 @few
 @given(d=sizes(max_length=6), width=st.integers(2, 4))
 def test_a_short_convolution_looks_back_as_far_as_it_is_wide(d: Sizes, width: int) -> None:
-    part = ShortConvolution(d.n_embd, width)
+    part = ShortConvolution(d.n_embd, width=width)
     randomised(part)
     x = d.stream()
     check_causal(part, x, reach=width - 1)
@@ -119,7 +123,7 @@ def test_where_a_part_that_looks_back_is_given_no_cache_nothing_is_cached() -> N
     def looking_back(n_embd: int) -> nn.Module:
         return nn.Sequential(RMSNorm(n_embd), ShortConvolution(n_embd))
 
-    attention, feed_forward = MultiHeadAttention(8, 2), FeedForward(8)
+    attention, feed_forward = MultiHeadAttention(8, n_head=2), FeedForward(8)
     assert DecoderBlock(8, attention=attention, feed_forward=feed_forward).new_cache(1, 4) is not None
     assert DecoderBlock(8, attention=attention, feed_forward=feed_forward, norm=looking_back).new_cache(1, 4) is None
     assert Chain(looking_back(8), attention).new_cache(1, 4) is None
@@ -128,8 +132,8 @@ def test_where_a_part_that_looks_back_is_given_no_cache_nothing_is_cached() -> N
     plain = Chain(nn.Linear(8, 8), nn.GELU())
     assert DecoderBlock(8, attention=attention, feed_forward=plain).new_cache(1, 4) is not None
     for parts in ({"norm": looking_back}, {"head": nn.Sequential(ShortConvolution(8), nn.Linear(8, 5))}):
-        blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(8))]
-        assert GPTLanguageModel(5, 4, 8, blocks, **parts).new_cache(1) is None
+        blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(8))]
+        assert GPTLanguageModel(5, block_size=4, n_embd=8, blocks=blocks, **parts).new_cache(1) is None
 
 
 def test_the_written_out_derivative_of_the_norm_is_that_of_pytorch_and_so_is_the_second() -> None:
@@ -174,7 +178,7 @@ def test_a_placewise_part_gives_each_place_what_it_gives_it_alone(make: Make, d:
 @pytest.mark.parametrize("causal", [True, False])
 def test_without_the_mask_a_permutation_passes_through(causal: bool) -> None:
     d = Sizes(batch_size=2, length=6, n_head=2, head_size=4, vocab_size=5, seed=2)
-    for part in (Head(8, 4, causal=causal), MultiHeadAttention(8, 2, causal=causal)):
+    for part in (Head(8, head_size=4, causal=causal), MultiHeadAttention(8, n_head=2, causal=causal)):
         randomised(part)
         order = torch.tensor([3, 0, 5, 1, 4, 2])
         equal = torch.allclose(part(d.stream()[:, order]), part(d.stream())[:, order], rtol=0, atol=1e-12)
@@ -199,13 +203,13 @@ def check_equals_pytorch(head: Head, x: Tensor) -> None:
 
 @given(d=sizes())
 def test_a_head_is_scaled_dot_product_attention(d: Sizes) -> None:
-    head = Head(d.n_embd, d.head_size)
+    head = Head(d.n_embd, head_size=d.head_size)
     check_equals_pytorch(randomised(head, d.seed), d.stream())  # type: ignore[arg-type] # a Head serves as well
 
 
 @given(d=sizes())
 def test_attention_is_that_of_pytorch_outputs_and_gradients(d: Sizes) -> None:
-    ours = MultiHeadAttention(d.n_embd, d.n_head, bias=True)
+    ours = MultiHeadAttention(d.n_embd, n_head=d.n_head, bias=True)
     theirs = nn.MultiheadAttention(d.n_embd, d.n_head, batch_first=True)
     randomised(ours, d.seed)
     with torch.no_grad():
@@ -228,7 +232,7 @@ def heads_of(attention: MultiHeadAttention) -> list[Head]:
     query, key, value = attention.qkv.weight.unflatten(0, (3, attention.n_head, attention.head_size))
     heads = []
     for number in range(attention.n_head):
-        head = Head(attention.n_embd, attention.head_size, causal=attention.causal)
+        head = Head(attention.n_embd, head_size=attention.head_size, causal=attention.causal)
         weights = {"query.weight": query[number], "key.weight": key[number], "value.weight": value[number]}
         head.load_state_dict({name: weight.detach() for name, weight in weights.items()})
         heads.append(head)
@@ -237,7 +241,7 @@ def heads_of(attention: MultiHeadAttention) -> list[Head]:
 
 @given(d=sizes(), causal=st.booleans(), head_size=st.sampled_from([None, 1, 3, 10]))
 def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: bool, head_size: int | None) -> None:
-    attention = MultiHeadAttention(d.n_embd, d.n_head, head_size=head_size, causal=causal)
+    attention = MultiHeadAttention(d.n_embd, n_head=d.n_head, head_size=head_size, causal=causal)
     assert attention.head_size == (head_size or d.head_size)
     randomised(attention, d.seed)
     x, heads = d.stream(), heads_of(attention)
@@ -246,7 +250,7 @@ def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: boo
 
 
 def test_the_order_of_heads_is_a_matter_of_the_projection_alone() -> None:
-    attention = MultiHeadAttention(12, 3)
+    attention = MultiHeadAttention(12, n_head=3)
     randomised(attention)
     x, order = torch.randn(2, 5, 12), [2, 0, 1]
     expected = attention(x)
@@ -261,7 +265,7 @@ def test_the_order_of_heads_is_a_matter_of_the_projection_alone() -> None:
 
 @given(d=sizes())
 def test_weights_are_averages_of_what_may_be_seen(d: Sizes) -> None:
-    head = Head(d.n_embd, d.head_size)
+    head = Head(d.n_embd, head_size=d.head_size)
     randomised(head, d.seed)
     rows = head.weights(d.stream())
     torch.testing.assert_close(rows.sum(-1), torch.ones(d.batch_size, d.length), rtol=0, atol=1e-12)
@@ -270,7 +274,7 @@ def test_weights_are_averages_of_what_may_be_seen(d: Sizes) -> None:
 
 @given(d=sizes())
 def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Sizes) -> None:
-    head = Head(d.n_embd, d.head_size)
+    head = Head(d.n_embd, head_size=d.head_size)
     randomised(head, d.seed)
     nn.init.zeros_(head.query.weight)
     values = head.value(d.stream())
@@ -280,7 +284,7 @@ def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Siz
 
 @given(d=sizes())
 def test_one_vector_added_to_all_keys_changes_nothing(d: Sizes) -> None:
-    head = Head(d.n_embd, d.head_size, bias=True)
+    head = Head(d.n_embd, head_size=d.head_size, bias=True)
     randomised(head, d.seed)
     before = head(d.stream())
     with torch.no_grad():
@@ -311,7 +315,7 @@ def test_a_block_whose_outputs_are_zero_passes_the_stream_on() -> None:
         def forward(self, x: Tensor, cache: Any = None) -> Tensor:
             return self.attention_norm(super().forward(x))
 
-    parts = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
+    parts = {"attention": MultiHeadAttention(8, n_head=2), "feed_forward": FeedForward(8)}
     with pytest.raises(AssertionError):
         check_is_identity_with_outputs_at_zero(lambda: NormAfter(8, **parts))
 
@@ -319,10 +323,10 @@ def test_a_block_whose_outputs_are_zero_passes_the_stream_on() -> None:
 # --- dropout, state, caches -------------------------------------------------------------------------------------------
 
 DROPPING = [
-    pytest.param(lambda p: Head(8, 4, dropout=p), id="head"),
-    pytest.param(lambda p: MultiHeadAttention(8, 2, dropout=p), id="attention"),
+    pytest.param(lambda p: Head(8, head_size=4, dropout=p), id="head"),
+    pytest.param(lambda p: MultiHeadAttention(8, n_head=2, dropout=p), id="attention"),
     pytest.param(lambda p: FeedForward(8, dropout=p), id="feed_forward"),
-    pytest.param(lambda p: LearnedPositions(9, 8, dropout=p), id="learned positions"),
+    pytest.param(lambda p: LearnedPositions(9, n_embd=8, dropout=p), id="learned positions"),
 ]
 
 
@@ -341,7 +345,7 @@ def test_dropout_acts_in_training_alone_and_leaves_the_mean(make: Callable[[floa
 
 def test_dropout_of_attention_is_that_of_its_module_whatever_it_is_now() -> None:
     x = torch.randn(2, 5, 8)
-    attention = MultiHeadAttention(8, 2, dropout=0.5)
+    attention = MultiHeadAttention(8, n_head=2, dropout=0.5)
     expected = attention.eval()(x)
     attention.train()
     assert not torch.equal(attention(x), expected)
@@ -403,7 +407,7 @@ def test_a_cache_takes_long_beginnings_at_once() -> None:
 
 
 def test_without_the_mask_there_is_no_cache() -> None:
-    assert MultiHeadAttention(8, 2, causal=False).new_cache(3, 9) is None
+    assert MultiHeadAttention(8, n_head=2, causal=False).new_cache(3, 9) is None
 
 
 # --- positions, norms, linear layers ----------------------------------------------------------------------------------
@@ -432,7 +436,7 @@ def test_rotary_turns_pairs_by_the_angles_of_the_paper() -> None:
 
 
 def test_learned_positions_start_at_the_offset() -> None:
-    positions = LearnedPositions(9, 4)
+    positions = LearnedPositions(9, n_embd=4)
     x = torch.randn(2, 3, 4)
     assert torch.equal(positions(x, 5), x + positions.table.weight[5:8])
 
@@ -546,9 +550,9 @@ def test_rows_of_another_width_are_refused_however_few(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("n_embd", [3, 7])
 def test_a_short_convolution_is_as_wide_as_its_weights(n_embd: int) -> None:
-    part = ShortConvolution(5, 3)
+    part = ShortConvolution(5, width=3)
     part.weight = nn.Parameter(torch.randn(n_embd, 1, 4))  # of another reach too
-    twin = ShortConvolution(n_embd, 5)
+    twin = ShortConvolution(n_embd, width=5)
     twin.load_state_dict(part.state_dict())
     x = torch.randn(2, 6, n_embd)
     assert torch.equal(part(x), twin(x))
@@ -556,7 +560,7 @@ def test_a_short_convolution_is_as_wide_as_its_weights(n_embd: int) -> None:
 
 
 def test_a_head_is_scaled_by_the_width_that_its_queries_have() -> None:
-    head, x = Head(6, 4), torch.randn(2, 5, 6)
+    head, x = Head(6, head_size=4), torch.randn(2, 5, 6)
     for name in ("query", "key"):
         setattr(head, name, Linear(6, 9, std=1.0))
     expected = F.scaled_dot_product_attention(head.query(x), head.key(x), head.value(x), is_causal=True)
@@ -642,22 +646,31 @@ def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: MultiHeadAttention(10, 3), "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
-        (lambda: MultiHeadAttention(8, 2, head_size=0), "head_size must be an integer of at least 1, got head_size=0"),
-        (lambda: MultiHeadAttention(0, 1), "n_embd must be an integer of at least 1, got n_embd=0"),
-        (lambda: MultiHeadAttention(8, 2.0), "got n_head=2.0"),  # type: ignore[arg-type] # wrong on purpose
-        (lambda: MultiHeadAttention(8, True), "got n_head=True"),
-        (lambda: MultiHeadAttention(8, 2, dropout=1.0), r"dropout must be a number in \[0, 1\), got dropout=1.0"),
-        (lambda: MultiHeadAttention(8, 2, dropout=-0.1), "got dropout=-0.1"),
-        (lambda: MultiHeadAttention(8, 2, dropout=math.nan), "got dropout=nan"),
-        (lambda: MultiHeadAttention(8, 2, output_std=-1), "std must be a number of at least 0, got std=-1"),
-        (lambda: Head(8, 0), "head_size must be an integer of at least 1, got head_size=0"),
-        (lambda: Head("8", 2), "got n_embd='8'"),  # type: ignore[arg-type]
+        (
+            lambda: MultiHeadAttention(10, n_head=3),
+            "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9",
+        ),
+        (
+            lambda: MultiHeadAttention(8, n_head=2, head_size=0),
+            "head_size must be an integer of at least 1, got head_size=0",
+        ),
+        (lambda: MultiHeadAttention(0, n_head=1), "n_embd must be an integer of at least 1, got n_embd=0"),
+        (lambda: MultiHeadAttention(8, n_head=2.0), "got n_head=2.0"),  # type: ignore[arg-type] # wrong on purpose
+        (lambda: MultiHeadAttention(8, n_head=True), "got n_head=True"),
+        (
+            lambda: MultiHeadAttention(8, n_head=2, dropout=1.0),
+            r"dropout must be a number in \[0, 1\), got dropout=1.0",
+        ),
+        (lambda: MultiHeadAttention(8, n_head=2, dropout=-0.1), "got dropout=-0.1"),
+        (lambda: MultiHeadAttention(8, n_head=2, dropout=math.nan), "got dropout=nan"),
+        (lambda: MultiHeadAttention(8, n_head=2, output_std=-1), "std must be a number of at least 0, got std=-1"),
+        (lambda: Head(8, head_size=0), "head_size must be an integer of at least 1, got head_size=0"),
+        (lambda: Head("8", head_size=2), "got n_embd='8'"),  # type: ignore[arg-type]
         (lambda: FeedForward(8, hidden_size=0), "got hidden_size=0"),
         (lambda: FeedForward(8, dropout="a"), "got dropout='a'"),  # type: ignore[arg-type]
         (lambda: RotaryPositions(3), "head_size must be even for rotary positions, got head_size=3; use 4"),
         (lambda: RotaryPositions(4, base=1), "base must be a number above 1, got base=1"),
-        (lambda: LearnedPositions(0, 4), "got block_size=0"),
+        (lambda: LearnedPositions(0, n_embd=4), "got block_size=0"),
         (lambda: Linear(0, 4), "in_features must be an integer of at least 1, got in_features=0"),
         (lambda: Embedding(-1, 4), "got count=-1"),
     ],
@@ -670,7 +683,7 @@ def test_sizes_out_of_range_are_named(build: Callable[[], object], message: str)
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("name", ["attention", "feed_forward"])
 def test_a_part_that_is_no_module_is_named(name: str) -> None:
-    parts: dict[str, Any] = {"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)}
+    parts: dict[str, Any] = {"attention": MultiHeadAttention(8, n_head=2), "feed_forward": FeedForward(8)}
     with pytest.raises(InputTypeError, match=f"{name} must be a module that maps B T C to B T C, got 7"):
         DecoderBlock(8, **(parts | {name: 7}))
 
@@ -679,7 +692,7 @@ def test_a_part_of_another_width_is_named_before_it_is_called() -> None:
     with pytest.raises(
         ConfigError, match="feed_forward must be as wide as the stream, got n_embd=16 in it and n_embd=8"
     ):
-        DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(16))
+        DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(16))
 
 
 def test_under_autocast_on_a_cpu_queries_and_keys_are_normed_in_float32() -> None:
@@ -690,7 +703,7 @@ def test_under_autocast_on_a_cpu_queries_and_keys_are_normed_in_float32() -> Non
             seen.append(x.dtype)
             return x
 
-    attention = MultiHeadAttention(8, 2, norm=Spy()).float()
+    attention = MultiHeadAttention(8, n_head=2, norm=Spy()).float()
     with torch.autocast("cpu", torch.bfloat16):
         attention(torch.zeros(1, 3, 8, dtype=torch.float32))
     assert seen == [torch.float32]

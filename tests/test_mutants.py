@@ -63,7 +63,7 @@ Patch = pytest.MonkeyPatch
 
 
 def attention() -> MultiHeadAttention:
-    return MultiHeadAttention(8, 2, positions=RotaryPositions(4))
+    return MultiHeadAttention(8, n_head=2, positions=RotaryPositions(4))
 
 
 def block() -> DecoderBlock:
@@ -73,7 +73,7 @@ def block() -> DecoderBlock:
 def gpt(layout: str = "notebook") -> GPTLanguageModel:
     torch.manual_seed(0)
     config = GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.0, layout=layout)
-    model = GPTLanguageModel.from_config(config).eval()
+    model = config.build().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.5)
@@ -110,12 +110,12 @@ def unknown_characters() -> None:
 
 
 def head_is_attention() -> None:
-    head = Head(8, 4)
+    head = Head(8, head_size=4)
     same(head(X), F.scaled_dot_product_attention(head.query(X), head.key(X), head.value(X), is_causal=True))
 
 
 def attention_is_its_heads() -> None:
-    part = MultiHeadAttention(8, 2)
+    part = MultiHeadAttention(8, n_head=2)
     query, key, value = part.qkv(X).chunk(3, dim=-1)
     cut = [t.view(3, 5, 2, 4).transpose(1, 2) for t in (query, key, value)]
     mixed = F.scaled_dot_product_attention(cut[0], cut[1], cut[2], is_causal=True).transpose(1, 2).reshape(3, 5, 8)
@@ -131,7 +131,11 @@ def identity_at_zero() -> None:
 
 
 def evaluation_has_no_dropout() -> None:
-    for part in (MultiHeadAttention(8, 2, dropout=0.5), FeedForward(8, dropout=0.5), Head(8, 4, dropout=0.5)):
+    for part in (
+        MultiHeadAttention(8, n_head=2, dropout=0.5),
+        FeedForward(8, dropout=0.5),
+        Head(8, head_size=4, dropout=0.5),
+    ):
         part.eval()
         same(part(X), part(X))
 

@@ -317,7 +317,7 @@ def test_all_else_is_moved_by_adamw() -> None:
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
 def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gains(layout: str) -> None:
     config = GPTConfig(vocab_size=11, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     optimizer = muon(model, learning_rate=0.01, betas=(0.8, 0.95), weight_decay=0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     inside, rest = ([names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups)
@@ -351,7 +351,7 @@ def inner_weights(model: nn.Module) -> set[str]:
 
 def make_blocks(n_embd: int, feed_forward: Callable[[], nn.Module] | None = None) -> list[DecoderBlock]:
     make = feed_forward or (lambda: FeedForward(n_embd))
-    attention = MultiHeadAttention(n_embd, 2)
+    attention = MultiHeadAttention(n_embd, n_head=2)
     return [DecoderBlock(n_embd, attention=attention, feed_forward=make(), norm=RMSNorm)]
 
 
@@ -360,7 +360,7 @@ def make_blocks(n_embd: int, feed_forward: Callable[[], nn.Module] | None = None
 def test_roles_do_not_depend_on_sizes_that_happen_to_be_equal(layout: str, vocab_size: int) -> None:
     """Ids as many as the width, as queries, keys and values, as the feed-forward's, and as positions."""
     config = GPTConfig(vocab_size=vocab_size, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     found = moved_by_muon(model)
     assert len(found) == 2 * 4
     assert found == {name for name in inner_weights(model) if "norm" not in name}
@@ -390,7 +390,7 @@ class LoRA(nn.Module):
     ids=["bare", "sequential", "lora", "parametrized"],
 )
 def test_whatever_the_head_is_made_of_adamw_moves_it(head: Callable[[], nn.Module]) -> None:
-    model = GPTLanguageModel(8, 4, 8, make_blocks(8), head=head())
+    model = GPTLanguageModel(8, block_size=4, n_embd=8, blocks=make_blocks(8), head=head())
     assert moved_by_muon(model) == inner_weights(model)
     assert len(inner_weights(model)) == 4
 
@@ -409,7 +409,9 @@ class Looked(nn.Module):
 def test_a_bare_table_of_a_gpt_is_a_table() -> None:
     embedding = Chain(Looked(8, 8), Linear(8, 8))
     positions = lambda block_size, n_embd: Looked(block_size, n_embd)  # noqa: E731
-    model = GPTLanguageModel(8, 8, 8, make_blocks(8), token_embedding=embedding, positions=positions)
+    model = GPTLanguageModel(
+        8, block_size=8, n_embd=8, blocks=make_blocks(8), token_embedding=embedding, positions=positions
+    )
     assert moved_by_muon(model) == inner_weights(model)
     assert decaying(model) == inner_weights(model) | {"head.weight"}
 
@@ -423,7 +425,7 @@ class Experts(nn.Module):
         self.down = nn.Parameter(torch.randn(3, 16, 8))
         self.gain = nn.Parameter(torch.ones(1, 1, 8))
         self.near = nn.Conv1d(8, 8, 3, padding=1)
-        self.short = ShortConvolution(8, 4)
+        self.short = ShortConvolution(8, width=4)
         self.norm = nn.LayerNorm((4, 8))
         self.kind = nn.Embedding(4, 8)
         self.gate = nn.Linear(8, 1)
@@ -433,7 +435,7 @@ class Experts(nn.Module):
 
 
 def test_stacks_of_matrices_are_matrices_but_kernels_and_gains_are_not() -> None:
-    model = GPTLanguageModel(8, 4, 8, make_blocks(8, Experts))
+    model = GPTLanguageModel(8, block_size=4, n_embd=8, blocks=make_blocks(8, Experts))
     inside = {f"blocks.0.attention.{name}.weight" for name in ("qkv", "output")}
     part = "blocks.0.feed_forward."
     stacks = {part + "up", part + "down"}
@@ -500,7 +502,7 @@ def test_a_bare_parameter_beside_a_known_head_is_warned_of() -> None:
 
     class Grown(GPTLanguageModel):
         def __init__(self) -> None:
-            super().__init__(8, 4, 8, make_blocks(8))
+            super().__init__(8, block_size=4, n_embd=8, blocks=make_blocks(8))
             self.places = nn.Parameter(torch.zeros(1, 4, 8))
 
     model = Grown()
@@ -515,7 +517,7 @@ def test_a_module_that_is_not_a_language_model_is_warned_of() -> None:
 
 
 def test_a_compiled_model_says_what_the_model_says() -> None:
-    model = GPTLanguageModel(8, 4, 8, make_blocks(8))
+    model = GPTLanguageModel(8, block_size=4, n_embd=8, blocks=make_blocks(8))
     compiled: Any = torch.compile(model, backend="eager")
     assert moved_by_muon(compiled) == {f"_orig_mod.{name}" for name in inner_weights(model)}
 
@@ -565,7 +567,7 @@ def test_a_run_with_muon_learns_more_than_one_with_adamw() -> None:
         torch.manual_seed(0)
         config = GPTConfig.modern(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=32)
         settings = TrainerConfig(optimizer=name, learning_rate=rate, max_iters=60, batch_size=8, sample_length=0)
-        trainer = Trainer(GPTLanguageModel.from_config(config), DATA, settings)
+        trainer = Trainer(config.build(), DATA, settings)
         trainer.fit(progress=False)
         losses[name] = trainer.evaluate("val").nats
     assert losses["muon"] < losses["adamw"]
@@ -584,9 +586,9 @@ def test_the_default_optimizer_learns_more_than_adamw_by_default(kind: str) -> N
 
 def make_model(kind: str) -> LanguageModel:
     if kind == "bigram":
-        return BigramLanguageModel(DATA.vocab_size, block_size=8)
+        return BigramLanguageModel(DATA.vocab_size)
     config = GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16, layout=kind, dropout=0)
-    return GPTLanguageModel.from_config(config)
+    return config.build()
 
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])

@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {"max_iters": 4, "eval_interval": 2, "batch_size": 2,
 
 
 def make(directory: Path | None = None, **changes: Any) -> Trainer:
-    model = BigramLanguageModel(DATA.vocab_size, block_size=4)
+    model = BigramLanguageModel(DATA.vocab_size)
     return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory)
 
 

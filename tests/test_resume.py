@@ -57,7 +57,7 @@ def trainer_of(
     config = GPTConfig(
         vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.2, layout=layout
     )
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     change(model)
     settings = make_trainer(None, **({"max_iters": STEPS, "sample_length": 0} | changes)).config
     return Trainer(model, DATA, settings, run_dir=directory, optimizer=make)
@@ -321,9 +321,9 @@ class Averaging(nn.Module):
 
 def composed(attention: Any = None, activation: Any = torch.relu, dropout: float = 0.3) -> GPTLanguageModel:
     torch.manual_seed(0)
-    attention = attention or MultiHeadAttention(8, 2)
+    attention = attention or MultiHeadAttention(8, n_head=2)
     block = DecoderBlock(8, attention=attention, feed_forward=FeedForward(8, activation=activation, dropout=dropout))
-    return GPTLanguageModel(DATA.vocab_size, 8, 8, [block])
+    return GPTLanguageModel(DATA.vocab_size, block_size=8, n_embd=8, blocks=[block])
 
 
 OTHER_PARTS: dict[str, tuple[Callable[[], GPTLanguageModel], Callable[[], GPTLanguageModel], str]] = {
@@ -343,8 +343,12 @@ OTHER_PARTS: dict[str, tuple[Callable[[], GPTLanguageModel], Callable[[], GPTLan
         "sigmoid",
     ),
     "dropout": (composed, lambda: composed(dropout=0.0), r"feed_forward\.dropout\.p='0\.0' \(checkpoint has '0\.3'\)"),
-    "heads": (composed, lambda: composed(MultiHeadAttention(8, 4)), r"attention\.n_head='4' \(checkpoint has '2'\)"),
-    "mask": (composed, lambda: composed(MultiHeadAttention(8, 2, causal=False)), r"attention\.causal='False'"),
+    "heads": (
+        composed,
+        lambda: composed(MultiHeadAttention(8, n_head=4)),
+        r"attention\.n_head='4' \(checkpoint has '2'\)",
+    ),
+    "mask": (composed, lambda: composed(MultiHeadAttention(8, n_head=2, causal=False)), r"attention\.causal='False'"),
     "a setting of your own": (
         lambda: composed(Averaging(causal=True)),
         lambda: composed(Averaging(causal=False)),
@@ -371,7 +375,7 @@ def test_other_parts_of_the_same_shapes_are_refused(
 
 def test_a_head_in_place_of_another_is_seen(tmp_path: Path) -> None:
     def make(causal: bool) -> GPTLanguageModel:
-        return composed(Head(8, 8, causal=causal))
+        return composed(Head(8, head_size=8, causal=causal))
 
     tinygpt.save(tmp_path / "model", make(causal=True))
     with pytest.warns(UserWarning, match=r"attention\.causal='False'"):

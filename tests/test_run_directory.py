@@ -36,7 +36,7 @@ NAMES = ["best.safetensors", "config.json", "metrics.jsonl", "step-00000000.safe
 
 def make(directory: Path | str, **changes: Any) -> Trainer:
     torch.manual_seed(0)
-    model = BigramLanguageModel(DATA.vocab_size, block_size=4)
+    model = BigramLanguageModel(DATA.vocab_size)
     return Trainer(model, DATA, TrainerConfig(**(QUICK | changes)), run_dir=directory)
 
 

@@ -150,7 +150,7 @@ class Momentum(torch.optim.SGD):
 def test_an_optimizer_of_your_own_comes_back(tmp_path: Path) -> None:
     def make(directory: Path) -> Trainer:
         torch.manual_seed(0)
-        model = BigramLanguageModel(DATA.vocab_size, block_size=4)
+        model = BigramLanguageModel(DATA.vocab_size)
         config = TrainerConfig(max_iters=6, batch_size=2, sample_length=0)
         return Trainer(model, DATA, config, run_dir=directory, optimizer=lambda m: Momentum(m.parameters(), 0.1, 0.9))
 
@@ -276,7 +276,7 @@ class Slow(BigramLanguageModel):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_second_signal_acts_at_once_and_leaves_the_files(number: signal.Signals, code: int, tmp_path: Path) -> None:
     config = TrainerConfig(max_iters=100, batch_size=2, save_interval=1, sample_length=0)
-    child = in_child(lambda: Trainer(Slow(DATA.vocab_size, block_size=4), DATA, config, run_dir=tmp_path).fit())
+    child = in_child(lambda: Trainer(Slow(DATA.vocab_size), DATA, config, run_dir=tmp_path).fit())
     wait_for_steps(tmp_path, 1)
     time.sleep(0.1)
     before = {path: path.read_bytes() for path in tmp_path.glob("step-*")}
@@ -539,7 +539,7 @@ OTHER = "The five boxing wizards jump quickly! " * 15
 
 
 def with_parts(directory: Path, model: Any = None, data: TokenDataset = DATA) -> Trainer:
-    model = model or BigramLanguageModel(data.vocab_size, block_size=4)
+    model = model or BigramLanguageModel(data.vocab_size)
     return Trainer(model, data, TrainerConfig(max_iters=2, batch_size=2, sample_length=0), run_dir=directory)
 
 
@@ -571,11 +571,11 @@ def renamed(text: str) -> CharTokenizer:
             r"got 28 symbols where it has 28; the first difference is id 27: '☃' where it has 'z'",
         ),
         (
-            lambda: {"model": BigramLanguageModel(DATA.vocab_size, block_size=5)},
+            lambda: {"model": BigramLanguageModel(DATA.vocab_size)},
             r"the model must be that of the run in .*, got block_size=5 \(checkpoint has 4\)",
         ),
         (
-            lambda: {"model": GPTLanguageModel(DATA.vocab_size, 4, 4, [nn.Linear(4, 4)])},
+            lambda: {"model": GPTLanguageModel(DATA.vocab_size, block_size=4, n_embd=4, blocks=[nn.Linear(4, 4)])},
             "contains the run of a 'BigramLanguageModel', got a GPTLanguageModel",
         ),
     ],
@@ -596,10 +596,10 @@ def test_another_corpus_tokenizer_or_model_is_refused(
 
 def test_two_trainers_in_one_directory_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     config = TrainerConfig(max_iters=1000, batch_size=2, save_interval=1, sample_length=0)
-    child = in_child(lambda: Trainer(Slow(DATA.vocab_size, block_size=4), DATA, config, run_dir=tmp_path).fit())
+    child = in_child(lambda: Trainer(Slow(DATA.vocab_size), DATA, config, run_dir=tmp_path).fit())
     try:
         wait_for_steps(tmp_path, 2)  # so that the checkpoint of the first is written
-        second = Trainer(Slow(DATA.vocab_size, block_size=4), DATA, config, run_dir=tmp_path)
+        second = Trainer(Slow(DATA.vocab_size), DATA, config, run_dir=tmp_path)
         for resume in (True, False):
             with pytest.raises(RunLockedError, match=rf"one trainer at a time, got .*, where process {child} on"):
                 second.fit(resume=resume, progress=False)
@@ -623,7 +623,7 @@ class Exploding(BigramLanguageModel):
     """Has a loss, or only a gradient, that is not finite at one training step."""
 
     def __init__(self, at: int, spoil_gradient: bool) -> None:
-        super().__init__(DATA.vocab_size, block_size=4)
+        super().__init__(DATA.vocab_size)
         self.at, self.step, self.spoil_gradient = at, 0, spoil_gradient
 
     def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:

@@ -18,7 +18,7 @@ flushes = pytest.mark.skipif(not torch.set_flush_denormal(False), reason="the pr
 
 def make_trainer(**options: Any) -> Trainer:
     how = TrainerConfig(max_iters=6, batch_size=1, sample_length=0)
-    return Trainer(BigramLanguageModel(3, block_size=8), DATA, how, **options)
+    return Trainer(BigramLanguageModel(3), DATA, how, **options)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

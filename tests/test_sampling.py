@@ -53,29 +53,29 @@ class CachelessAttention(nn.Module):
 
 def make_gpt(layout: str = "notebook", seed: int = 0) -> LanguageModel:
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=0.3, layout=layout)
-    model = GPTLanguageModel.from_config(config)
+    model = config.build()
     randomised(model, seed)
     return model.eval()
 
 
 def make_cacheless() -> LanguageModel:
     blocks = [DecoderBlock(8, attention=CachelessAttention(), feed_forward=FeedForward(8)) for _ in range(2)]
-    model = GPTLanguageModel(VOCAB, BLOCK, 8, blocks)
+    model = GPTLanguageModel(VOCAB, block_size=BLOCK, n_embd=8, blocks=blocks)
     randomised(model)
     return model.eval()
 
 
 def make_bigram() -> LanguageModel:
-    model = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    model = BigramLanguageModel(VOCAB)
     randomised(model, std=1.0)
     return model.eval()
 
 
 def make_with_unseen_cache() -> LanguageModel:
     """Return a model whose embedding looks back, in a container that knows nothing of caches."""
-    table = nn.Sequential(nn.Embedding(VOCAB, 8), ShortConvolution(8, 3))
-    blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(8))]
-    model = GPTLanguageModel(VOCAB, BLOCK, 8, blocks, token_embedding=table)
+    table = nn.Sequential(nn.Embedding(VOCAB, 8), ShortConvolution(8, width=3))
+    blocks = [DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(8))]
+    model = GPTLanguageModel(VOCAB, block_size=BLOCK, n_embd=8, blocks=blocks, token_embedding=table)
     randomised(model)
     return model.eval()
 
@@ -368,7 +368,7 @@ def test_temperature_zero_top_k_one_and_a_cold_draw_agree(model: LanguageModel) 
 
 
 def test_of_equal_logits_the_lowest_id_is_taken() -> None:
-    flat = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    flat = BigramLanguageModel(VOCAB)
     nn.init.zeros_(flat.table.weight)
     assert Sampler(flat, LETTERS).generate("g", 5, temperature=0) == "gaaaaa"
     assert flat.generate(ids_of("g"), 5, temperature=0).tolist() == [[6, 0, 0, 0, 0, 0]]
@@ -599,7 +599,7 @@ def test_the_cache_grows_to_the_size_of_one_block_and_stays_there() -> None:
 
 def test_memory_does_not_grow_with_the_number_of_ids() -> None:
     config = GPTConfig(vocab_size=VOCAB, block_size=64, n_layer=2, n_head=4, n_embd=128)
-    model = GPTLanguageModel.from_config(config).float()
+    model = config.build().float()
     writer = Sampler(model, LETTERS)
     for _ in writer.stream("a", 200):
         pass
@@ -691,7 +691,7 @@ def test_a_sampler_of_parts_that_do_not_fit_is_refused(
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_not_finite_are_named_and_nothing_is_drawn(bad: float) -> None:
-    model = BigramLanguageModel(VOCAB, block_size=BLOCK)
+    model = BigramLanguageModel(VOCAB)
     with torch.no_grad():
         model.table.weight[2] = bad
     writer = Sampler(model, LETTERS)

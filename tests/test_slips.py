@@ -38,7 +38,7 @@ QUICK = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
 
 
 def bigram(vocab_size: int = DATA.vocab_size) -> BigramLanguageModel:
-    return BigramLanguageModel(vocab_size, block_size=4)
+    return BigramLanguageModel(vocab_size)
 
 
 def made_within_inference_mode() -> BigramLanguageModel:
@@ -52,7 +52,7 @@ def train(**parts: Any) -> Trainer:
 
 
 def block(**parts: Any) -> DecoderBlock:
-    return DecoderBlock(8, **({"attention": MultiHeadAttention(8, 2), "feed_forward": FeedForward(8)} | parts))
+    return DecoderBlock(8, **({"attention": MultiHeadAttention(8, n_head=2), "feed_forward": FeedForward(8)} | parts))
 
 
 class Narrow(BigramLanguageModel):
@@ -97,7 +97,9 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         r"attention must return the shape it is given, \(1, 2, 8\), got \(1, 2, 16\)",
     ),
     (
-        lambda: GPTLanguageModel(65, 8, 16, [], head=nn.Linear(16, 7))(torch.zeros(1, 2, dtype=torch.long)),
+        lambda: GPTLanguageModel(65, block_size=8, n_embd=16, blocks=[], head=nn.Linear(16, 7))(
+            torch.zeros(1, 2, dtype=torch.long)
+        ),
         ShapeError,
         r"must return the shape \(B, T, V\) = \(1, 2, 65\), got \(1, 2, 7\)",
     ),
@@ -105,7 +107,7 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: FeedForward(8, activation="gelu"), InputTypeError, "activation must be a function .* got 'gelu'"),  # type: ignore[arg-type]
     (lambda: FeedForward(8, activation=nn.GELU), InputTypeError, "activation must be a function of a tensor"),  # type: ignore[arg-type]
     (
-        lambda: MultiHeadAttention(8, 2, positions=RotaryPositions),  # type: ignore[arg-type]
+        lambda: MultiHeadAttention(8, n_head=2, positions=RotaryPositions),  # type: ignore[arg-type]
         InputTypeError,
         "positions must be a module or None, got <class",
     ),
@@ -118,7 +120,7 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: KVCache(0), ConfigError, "block_size must be an integer of at least 1, got block_size=0"),
     (lambda: SoftCap(0), ConfigError, "cap must be a number above 0, got cap=0"),
     (
-        lambda: LearnedPositions(4, 8)(torch.ones(1, 3, 8), 2),
+        lambda: LearnedPositions(4, n_embd=8)(torch.ones(1, 3, 8), 2),
         ShapeError,
         "there are 4 learned positions, got 3 from position 2 on",
     ),

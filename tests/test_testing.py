@@ -37,12 +37,12 @@ IDX = torch.tensor([[1, 2, 3, 4, 5], [0, 5, 4, 3, 2]])
 
 
 def block() -> DecoderBlock:
-    return DecoderBlock(8, attention=MultiHeadAttention(8, 2), feed_forward=FeedForward(8))
+    return DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(8))
 
 
 def gpt(layout: str = "notebook") -> GPTLanguageModel:
     config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8, layout=layout)
-    return GPTLanguageModel.from_config(config)
+    return config.build()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -100,11 +100,11 @@ class Detached(nn.Module):
     [
         (check_shape, nn.Linear(8, 9), r"an input of \(2, 1, 8\) must give an output of \(2, 1, 8\), got \(2, 1, 9\)"),
         (check_causal, Leaky(1), "output at place 0 must not depend on place 1, after it, got an effect of"),
-        (check_causal, MultiHeadAttention(8, 2, causal=False), "must not depend on place 1"),
+        (check_causal, MultiHeadAttention(8, n_head=2, causal=False), "must not depend on place 1"),
         (check_causal, nn.Identity(), "output at place 1 must depend on place 0, got no effect"),
         (check_batch_independent, Leaky(0), "row 0 alone must be row 0 of the batch, got a difference of"),
         (check_prefix_consistent, Leaky(1), "the output on the first 1 places must be the beginning of the whole"),
-        (check_cache_equal, Forgetful(8, 2), "with a cache of 1 places the next 1 must be as without one"),
+        (check_cache_equal, Forgetful(8, n_head=2), "with a cache of 1 places the next 1 must be as without one"),
         (check_cache_equal, nn.Identity(), "Identity keeps no cache: new_cache is missing or returned None"),
         (check_gradients, Detached(False), "every parameter must have an effect, got none of 'mix.weight'"),
         (check_gradients, Detached(True), "derivatives must be those of finite differences"),
@@ -125,7 +125,7 @@ def test_a_part_that_works_on_each_place_reaches_nowhere() -> None:
 def test_a_model_that_cannot_learn_is_named() -> None:
     idx = torch.tensor([[1, 1, 2, 1, 3, 1]])  # what follows a 1 a bigram cannot know
     with pytest.raises(CheckError, match=r"learnt by heart, below 0\.05 nats; got [\d.]+ after 300 steps"):
-        check_trains(BigramLanguageModel(5, block_size=9), idx)
+        check_trains(BigramLanguageModel(5), idx)
 
 
 @pytest.mark.usefixtures("unchecked_types")

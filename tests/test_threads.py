@@ -22,9 +22,7 @@ SETTINGS: dict[str, Any] = {"max_iters": 12, "batch_size": 4, "sample_length": 0
 
 def make_model(seed: int = 1) -> GPTLanguageModel:
     torch.manual_seed(seed)
-    return GPTLanguageModel.from_config(
-        GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5)
-    )
+    return GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5).build()
 
 
 def together(*works: Callable[[], object]) -> list[Any]:

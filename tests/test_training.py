@@ -59,7 +59,7 @@ def make_gpt(dropout: float = 0.0, layout: str = "notebook") -> GPTLanguageModel
     config = GPTConfig(
         vocab_size=DATA.vocab_size, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=dropout, layout=layout
     )
-    return GPTLanguageModel.from_config(config)
+    return config.build()
 
 
 def make_trainer(model: LanguageModel | None = None, run_dir: Path | None = None, **changes: Any) -> Trainer:
@@ -285,7 +285,7 @@ class Words:
 
 def test_bits_per_character_count_characters_not_ids() -> None:
     data = TokenDataset(TEXT, Words())
-    trainer = Trainer(BigramLanguageModel(9, block_size=4), data, TrainerConfig(**QUICK))
+    trainer = Trainer(BigramLanguageModel(9), data, TrainerConfig(**QUICK))
     loss = trainer.evaluate("val")
     characters = len(Words().decode(data.val.tolist())) / len(data.val)
     assert loss.bits_per_character == pytest.approx(loss.nats / math.log(2) / characters)
@@ -341,7 +341,7 @@ def test_steps_carry_the_evaluation_where_there_is_one() -> None:
 
 @pytest.mark.parametrize("model", ["bigram", "notebook", "modern"])
 def test_models_learn_a_text_that_repeats_itself(model: str) -> None:
-    made = BigramLanguageModel(DATA.vocab_size, block_size=BLOCK) if model == "bigram" else make_gpt(layout=model)
+    made = BigramLanguageModel(DATA.vocab_size) if model == "bigram" else make_gpt(layout=model)
     history = make_trainer(made, max_iters=150, batch_size=16, learning_rate=0.03, eval_interval=50).fit(progress=False)
     assert history.best.val_loss < (1.3 if model == "bigram" else 0.6)
 
@@ -429,7 +429,7 @@ class Exploding(BigramLanguageModel):
     """Returns NaN at one of its training steps."""
 
     def __init__(self, at: int) -> None:
-        super().__init__(DATA.vocab_size, block_size=BLOCK)
+        super().__init__(DATA.vocab_size)
         self.at, self.step = at, 0
 
     def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
@@ -684,7 +684,7 @@ class Stage:
     """Lets something happen to the second of three models at a stage of its comparison."""
 
     def __init__(self, stage: str, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.models = {name: BigramLanguageModel(DATA.vocab_size, block_size=4) for name in "abc"}
+        self.models = {name: BigramLanguageModel(DATA.vocab_size) for name in "abc"}
         kind, method = {"training": (Trainer, "_advance"), "measuring": (Trainer, "evaluate")}.get(
             stage, (Sampler, "generate")
         )
@@ -748,11 +748,11 @@ def test_what_is_wrong_with_the_samples_shows_before_any_training(
 ) -> None:
     monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("it has trained"))
     with pytest.raises(tinygpt.errors.TinyGPTError, match=message):
-        compare({"a": BigramLanguageModel(DATA.vocab_size, block_size=4)}, DATA, TrainerConfig(**QUICK), **options)
+        compare({"a": BigramLanguageModel(DATA.vocab_size)}, DATA, TrainerConfig(**QUICK), **options)
 
 
 def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
-    models = {"a": BigramLanguageModel(DATA.vocab_size, block_size=4), "b": make_gpt()}
+    models = {"a": BigramLanguageModel(DATA.vocab_size), "b": make_gpt()}
     with pytest.raises(ConfigError, match=r"config must have the names \['a', 'b'\], got \['a'\]"):
         compare(models, DATA, {"a": TrainerConfig()})
     with pytest.raises(InputTypeError, match=r"models must be models by name, .* got {}"):

@@ -15,8 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from tinygpt.files import memory_bytes, parse_json, read_whole, to_json, write_w
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.base import check_model
+from tinygpt.models.layouts import parts_of
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 
 FORMAT_VERSION = 1
@@ -54,7 +54,6 @@ TRAINING = "training/"  # what the names of all tensors that are not weights beg
 MOST_BYTES = max(8 << 30, memory_bytes())  # a larger file is not read, since its tensors would not fit into memory
 _KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
 _MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
-_STATE = ("training", "trained_symbols")  # attributes that say what a model went through, not what it is
 _SYMBOLS = "symbols"  # the entry of a tokenizer that is not in the file: what its ids stand for
 _KINDS = {
     "format": int,
@@ -78,7 +77,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
 
     Args:
         path: Where to write, by custom ``*.safetensors``.
-        model: Any language model. One that :meth:`GPTLanguageModel.from_config` built, or a
+        model: Any language model. One that :meth:`GPTConfig.build` built, or a
             :class:`BigramLanguageModel`, is rebuilt by :func:`load` from the file alone, unless its parts were changed
             since.
         tokenizer: The tokenizer, or None.
@@ -236,43 +235,10 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
 def config_of(model: LanguageModel) -> dict[str, Any] | None:
     """Return the settings from which a model can be built again, or None for one composed or changed by hand."""
     if isinstance(model, BigramLanguageModel):
-        return {"vocab_size": model.vocab_size, "block_size": model.block_size}
-    config = getattr(model, "config", None)
-    if not isinstance(config, GPTConfig):
+        return {"vocab_size": model.vocab_size}
+    if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
-    with undrawn():
-        described = GPTLanguageModel.from_config(config)
-    return asdict(config) if parts_of(model) == parts_of(described) else None
-
-
-def parts_of(model: nn.Module) -> dict[str, str]:
-    """Return the class of each module of a model and its plain settings, by name.
-
-    So a part that was replaced shows, also one without weights, such as an activation or a dropout.
-    """
-    parts = {}
-    for name, part in model.named_modules():
-        parts[name or "model"] = type(part).__name__
-        for setting, value in vars(part).items():
-            if setting[0] != "_" and setting not in _STATE and (text := _described(value)):
-                parts[f"{name}.{setting}" if name else setting] = text
-    return parts
-
-
-def _described(value: object) -> str:
-    """Return a setting in words, the same in another process; nothing for what is not a plain one."""
-    if isinstance(value, bool | int | float | str | None | torch.dtype):
-        return repr(value)
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(_described, value))})"
-    if isinstance(value, partial):
-        settings = (*value.args, *value.keywords.items())
-        return f"{_described(value.func)}{_described(settings)}"
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not callable(value) or name is None or isinstance(value, nn.Module):
-        return ""
-    code = getattr(value, "__code__", None)  # two lambdas have one name, but use other names and numbers
-    return name if code is None else f"{name}{_described((*code.co_names, *code.co_consts[1:]))}"
+    return model.config.to_dict()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -297,7 +263,7 @@ def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) 
             else:
                 whole = GPTConfig(**config)
                 _check_blocks(whole, weights)
-                model = GPTLanguageModel.from_config(whole)
+                model = whole.build()
     except (TinyGPTError, TypeError, RuntimeError) as error:  # the last for what no memory could hold
         raise CheckpointCorruptError(f"{show(path)} contains invalid settings: {cut(str(error))}") from error
     check_fit(path, model, weights, any_float=True)
@@ -318,7 +284,7 @@ def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
     Raises:
         ConfigError: If not.
     """
-    first = GPTLanguageModel.from_config(replace(config, n_layer=1)).blocks[0].state_dict()
+    first = replace(config, n_layer=1).build().blocks[0].state_dict()
     for layer in range(config.n_layer):
         for name, tensor in first.items():
             found = weights.get(f"blocks.{layer}.{name}")

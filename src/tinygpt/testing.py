@@ -156,8 +156,8 @@ def check_causal(part: nn.Module, x: Tensor, *, reach: int | None = None) -> Non
         CheckError: If a place sees too much or too little.
 
     Example:
-        >>> check_causal(MultiHeadAttention(8, 2), torch.randn(2, 5, 8))
-        >>> check_causal(MultiHeadAttention(8, 2, causal=False), torch.randn(2, 5, 8))  # doctest: +ELLIPSIS
+        >>> check_causal(MultiHeadAttention(8, n_head=2), torch.randn(2, 5, 8))
+        >>> check_causal(MultiHeadAttention(8, n_head=2, causal=False), torch.randn(2, 5, 8))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         tinygpt.testing.CheckError: the output at place 0 must not depend on place 1, after it, got an effect of ...
@@ -269,7 +269,7 @@ def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 
             model = part
         else:
             torch.manual_seed(0)
-            model = GPTLanguageModel(11, x.shape[1], x.shape[2], [part])
+            model = GPTLanguageModel(11, block_size=x.shape[1], n_embd=x.shape[2], blocks=[part])
         generator = torch.Generator().manual_seed(0)
         idx = torch.randint(model.vocab_size, (x.shape[0], x.shape[1] + 1), generator=generator)
         # Where one id follows the same ids in two places it cannot be known: let the rows differ from the start.

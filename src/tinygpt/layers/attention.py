@@ -41,7 +41,7 @@ class Head(nn.Module):
 
     @checked_names
     def __init__(
-        self, n_embd: int, head_size: int, *, dropout: float = 0.0, causal: bool = True, bias: bool = False
+        self, n_embd: int, *, head_size: int, dropout: float = 0.0, causal: bool = True, bias: bool = False
     ) -> None:
         super().__init__()
         check_integer("n_embd", n_embd, minimum=1)
@@ -107,8 +107,8 @@ class MultiHeadAttention(nn.Module):
     def __init__(
         self,
         n_embd: int,
-        n_head: int,
         *,
+        n_head: int,
         head_size: int | None = None,
         dropout: float = 0.0,
         causal: bool = True,

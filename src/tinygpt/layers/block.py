@@ -33,7 +33,7 @@ class DecoderBlock(nn.Module):
         ShapeError: When called, if a part does not return ``B T C``.
 
     Example:
-        >>> block = DecoderBlock(64, attention=MultiHeadAttention(64, 4), feed_forward=FeedForward(64))
+        >>> block = DecoderBlock(64, attention=MultiHeadAttention(64, n_head=4), feed_forward=FeedForward(64))
         >>> block(torch.zeros(2, 10, 64)).shape
         torch.Size([2, 10, 64])
 

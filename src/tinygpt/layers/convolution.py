@@ -34,7 +34,7 @@ class ShortConvolution(nn.Module):
         convolution of width 3 behind the projections). https://arxiv.org/abs/2109.08668
     """
 
-    def __init__(self, n_embd: int, width: int = 4) -> None:
+    def __init__(self, n_embd: int, *, width: int = 4) -> None:
         super().__init__()
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         self.width = check_integer("width", width, minimum=2)

@@ -28,7 +28,7 @@ class LearnedPositions(nn.Module):
         Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, section 4.1.
     """
 
-    def __init__(self, block_size: int, n_embd: int, *, dropout: float | None = None) -> None:
+    def __init__(self, block_size: int, *, n_embd: int, dropout: float | None = None) -> None:
         super().__init__()
         check_integer("block_size", block_size, minimum=1)
         check_integer("n_embd", n_embd, minimum=1)

@@ -22,6 +22,7 @@ from tinygpt.runtime import is_tracing
 
 _COLD = 0.01
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
+WINDOW = 256  # tokens that ``Trainer`` and ``Sampler`` give a model without ``block_size`` at once
 
 
 class ModelOutput(NamedTuple):
@@ -43,7 +44,7 @@ class LanguageModel(nn.Module, ABC):
 
     Args:
         vocab_size: Number of distinct ids ``V``.
-        block_size: Longest input ``T``.
+        block_size: Longest input ``T``; None if the model reads inputs of any length.
 
     Attributes:
         trained_symbols: The text of each id that the model was trained with, or None. ``Trainer`` and ``load`` set it;
@@ -53,7 +54,7 @@ class LanguageModel(nn.Module, ABC):
     Example:
         >>> class Unigram(LanguageModel):
         ...     def __init__(self, vocab_size):
-        ...         super().__init__(vocab_size, block_size=8)
+        ...         super().__init__(vocab_size)
         ...         self.table = nn.Parameter(torch.zeros(vocab_size))
         ...
         ...     def compute_logits(self, idx, cache=None):
@@ -64,10 +65,10 @@ class LanguageModel(nn.Module, ABC):
 
     trained_symbols: tuple[str | None, ...] | None = None
 
-    def __init__(self, vocab_size: int, block_size: int) -> None:
+    def __init__(self, vocab_size: int, *, block_size: int | None = None) -> None:
         super().__init__()
         self.vocab_size = check_integer("vocab_size", vocab_size, minimum=1)
-        self.block_size = check_integer("block_size", block_size, minimum=1)
+        self.block_size = None if block_size is None else check_integer("block_size", block_size, minimum=1)
 
     @abstractmethod
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: Any = None) -> Float[Tensor, "B T V"]:
@@ -90,7 +91,7 @@ class LanguageModel(nn.Module, ABC):
                 the vocabulary, on any device.
         """
         self._check_ids("idx", idx)
-        if not is_tracing() and idx.shape[1] > self.block_size:
+        if self.block_size is not None and not is_tracing() and idx.shape[1] > self.block_size:
             raise ShapeError(
                 f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
@@ -143,7 +144,8 @@ class LanguageModel(nn.Module, ABC):
         idx = idx.long()
         with evaluating(self):
             for _ in range(max_new_tokens):
-                logits = self(idx[:, -self.block_size :]).logits[:, -1]  # B V
+                window = idx if self.block_size is None else idx[:, -self.block_size :]
+                logits = self(window).logits[:, -1]  # B V
                 check_finite(logits, f"after {idx.shape[1]} ids in row {{}}")
                 if temperature < _COLD:  # the quotients might overflow
                     logits = logits - logits.amax(dim=-1, keepdim=True)
@@ -194,7 +196,8 @@ class LanguageModel(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Show the sizes in ``repr``."""
-        return f"vocab_size={self.vocab_size}, block_size={self.block_size}, {self.num_parameters():,} parameters"
+        limit = "" if self.block_size is None else f"block_size={self.block_size}, "
+        return f"vocab_size={self.vocab_size}, {limit}{self.num_parameters():,} parameters"
 
     def _tensors(self) -> Iterator[Tensor]:
         return itertools.chain(self.parameters(), self.buffers())
@@ -309,8 +312,7 @@ def _what_it_looks_like(model: Any) -> tuple[str, str]:
     """Return what something is that is not a language model, and how to come from it to one."""
     kind = type(model).__name__
     if isinstance(model, type):
-        made = ".from_config(config)" if hasattr(model, "from_config") else "(...)"
-        return f"the class {model.__name__}", f"make a model of it, e.g. {model.__name__}{made}"
+        return f"the class {model.__name__}", f"make a model of it, e.g. {model.__name__}(...) or config.build()"
     if isinstance(model, nn.Module):
         if isinstance(getattr(model, "_orig_mod", None), nn.Module):
             inner = "the model itself, which is its _orig_mod"
@@ -331,9 +333,9 @@ def _what_it_looks_like(model: Any) -> tuple[str, str]:
             several = "or several by name with compare({...}, data)"
             return f"a {kind}", f"pass one model, as in model, tokenizer = tinygpt.load(path), {several}"
     elif isinstance(model, GPTConfig):
-        return "a GPTConfig", "use GPTLanguageModel.from_config(config)"
+        return "a GPTConfig", "build the model, config.build()"
     elif isinstance(getattr(model, "model", None), LanguageModel):
         return f"a {kind}", "pass its .model"
     elif callable(model):
         return f"the function {getattr(model, '__name__', kind)}", "call it and pass the model that it returns"
-    return kind, "use GPTLanguageModel.from_config(GPTConfig(vocab_size=...)); the model comes first"
+    return kind, "use GPTConfig(vocab_size=...).build(); the model comes first"

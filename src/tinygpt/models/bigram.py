@@ -19,7 +19,6 @@ class BigramLanguageModel(LanguageModel):
 
     Args:
         vocab_size: Number of distinct ids ``V``; the table is ``V V``.
-        block_size: Longest input ``T``. It changes nothing in what the model learns, only how long its windows are.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -30,11 +29,15 @@ class BigramLanguageModel(LanguageModel):
     """
 
     @checked_names
-    def __init__(self, vocab_size: int, *, block_size: int = 256) -> None:
-        super().__init__(vocab_size, block_size)
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(vocab_size)
         self.table = Embedding(vocab_size, vocab_size, std=1.0)
 
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: Any = None) -> Float[Tensor, "B T V"]:
         """Read the row of each id."""
         logits: torch.Tensor = self.table(idx)
         return logits
+
+    def new_cache(self, batch_size: int) -> tuple[()]:
+        """Return an empty cache, which stays empty: nothing before the last token counts."""
+        return ()

@@ -1,11 +1,24 @@
 """The settings of a GPT: plain numbers and words, checked when they are made."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from tinygpt.errors import ConfigError, check_choice, check_dropout, check_integer, checked_settings, short
-from tinygpt.files import parse_json, to_json
+from tinygpt.errors import (
+    ConfigError,
+    InputTypeError,
+    check_choice,
+    check_dropout,
+    check_integer,
+    checked_settings,
+    short,
+)
 from tinygpt.layers.attention import shared_width
+
+if TYPE_CHECKING:
+    from tinygpt.models.gpt import GPTLanguageModel
+
+Model = TypeVar("Model")
 
 LAYOUTS = ("notebook", "gpt2", "modern")
 _MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
@@ -90,21 +103,47 @@ class GPTConfig:
         """Return the layout that trains fastest, without dropout, with the changes that you name."""
         return cls(**dict[str, Any](dropout=0.0, layout="modern") | changes)
 
-    def to_json(self) -> str:
-        """Return the config as one line of JSON."""
-        return to_json(asdict(self))
+    @overload
+    def build(self, model_class: None = None, *, seed: int | None = None, **arguments: Any) -> "GPTLanguageModel": ...
 
-    @classmethod
-    def from_json(cls, text: str) -> "GPTConfig":
-        """Return the config that :meth:`to_json` wrote.
+    @overload
+    def build(self, model_class: type[Model], *, seed: int | None = None, **arguments: Any) -> Model: ...
+
+    def build(self, model_class: Any = None, *, seed: int | None = None, **arguments: Any) -> Any:
+        """Build the model.
+
+        Args:
+            model_class: A subclass of :class:`GPTLanguageModel` to build instead. It is called with ``vocab_size``,
+                ``block_size``, ``n_embd`` and the parts, all by name.
+            seed: Makes the initial weights reproducible: the same as after ``torch.manual_seed(seed)``, and PyTorch's
+                generator is put back. Without it, they are drawn from PyTorch's generator.
+            arguments: Further arguments for the constructor of a subclass, or parts that replace those of the layout.
 
         Raises:
-            ConfigError: If the text is not a JSON object, has unknown names, or values out of range.
+            ConfigError: If the seed is out of range.
+            InputTypeError: If the class is not a :class:`GPTLanguageModel`, or does not take these arguments.
+
+        Example:
+            >>> GPTConfig(vocab_size=137).build(seed=0).num_parameters()
+            10844297
         """
-        try:
-            settings = parse_json(text)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"a config must be JSON, got {short(text)}: {error}") from error
-        if not isinstance(settings, dict):
-            raise ConfigError(f"a config must be a JSON object, got {short(text)}")
+        from tinygpt.models.gpt import GPTLanguageModel
+        from tinygpt.models.layouts import build
+
+        return build(self, GPTLanguageModel if model_class is None else model_class, seed, arguments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain numbers and words."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "GPTConfig":
+        """Return the config that :meth:`to_dict` described.
+
+        Raises:
+            ConfigError: If a name is unknown or a value is out of range.
+            InputTypeError: If ``settings`` is not a mapping of settings by name.
+        """
+        if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
+            raise InputTypeError(f"settings must be a dict of settings by name, got {short(settings)}")
         return cls(**settings)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -16,16 +15,13 @@ from tinygpt.layers.linear import Embedding, Linear
 from tinygpt.layers.roles import unknown_in
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
-from tinygpt.models.layouts import parts_of_layout
-
-Model = TypeVar("Model", bound="GPTLanguageModel")
 
 
 class GPTLanguageModel(LanguageModel):
     """Embed each id and its place, pass the stream through the blocks, norm it, and read out logits.
 
-    :meth:`from_config` builds one from sizes. Here the parts are handed in: a block is any module that maps ``B T C``
-    to ``B T C``, and a model of your own blocks takes three lines.
+    :meth:`GPTConfig.build` builds one from sizes. Here the parts are handed in: a block is any module that maps
+    ``B T C`` to ``B T C``, and a model of your own blocks takes three lines.
 
     Args:
         vocab_size: Number of distinct ids ``V``.
@@ -35,7 +31,8 @@ class GPTLanguageModel(LanguageModel):
             takes ``cache=``; if each does, sampling uses the caches.
         token_embedding: Maps ids ``B T`` to vectors ``B T C``; by default a learned table. One that looks back, as with
             :class:`~tinygpt.layers.ShortConvolution`, keeps a cache as a block does.
-        positions: Makes the module that adds the places, called with ``(block_size, n_embd)``; None where the blocks
+        positions: Makes the module that adds the places, called with
+            ``(block_size, n_embd=n_embd)``; None where the blocks
             know of places themselves, as with :class:`~tinygpt.layers.RotaryPositions`.
         norm: Makes the last norm, called with ``n_embd``.
         head: Maps ``B T C`` to ``B T V``; by default a linear layer with a bias.
@@ -58,61 +55,30 @@ class GPTLanguageModel(LanguageModel):
         parts as in GPT-2.
     """
 
+    block_size: int
+
     @checked_names
     def __init__(
         self,
         vocab_size: int,
+        *,
         block_size: int,
         n_embd: int,
         blocks: Iterable[nn.Module],
-        *,
         token_embedding: nn.Module | None = None,
-        positions: Callable[[int, int], nn.Module] | None = LearnedPositions,
+        positions: Callable[..., nn.Module] | None = LearnedPositions,
         norm: Callable[[int], nn.Module] = nn.LayerNorm,
         head: nn.Module | None = None,
     ) -> None:
-        super().__init__(vocab_size, block_size)
+        super().__init__(vocab_size, block_size=block_size)
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
-        self.config: GPTConfig | None = None  # set where a config says it all, so that a file can rebuild the model
+        self.config: GPTConfig | None = None  # the one that built this model, if it describes all of it
+        self.built_as: dict[str, str] = {}  # its parts as they were then
         self.token_embedding = Embedding(vocab_size, n_embd) if token_embedding is None else token_embedding
-        self.positions = None if positions is None else positions(block_size, n_embd)
+        self.positions = None if positions is None else positions(block_size, n_embd=n_embd)
         self.blocks = nn.ModuleList(_distinct_parts(blocks, n_embd))
         self.norm = norm(n_embd)
         self.head = Linear(n_embd, vocab_size) if head is None else head
-
-    @classmethod
-    def from_config(cls: type[Model], config: GPTConfig, **changes: Any) -> Model:
-        """Build the model that a config describes. The only place that knows both configs and parts.
-
-        The constructor is called with ``vocab_size``, ``block_size``, ``n_embd`` and the parts by name.
-
-        Args:
-            config: The sizes and the layout.
-            changes: Further arguments of the constructor, for a subclass that takes some, or parts that replace those
-                of the layout.
-
-        Raises:
-            InputTypeError: If ``config`` is not a :class:`GPTConfig`, or the constructor of a subclass does not take
-                these arguments.
-
-        Example:
-            >>> GPTLanguageModel.from_config(GPTConfig(vocab_size=137)).num_parameters()
-            10844297
-        """
-        if not isinstance(config, GPTConfig):
-            raise InputTypeError(f"config must be a GPTConfig, got {type(config).__name__}; use GPTConfig(...)")
-        sizes = {"vocab_size": config.vocab_size, "block_size": config.block_size, "n_embd": config.n_embd}
-        arguments = sizes | parts_of_layout(config) | changes
-        try:
-            signature(cls).bind(**arguments)
-        except TypeError as error:
-            raise InputTypeError(
-                f"{cls.__name__}.__init__ must take {', '.join(arguments)}, got {error}; pass on what "
-                f"GPTLanguageModel takes with **parts, give more arguments to from_config, or override it"
-            ) from error
-        model = cls(**arguments)
-        model.config = config
-        return model
 
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: "GPTCache | None" = None) -> Float[Tensor, "B T V"]:
         """Return the logits after each id; with a cache, ``idx`` continues what it holds."""

@@ -1,10 +1,14 @@
-"""The layouts of :class:`~tinygpt.GPTConfig`: each names the parts of a GPT."""
+"""The layouts of :class:`~tinygpt.GPTConfig`: the parts that each names, and the model built from them."""
 
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from inspect import signature
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
+from tinygpt.errors import InputTypeError, short
 from tinygpt.layers import (
     Chain,
     DecoderBlock,
@@ -19,11 +23,33 @@ from tinygpt.layers import (
 )
 from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.models.config import GPTConfig
+from tinygpt.models.gpt import GPTLanguageModel
+from tinygpt.randomness import check_seed
+from tinygpt.runtime import drawing_from
+
+Model = TypeVar("Model", bound=GPTLanguageModel)
+_STATE = ("training", "trained_symbols")  # attributes that say what a model went through, not what it is
 
 
-def parts_of_layout(config: GPTConfig) -> dict[str, Any]:
-    """Return the parts of the model that a config describes, by the names of the constructor's arguments."""
-    return {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout](config)
+def build(config: GPTConfig, model_class: type[Model], seed: int | None, arguments: dict[str, Any]) -> Model:
+    """Build the model that a config describes; see :meth:`GPTConfig.build`."""
+    if not (isinstance(model_class, type) and issubclass(model_class, GPTLanguageModel)):
+        raise InputTypeError(f"model_class must be GPTLanguageModel or a subclass of it, got {short(model_class)}")
+    with drawing_from(check_seed(seed), torch.device("cpu")) if seed is not None else nullcontext():
+        layout = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
+        sizes = {"vocab_size": config.vocab_size, "block_size": config.block_size, "n_embd": config.n_embd}
+        given = sizes | layout(config) | arguments
+        try:
+            signature(model_class).bind(**given)
+        except TypeError as error:
+            raise InputTypeError(
+                f"{model_class.__name__}.__init__ must take {', '.join(given)}, got {error}; pass on what "
+                f"GPTLanguageModel takes with **parts, or give build the arguments that it lacks"
+            ) from error
+        model = model_class(**given)
+    if not arguments:
+        model.config, model.built_as = config, parts_of(model)
+    return model
 
 
 def _notebook(config: GPTConfig) -> dict[str, Any]:
@@ -31,7 +57,7 @@ def _notebook(config: GPTConfig) -> dict[str, Any]:
     blocks = [
         DecoderBlock(
             c.n_embd,
-            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout),
+            attention=MultiHeadAttention(c.n_embd, n_head=c.n_head, dropout=c.dropout),
             feed_forward=FeedForward(c.n_embd),
         )
         for _ in range(c.n_layer)
@@ -45,7 +71,7 @@ def _gpt2(config: GPTConfig) -> dict[str, Any]:
     blocks = [
         DecoderBlock(
             c.n_embd,
-            attention=MultiHeadAttention(c.n_embd, c.n_head, dropout=c.dropout, bias=True, output_std=std),
+            attention=MultiHeadAttention(c.n_embd, n_head=c.n_head, dropout=c.dropout, bias=True, output_std=std),
             feed_forward=FeedForward(
                 c.n_embd, activation=nn.GELU(approximate="tanh"), dropout=c.dropout, output_std=std
             ),
@@ -77,7 +103,7 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
             c.n_embd,
             attention=MultiHeadAttention(
                 c.n_embd,
-                c.n_head,
+                n_head=c.n_head,
                 dropout=c.dropout,
                 output_bias=False,
                 output_std=0.0,
@@ -91,8 +117,40 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
     ]
     return {
         "blocks": blocks,
-        "token_embedding": Chain(Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, 6), RMSNorm(c.n_embd)),
+        "token_embedding": Chain(
+            Embedding(c.vocab_size, c.n_embd), ShortConvolution(c.n_embd, width=6), RMSNorm(c.n_embd)
+        ),
         "positions": None,
         "norm": RMSNorm,
         "head": nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
     }
+
+
+def parts_of(model: nn.Module) -> dict[str, str]:
+    """Return the class of each module of a model and its plain settings, by name.
+
+    So a part that was replaced shows, also one without weights, such as an activation or a dropout.
+    """
+    parts = {}
+    for name, part in model.named_modules():
+        parts[name or "model"] = type(part).__name__
+        for setting, value in vars(part).items():
+            if setting[0] != "_" and setting not in _STATE and (text := _described(value)):
+                parts[f"{name}.{setting}" if name else setting] = text
+    return parts
+
+
+def _described(value: object) -> str:
+    """Return a setting in words, the same in another process; nothing for what is not a plain one."""
+    if isinstance(value, bool | int | float | str | None | torch.dtype):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_described, value))})"
+    if isinstance(value, partial):
+        settings = (*value.args, *value.keywords.items())
+        return f"{_described(value.func)}{_described(settings)}"
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not callable(value) or name is None or isinstance(value, nn.Module):
+        return ""
+    code = getattr(value, "__code__", None)  # two lambdas have one name, but use other names and numbers
+    return name if code is None else f"{name}{_described((*code.co_names, *code.co_consts[1:]))}"

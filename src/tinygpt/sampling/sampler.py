@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinygpt.errors import ConfigError, InputTypeError, check_integer, check_truth, checked_names, short
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_finite, check_model
+from tinygpt.models.base import WINDOW, check_finite, check_model
 from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
@@ -80,8 +80,9 @@ class Sampler:
                 f"{model.vocab_size}; use the tokenizer that the model was trained with"
             )
         check_trained_with(model, tokenizer)
-        stride = max(1, model.block_size // 4) if stride is None else stride
-        self.stride = check_integer("stride", stride, minimum=1, maximum=model.block_size)
+        self._window = model.block_size or WINDOW
+        stride = max(1, self._window // 4) if stride is None else stride
+        self.stride = check_integer("stride", stride, minimum=1, maximum=self._window)
         self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
         self._read_one = compile_or_warn(read_one, compile_loops) if check_truth("compile", compile) else read_one
 
@@ -189,7 +190,7 @@ class Sampler:
         with evaluating(self.model):
             while done < len(ids):
                 start = self._window_start(done)
-                end = min(start + self.model.block_size, len(ids) - 1)
+                end = min(start + self._window, len(ids) - 1)
                 logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
                 check_finite(logits, "after {} ids", first=done)
                 log_probabilities = logits.cpu().double().log_softmax(dim=-1)
@@ -203,7 +204,7 @@ class Sampler:
         So rows of one length share their window, a row's window does not depend on its neighbours, and a text that is
         continued later is read as if it had never stopped.
         """
-        over = max(0, length - self.model.block_size)
+        over = max(0, length - self._window)
         return -(-over // self.stride) * self.stride
 
     def _rows(
@@ -231,7 +232,7 @@ class Sampler:
                 raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
             ids = encode_text(self.tokenizer, text).tolist() or [self.start_id]
             pieces = Pieces(self.tokenizer, text, ids[-1], stops, 1 if stops else together)
-            rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self.model.block_size))
+            rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self._window))
         return rows
 
     def _pieces(self, steps: Iterator[list[tuple[Row, str]]]) -> Iterator[str]:

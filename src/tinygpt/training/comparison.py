@@ -105,7 +105,7 @@ def compare(
     Example:
         >>> text = "to be, or not to be: that is the question. " * 20
         >>> data = TokenDataset(text, CharTokenizer.from_text(text))
-        >>> models = {"bigram": BigramLanguageModel(data.vocab_size, block_size=8)}
+        >>> models = {"bigram": BigramLanguageModel(data.vocab_size)}
         >>> config = TrainerConfig(max_iters=200, batch_size=8, learning_rate=0.1)
         >>> comparison = compare(models, data, config, progress=False)
         >>> comparison.contenders[0].loss.nats < comparison.guess.nats
@@ -123,7 +123,8 @@ def compare(
     configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))
     if configs.keys() != models.keys():
         raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")
-    shortest = min(configs[name].block_size or model.block_size for name, model in models.items())
+    lengths = [configs[name].block_size or model.block_size for name, model in models.items()]
+    shortest = min(filter(None, lengths), default=None)
     trainers = {name: Trainer(models[name], data, replace(configs[name], block_size=shortest)) for name in models}
     check_integer("sample_length", sample_length, minimum=0)
     for trainer in trainers.values() if sample_length else ():

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, parts_of, unpack_symbols
+from tinygpt.checkpoint import TRAINING, config_of, distinct, pack, unpack_symbols
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -30,7 +30,8 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_model
+from tinygpt.models.base import WINDOW, check_model
+from tinygpt.models.layouts import parts_of
 from tinygpt.optim import adamw, make_optimizer, muon
 from tinygpt.randomness import derive_seed
 from tinygpt.runtime import choose_device, choose_precision, drawing_from, keep_freed_memory
@@ -94,7 +95,7 @@ class Trainer:
     Example:
         >>> text = "the quick brown fox jumps over the lazy dog. " * 20
         >>> data = TokenDataset(text, CharTokenizer.from_text(text))
-        >>> model = BigramLanguageModel(data.vocab_size, block_size=8)
+        >>> model = BigramLanguageModel(data.vocab_size)
         >>> trainer = Trainer(model, data, TrainerConfig(max_iters=50, batch_size=8, learning_rate=0.1))
         >>> history = trainer.fit(progress=False)
         >>> history.last.val_loss < history.evaluations[0].val_loss
@@ -387,8 +388,9 @@ class Trainer:
             raise InputTypeError(
                 f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
             )
-        block_size = self.config.block_size or model.block_size
-        if block_size > model.block_size:
+        fits = max(1, min(WINDOW, len(data.train) - 1, len(data.val) - 1))
+        block_size = self.config.block_size or model.block_size or fits
+        if model.block_size is not None and block_size > model.block_size:
             raise ConfigError(
                 f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
             )
