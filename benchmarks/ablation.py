@@ -113,7 +113,7 @@ def trainer(data: TokenDataset, name: str, seed: int) -> Trainer:
     """Return the trainer of a variant."""
     parts, settings = VARIANTS[name]
     torch.manual_seed(seed)
-    how = TrainerConfig(max_iters=STEPS, batch_size=BATCH, eval_interval=STEPS, sample_length=0, seed=seed, **settings)
+    how = TrainerConfig(max_iters=STEPS, batch_size=BATCH, eval_interval=STEPS, preview_tokens=0, seed=seed, **settings)
     return Trainer(build(data.vocab_size, **parts), data, how)
 
 

@@ -47,7 +47,7 @@ def measure(sizes: dict[str, int]) -> dict[str, float]:
     )
     model = config.build()
     how = TrainerConfig(
-        max_iters=10**6, eval_interval=10**6, eval_iters=1, sample_length=0, batch_size=sizes["batch_size"],
+        max_iters=10**6, eval_interval=10**6, eval_iters=1, preview_tokens=0, batch_size=sizes["batch_size"],
         precision="fp32", optimizer="adamw",
     )  # fmt: skip
     steps = iter(Trainer(model, data, how))

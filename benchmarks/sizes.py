@@ -30,7 +30,7 @@ def run(data: TokenDataset, layers: int, heads: int, width: int, steps: int, fac
         batch_size=8,
         eval_interval=steps,
         eval_iters=20,
-        sample_length=0,
+        preview_tokens=0,
         seed=1,
     )
     history = Trainer(model, data, how).fit(progress=False)

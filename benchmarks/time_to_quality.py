@@ -91,7 +91,7 @@ def run_ours(
     model = config.build()
     max_iters = int(settings.pop("max_iters"))
     how = TrainerConfig(
-        max_iters=max_iters, eval_interval=max_iters, eval_iters=5, sample_length=0, seed=seed, optimizer="muon",
+        max_iters=max_iters, eval_interval=max_iters, eval_iters=5, preview_tokens=0, seed=seed, optimizer="muon",
         precision=os.environ.get("TINYGPT_PRECISION", "auto"), **settings,
     )  # fmt: skip
     trainer = Trainer(model, data, how)

@@ -41,7 +41,7 @@ def gpt2(data: TokenDataset, sizes: dict[str, int]) -> GPTLanguageModel:
 
 def our_step(data: TokenDataset, model: GPTLanguageModel, batch_size: int, **settings: object) -> Call:
     """Return a function that takes one step of ours, by default with AdamW as nanoGPT does."""
-    common = {"max_iters": 10**6, "eval_interval": 10**6, "eval_iters": 1, "sample_length": 0, "optimizer": "adamw"}
+    common = {"max_iters": 10**6, "eval_interval": 10**6, "eval_iters": 1, "preview_tokens": 0, "optimizer": "adamw"}
     how = TrainerConfig(**common | settings, batch_size=batch_size)  # type: ignore[arg-type]
     steps = iter(Trainer(model, data, how))
     return lambda: next(steps)

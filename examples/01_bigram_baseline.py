@@ -16,7 +16,7 @@ tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer)
 
 model = BigramLanguageModel(data.vocab_size)
-trainer = Trainer(model, data, TrainerConfig(max_iters=1000, learning_rate=0.05, eval_interval=250, sample_length=0))
+trainer = Trainer(model, data, TrainerConfig(max_iters=1000, learning_rate=0.05, eval_interval=250, preview_tokens=0))
 history = trainer.fit()
 
 pairs = np.zeros((data.vocab_size, data.vocab_size))

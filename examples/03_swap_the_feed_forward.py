@@ -57,5 +57,5 @@ models = {
     "GELU": make_model(lambda: FeedForward(64, activation=F.gelu)),
     "gated": make_model(lambda: GatedFeedForward(64)),
 }
-config = TrainerConfig(max_iters=600, batch_size=32, eval_interval=600, sample_length=0)
+config = TrainerConfig(max_iters=600, batch_size=32, eval_interval=600, preview_tokens=0)
 print(compare(models, data, config, sample_length=0))

@@ -73,7 +73,7 @@ tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer, val_fraction=0.02)
 
 plain = make_model(FadingMemory)
-settings = TrainerConfig(max_iters=400, batch_size=16, eval_interval=200, sample_length=0)
+settings = TrainerConfig(max_iters=400, batch_size=16, eval_interval=200, preview_tokens=0)
 Trainer(plain, data, settings).fit()
 
 caching = make_model(CachingMemory)

@@ -20,7 +20,7 @@ torch.manual_seed(0)
 trainer = Trainer(
     config.build(),
     data,
-    TrainerConfig(max_iters=400, batch_size=32, eval_interval=100, sample_length=0),
+    TrainerConfig(max_iters=400, batch_size=32, eval_interval=100, preview_tokens=0),
 )
 for step in trainer:
     if step.evaluation is not None:

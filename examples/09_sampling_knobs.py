@@ -24,7 +24,7 @@ data = TokenDataset(text, tokenizer, val_fraction=0.02)
 torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=96)
 model = config.build()
-settings = TrainerConfig(max_iters=600, batch_size=16, eval_interval=300, sample_length=0)
+settings = TrainerConfig(max_iters=600, batch_size=16, eval_interval=300, preview_tokens=0)
 Trainer(model, data, settings).fit()
 sampler = Sampler(model, tokenizer)
 

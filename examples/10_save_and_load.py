@@ -26,7 +26,7 @@ data = TokenDataset(text, tokenizer)
 torch.manual_seed(0)
 config = GPTConfig(vocab_size=data.vocab_size, block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0)
 model = config.build()
-Trainer(model, data, TrainerConfig(max_iters=200, batch_size=16, sample_length=0)).fit()
+Trainer(model, data, TrainerConfig(max_iters=200, batch_size=16, preview_tokens=0)).fit()
 
 path = Path("small.safetensors")
 tinygpt.save(path, model, tokenizer)

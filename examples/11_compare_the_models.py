@@ -30,7 +30,7 @@ models = {
     "gpt": config.build(),
 }
 configs = {
-    "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, sample_length=0),
-    "gpt": TrainerConfig(max_iters=800, batch_size=12, learning_rate=7e-3, eval_interval=400, sample_length=200),
+    "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, preview_tokens=0),
+    "gpt": TrainerConfig(max_iters=800, batch_size=12, learning_rate=7e-3, eval_interval=400, preview_tokens=200),
 }
 print(compare(models, data, configs, prompt="ROMEO:\n", sample_length=500, temperature=0.8))

@@ -53,7 +53,7 @@ for is_leaky in (True, False):
 text = shakespeare()
 tokenizer = CharTokenizer.from_text(text)
 data = TokenDataset(text, tokenizer, val_fraction=0.02)
-settings = TrainerConfig(max_iters=200, batch_size=16, eval_interval=200, sample_length=0)
+settings = TrainerConfig(max_iters=200, batch_size=16, eval_interval=200, preview_tokens=0)
 for is_leaky in (True, False):
     torch.manual_seed(0)
     blocks = [

@@ -11,7 +11,7 @@ USE = """
 import tinygpt
 assert tinygpt.__version__ == {version!r}, tinygpt.__version__
 assert "site-packages" in tinygpt.__file__, tinygpt.__file__
-model = tinygpt.GPTLanguageModel.from_config(tinygpt.GPTConfig(vocab_size=137))
+model = tinygpt.GPTConfig(vocab_size=137).build()
 assert model.num_parameters() == 10_844_297
 """
 

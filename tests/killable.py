@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 0.01,
     "eval_interval": 5,
     "save_interval": 3,
-    "sample_length": 5,
+    "preview_tokens": 5,
 }
 
 
@@ -42,7 +42,7 @@ def make_trainer(directory: Path | None, *, layout: str = "notebook", make: Any 
     )
     model = config.build()
     model = model if changes.get("precision", "auto") == "auto" else model.float()
-    return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory, optimizer=make)
+    return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory, make_optimizer=make)
 
 
 class ScheduleFree(torch.optim.Optimizer):

@@ -43,7 +43,7 @@ def cut_steps(monkeypatch: pytest.MonkeyPatch) -> None:
             "eval_interval": steps,
             "eval_iters": STEPS,
             "warmup_iters": steps,
-            "sample_length": 10,
+            "preview_tokens": 10,
         }.items():
             value = getattr(config, name)
             object.__setattr__(config, name, value and min(value, most))

@@ -54,9 +54,8 @@ def ids(*shape):
 def models():
     for name in sys.argv[2].split():
         torch.manual_seed(0)
-        sizes = dict(vocab_size=7, block_size=BLOCK)
-        model = BigramLanguageModel(**sizes) if name == "bigram" else GPTLanguageModel.from_config(
-            GPTConfig(**sizes, n_layer=2, n_head=2, n_embd=8, layout=name))
+        model = BigramLanguageModel(7) if name == "bigram" else GPTConfig(
+            vocab_size=7, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, layout=name).build()
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.5)
         yield name, Logits(model.eval().to(getattr(torch, sys.argv[1])))
@@ -117,11 +116,11 @@ data = TokenDataset(text, CharTokenizer.from_text(text))
 for layout in sys.argv[1].split():
     graphs.clear()
     counters.clear()
-    sizes = dict(vocab_size=data.vocab_size, block_size=8)
-    model = BigramLanguageModel(**sizes) if layout == "bigram" else GPTLanguageModel.from_config(
-        GPTConfig(**sizes, n_layer=1, n_head=2, n_embd=16, layout=layout))
+    model = BigramLanguageModel(data.vocab_size) if layout == "bigram" else GPTConfig(
+        vocab_size=data.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16, layout=layout).build()
     for run in range(2):
-        trainer = Trainer(model, data, TrainerConfig(max_iters=6, batch_size=5, eval_interval=2, compile=True))
+        how = TrainerConfig(max_iters=6, batch_size=5, block_size=8, eval_interval=2, compile=True)
+        trainer = Trainer(model, data, how)
         for step in trainer:
             trainer.evaluate("val"), trainer.estimate_loss("train", iters=1)
         learning = [shapes for is_learning, shapes in graphs if is_learning]

@@ -353,7 +353,7 @@ def swapped(symbols: list[str]) -> list[str]:
 def train(tokenizer: Any, model: LanguageModel | None = None, **options: Any) -> LanguageModel:
     data = TokenDataset(TEXT, tokenizer)
     model = model or BigramLanguageModel(data.vocab_size)
-    config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+    config = TrainerConfig(max_iters=2, batch_size=2, preview_tokens=0)
     Trainer(model, data, config, **options).fit(progress=False)
     return model
 
@@ -427,7 +427,7 @@ def test_a_run_goes_on_with_its_own_symbols_only(make: Any, tmp_path: Path) -> N
 
     def trainer(tokenizer: Any) -> Trainer:
         model = BigramLanguageModel(len(SYMBOLS) + (make is Words))
-        config = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+        config = TrainerConfig(max_iters=2, batch_size=2, preview_tokens=0)
         return Trainer(model, TokenDataset(ids, tokenizer), config, run_dir=tmp_path)
 
     trainer(make(SYMBOLS)).fit(progress=False)

@@ -51,7 +51,7 @@ def run(model: Any = None, data: TokenDataset = DATA, **changes: Any) -> History
         "batch_size": 16,
         "eval_interval": 15,
         "eval_iters": 5,
-        "sample_length": 0,
+        "preview_tokens": 0,
         "optimizer": "adamw",
         "device": "cpu",
         "precision": "fp32",
@@ -165,7 +165,7 @@ def test_an_interrupted_run_is_judged_by_what_it_was_at() -> None:
 
 
 def test_before_a_second_evaluation_there_is_no_judgement() -> None:
-    trainer = Trainer(make_gpt(), DATA, TrainerConfig(batch_size=4, eval_interval=500, sample_length=0))
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(batch_size=4, eval_interval=500, preview_tokens=0))
     next(iter(trainer))
     assert trainer.history.verdict.endswith("): nothing to compare it with; use a lower eval_interval")
 
@@ -358,7 +358,7 @@ def test_a_history_that_was_packed_goes_on_as_if_it_had_not_been(losses: list[fl
 
 def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(most: int, tmp_path: Path) -> None:
     def trainer(directory: Path | None) -> Trainer:
-        config = TrainerConfig(max_iters=25, batch_size=2, eval_interval=11, save_interval=9, sample_length=0)
+        config = TrainerConfig(max_iters=25, batch_size=2, eval_interval=11, save_interval=9, preview_tokens=0)
         torch.manual_seed(1)
         return Trainer(BigramLanguageModel(DATA.vocab_size), DATA, config, run_dir=directory)
 
@@ -391,7 +391,7 @@ def test_steps_without_an_evaluation_do_not_look_for_the_best(monkeypatch: pytes
         return min(self.evaluations, key=lambda evaluation: evaluation.val_loss)
 
     monkeypatch.setattr(History, "best", property(best))
-    config = TrainerConfig(max_iters=40, batch_size=2, eval_interval=20, patience=3, sample_length=0)
+    config = TrainerConfig(max_iters=40, batch_size=2, eval_interval=20, patience=3, preview_tokens=0)
     for _ in Trainer(BigramLanguageModel(DATA.vocab_size), DATA, config):
         pass
     assert looked < 10

@@ -330,7 +330,7 @@ def test_a_seed_gives_the_same_weights_in_a_fresh_process(layout: str) -> None:
 import hashlib, torch, tinygpt
 torch.manual_seed({{seed}})
 config = tinygpt.GPTConfig(vocab_size=7, block_size=6, n_layer=2, n_head=2, n_embd=8, layout={layout!r})
-weights = torch.cat([p.detach().flatten() for p in tinygpt.GPTLanguageModel.from_config(config).parameters()])
+weights = torch.cat([p.detach().flatten() for p in config.build().parameters()])
 digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
 """
     names: dict[str, Any] = {}
@@ -500,7 +500,7 @@ def test_any_part_may_be_wrapped_and_the_model_learns_and_writes(layout: str, na
     )
     tokenizer = CharTokenizer("abcdefg")
     data = TokenDataset(tokenizer.decode(ids(1, 300)[0].tolist()), tokenizer)
-    config = TrainerConfig(max_iters=2, batch_size=2, eval_interval=1, sample_length=9, learning_rate=1e-3)
+    config = TrainerConfig(max_iters=2, batch_size=2, eval_interval=1, preview_tokens=9, learning_rate=1e-3)
     Trainer(model, data, config).fit(progress=False)
     model.eval()
     likeliest = model.generate(torch.tensor([[0, 1]]), 9, temperature=0)[0].tolist()

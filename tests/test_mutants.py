@@ -52,10 +52,9 @@ from tinygpt.testing import (
     check_trains,
 )
 from tinygpt.training import config as config_module
+from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
-from tinygpt.training import trainer as trainer_module
-from tinygpt.training.objective import Objective
-from tinygpt.training.step import Stepper
+from tinygpt.training.step import Objective, Stepper
 
 X = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 IDX = torch.tensor([[1, 2, 3, 4, 5], [0, 5, 4, 3, 2]])
@@ -532,7 +531,7 @@ def denormals_flushed_for_ever(patch: Patch) -> None:
 
 
 def optimizer_forgotten(patch: Patch) -> None:
-    patch.setattr(trainer_module, "fitted", lambda *_, **__: lambda: None)
+    patch.setattr(resume_module, "fitted", lambda *_, **__: lambda: None)
 
 
 def evaluations_draw(patch: Patch) -> None:
@@ -550,7 +549,7 @@ def steps_counted_anew(patch: Patch) -> None:
 
 
 def best_forgotten(patch: Patch) -> None:
-    patch.setattr(trainer_module, "unpack_history", lambda *arguments: tinygpt.History())
+    patch.setattr(resume_module, "unpack_history", lambda *arguments: tinygpt.History())
 
 
 def digest_not_compared(patch: Patch) -> None:

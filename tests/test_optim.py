@@ -544,7 +544,7 @@ def test_the_rate_of_a_step_is_that_of_the_schedule(tmp_path: Path, optimizer: s
 def test_the_rate_of_a_step_with_your_own_optimizer_is_that_of_its_first_group() -> None:
     model = make_model("notebook")
     groups = [{"params": [parameter], "lr": 0.3 + i} for i, parameter in enumerate(model.parameters())]
-    trainer = Trainer(model, DATA, TrainerConfig(max_iters=10), optimizer=lambda _: torch.optim.SGD(groups))
+    trainer = Trainer(model, DATA, TrainerConfig(max_iters=10), make_optimizer=lambda _: torch.optim.SGD(groups))
     step = next(iter(trainer))
     assert step.learning_rate == 0.3 * trainer.config.schedule(0)
 
@@ -566,7 +566,7 @@ def test_a_run_with_muon_learns_more_than_one_with_adamw() -> None:
     for name, rate in (("adamw", 4e-3), ("muon", None)):
         torch.manual_seed(0)
         config = GPTConfig.modern(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=32)
-        settings = TrainerConfig(optimizer=name, learning_rate=rate, max_iters=60, batch_size=8, sample_length=0)
+        settings = TrainerConfig(optimizer=name, learning_rate=rate, max_iters=60, batch_size=8, preview_tokens=0)
         trainer = Trainer(config.build(), DATA, settings)
         trainer.fit(progress=False)
         losses[name] = trainer.evaluate("val").nats
@@ -578,7 +578,7 @@ def test_the_default_optimizer_learns_more_than_adamw_by_default(kind: str) -> N
     losses = []
     for config in (TrainerConfig(max_iters=20), TrainerConfig(max_iters=20, optimizer="adamw")):
         torch.manual_seed(0)
-        trainer = Trainer(make_model(kind), DATA, replace(config, batch_size=8, sample_length=0))
+        trainer = Trainer(make_model(kind), DATA, replace(config, batch_size=8, preview_tokens=0))
         trainer.fit(progress=False)
         losses.append(trainer.evaluate("val").nats)
     assert losses[0] < losses[1] - 0.1
@@ -605,10 +605,10 @@ def test_the_optimizer_of_the_notebook_is_the_loop_of_the_notebook(layout: str) 
         final_learning_rate=3e-4,
         warmup_iters=0,
         grad_clip=None,
-        sample_length=0,
+        preview_tokens=0,
     )
     make = lambda model: torch.optim.AdamW(model.parameters(), lr=3e-4)  # noqa: E731
-    trainer = Trainer(models[0], DATA, config, optimizer=make)
+    trainer = Trainer(models[0], DATA, config, make_optimizer=make)
     optimizer = torch.optim.AdamW(models[1].parameters(), lr=3e-4)
     for number, step in enumerate(trainer):
         _, loss = models[1](*DATA.batch("train", step=number, batch_size=4, block_size=8, seed=0))
@@ -685,7 +685,7 @@ def test_an_optimizer_with_several_groups_and_rates_as_tensors_takes_the_schedul
     def make(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": [parameter], "lr": torch.tensor(0.5)} for parameter in model.parameters()])
 
-    config = TrainerConfig(max_iters=2, warmup_iters=0, sample_length=0)
-    trainer = Trainer(make_model("notebook"), DATA, config, optimizer=make)
+    config = TrainerConfig(max_iters=2, warmup_iters=0, preview_tokens=0)
+    trainer = Trainer(make_model("notebook"), DATA, config, make_optimizer=make)
     assert [step.learning_rate for step in trainer] == [0.5, 0.25]
     assert {float(group["lr"]) for group in trainer.optimizer.param_groups} == {0.25}

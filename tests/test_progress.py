@@ -24,7 +24,7 @@ from tinygpt.training.progress import harmless
 SYMBOLS = "ab→\x1b[2J\r\x07\x9b\u202e\ud800é\t"
 TEXT = SYMBOLS * 40
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))
-SETTINGS: dict[str, Any] = {"max_iters": 4, "eval_interval": 2, "batch_size": 2, "sample_length": 60}
+SETTINGS: dict[str, Any] = {"max_iters": 4, "eval_interval": 2, "batch_size": 2, "preview_tokens": 60}
 
 
 def make(directory: Path | None = None, **changes: Any) -> Trainer:
@@ -38,7 +38,7 @@ from pathlib import Path
 from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, TrainerConfig
 text = "ab\u2192\x1b[2J" * 40
 data = TokenDataset(text, CharTokenizer.from_text(text))
-config = TrainerConfig(max_iters=4, eval_interval=2, batch_size=2, sample_length=60)
+config = TrainerConfig(max_iters=4, eval_interval=2, batch_size=2, preview_tokens=60)
 history = Trainer(BigramLanguageModel(data.vocab_size, block_size=4), data, config).fit()
 Path(sys.argv[1]).write_text(str(history.last.step))
 """
@@ -58,7 +58,7 @@ def is_plain(shown: str) -> bool:
 
 
 def test_everything_goes_to_standard_error_in_plain_lines(capfd: pytest.CaptureFixture[str]) -> None:
-    history = make(sample_length=0, max_iters=40, eval_interval=10).fit()
+    history = make(preview_tokens=0, max_iters=40, eval_interval=10).fit()
     shown = capfd.readouterr()
     assert shown.out == ""
     lines = shown.err.splitlines()
@@ -174,7 +174,7 @@ FakeNotebook.__module__ = "ipykernel.iostream"
 def test_a_notebook_has_a_bar_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = FakeNotebook()
     monkeypatch.setattr(sys, "stderr", stream)
-    history = make(sample_length=0).fit()
+    history = make(preview_tokens=0).fit()
     assert "\r" in stream.getvalue()
     assert "4/4" in stream.getvalue()
     assert history.verdict in stream.getvalue()
@@ -188,7 +188,7 @@ def test_a_terminal_has_a_bar_that_fits(columns: int, tmp_path: Path) -> None:
     def work() -> None:
         os.dup2(inner, 2)
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        os._exit(0 if make(sample_length=20).fit().last.step == 4 else 1)
+        os._exit(0 if make(preview_tokens=20).fit().last.step == 4 else 1)
 
     child = in_child(work)
     os.close(inner)

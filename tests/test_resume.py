@@ -59,8 +59,8 @@ def trainer_of(
     )
     model = config.build()
     change(model)
-    settings = make_trainer(None, **({"max_iters": STEPS, "sample_length": 0} | changes)).config
-    return Trainer(model, DATA, settings, run_dir=directory, optimizer=make)
+    settings = make_trainer(None, **({"max_iters": STEPS, "preview_tokens": 0} | changes)).config
+    return Trainer(model, DATA, settings, run_dir=directory, make_optimizer=make)
 
 
 def cut_after(steps: int, trainer: Trainer) -> None:
@@ -282,8 +282,8 @@ def test_previews_and_names_that_fill_a_header_are_refused_before_they_are_writt
     trainer.save()  # previews are not in the header
     trainer_of(tmp_path).resume()
     before = sorted(tmp_path.iterdir())
-    trainer._described = {"config": None, "parts": {"x": "y" * (32 << 20)}}
-    trainer.steps_taken = 2
+    trainer._record._description = {"config": None, "parts": {"x": "y" * (32 << 20)}}
+    trainer._state.step = 2
     with pytest.raises(CheckpointSaveError, match=r"need [\d,]+ bytes, more than the 33,554,432 that can be read back"):
         trainer.save()
     assert sorted(tmp_path.iterdir()) == before
@@ -361,7 +361,7 @@ OTHER_PARTS: dict[str, tuple[Callable[[], GPTLanguageModel], Callable[[], GPTLan
 def test_other_parts_of_the_same_shapes_are_refused(
     then: Callable[[], GPTLanguageModel], now: Callable[[], GPTLanguageModel], message: str, tmp_path: Path
 ) -> None:
-    config = make_trainer(None, max_iters=2, sample_length=0).config
+    config = make_trainer(None, max_iters=2, preview_tokens=0).config
     Trainer(then(), DATA, config, run_dir=tmp_path).fit(progress=False)
     Trainer(then(), DATA, config, run_dir=tmp_path).resume()
     with pytest.raises(CheckpointMismatchError, match=f"the model must be that of the run .*{message}"):
@@ -541,7 +541,9 @@ def mutated(payload: dict[str, Any], tensors: dict[str, Tensor], chance: random.
         lambda: tensors.update({name: torch.cat([tensor.reshape(-1)] * 3)}),
         lambda: tensors.update({name: tensor.reshape(-1)}),
         lambda: tensors.update({name: tensor.to(chance.choice([torch.int64, torch.float32, torch.half, torch.bool]))}),
-        lambda: tensors.update({name: torch.full_like(tensor, chance.choice([0, -1, 1e30, torch.inf]))}),
+        lambda: tensors.update(
+            {name: torch.full(tensor.shape, chance.choice([0.0, -1.0, 1e30, torch.inf])).to(tensor)}
+        ),
         lambda: tensors.update({chance.choice([f"{name}x", f"{TRAINING}{name}", "x/y"]): tensor}),
         lambda: where.__setitem__(key, chance.choice(strange)),
         lambda: where.pop(key),

@@ -30,7 +30,7 @@ from tinygpt.errors import (
     RunLockedError,
 )
 
-QUICK: dict[str, Any] = {"max_iters": 6, "batch_size": 2, "eval_interval": 3, "save_interval": 2, "sample_length": 0}
+QUICK: dict[str, Any] = {"max_iters": 6, "batch_size": 2, "eval_interval": 3, "save_interval": 2, "preview_tokens": 0}
 NAMES = ["best.safetensors", "config.json", "metrics.jsonl", "step-00000000.safetensors"]
 
 

@@ -30,7 +30,7 @@ from tinygpt.errors import (
     NonFiniteError,
     RunLockedError,
 )
-from tinygpt.training import trainer as trainer_module
+from tinygpt.training import resume as resume_module
 
 
 def finish(directory: Path, **changes: Any) -> None:
@@ -101,7 +101,7 @@ def test_how_often_it_is_saved_changes_nothing(
 def test_without_the_optimizer_it_would_be_another_run(
     tmp_path: Path, uninterrupted: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "fitted", lambda *_, **__: lambda: None)
+    monkeypatch.setattr(resume_module, "fitted", lambda *_, **__: lambda: None)
     trainer = make_trainer(tmp_path)
     next(iter(trainer))
     trainer.save()
@@ -151,8 +151,10 @@ def test_an_optimizer_of_your_own_comes_back(tmp_path: Path) -> None:
     def make(directory: Path) -> Trainer:
         torch.manual_seed(0)
         model = BigramLanguageModel(DATA.vocab_size)
-        config = TrainerConfig(max_iters=6, batch_size=2, sample_length=0)
-        return Trainer(model, DATA, config, run_dir=directory, optimizer=lambda m: Momentum(m.parameters(), 0.1, 0.9))
+        config = TrainerConfig(max_iters=6, batch_size=2, preview_tokens=0)
+        return Trainer(
+            model, DATA, config, run_dir=directory, make_optimizer=lambda m: Momentum(m.parameters(), 0.1, 0.9)
+        )
 
     make(tmp_path / "whole").fit(progress=False)
     trainer = make(tmp_path / "cut")
@@ -275,7 +277,7 @@ class Slow(BigramLanguageModel):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_second_signal_acts_at_once_and_leaves_the_files(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    config = TrainerConfig(max_iters=100, batch_size=2, save_interval=1, sample_length=0)
+    config = TrainerConfig(max_iters=100, batch_size=2, save_interval=1, preview_tokens=0)
     child = in_child(lambda: Trainer(Slow(DATA.vocab_size), DATA, config, run_dir=tmp_path).fit())
     wait_for_steps(tmp_path, 1)
     time.sleep(0.1)
@@ -516,7 +518,7 @@ def test_an_optimizer_of_yours_with_other_settings_is_a_warning(tmp_path: Path) 
     def sgd(rate: float) -> Trainer:
         trainer = make_trainer(None)
         make = lambda model: torch.optim.SGD(model.parameters(), lr=rate)  # noqa: E731 - handed on
-        return Trainer(trainer.model, DATA, trainer.config, run_dir=tmp_path, optimizer=make)
+        return Trainer(trainer.model, DATA, trainer.config, run_dir=tmp_path, make_optimizer=make)
 
     sgd(0.5).fit(progress=False)
     with warnings.catch_warnings():
@@ -540,7 +542,7 @@ OTHER = "The five boxing wizards jump quickly! " * 15
 
 def with_parts(directory: Path, model: Any = None, data: TokenDataset = DATA) -> Trainer:
     model = model or BigramLanguageModel(data.vocab_size)
-    return Trainer(model, data, TrainerConfig(max_iters=2, batch_size=2, sample_length=0), run_dir=directory)
+    return Trainer(model, data, TrainerConfig(max_iters=2, batch_size=2, preview_tokens=0), run_dir=directory)
 
 
 def renamed(text: str) -> CharTokenizer:
@@ -571,15 +573,11 @@ def renamed(text: str) -> CharTokenizer:
             r"got 28 symbols where it has 28; the first difference is id 27: '☃' where it has 'z'",
         ),
         (
-            lambda: {"model": BigramLanguageModel(DATA.vocab_size)},
-            r"the model must be that of the run in .*, got block_size=5 \(checkpoint has 4\)",
-        ),
-        (
             lambda: {"model": GPTLanguageModel(DATA.vocab_size, block_size=4, n_embd=4, blocks=[nn.Linear(4, 4)])},
             "contains the run of a 'BigramLanguageModel', got a GPTLanguageModel",
         ),
     ],
-    ids=["other text", "longer text", "other split", "other tokenizer", "other size", "other class"],
+    ids=["other text", "longer text", "other split", "other tokenizer", "other class"],
 )
 def test_another_corpus_tokenizer_or_model_is_refused(
     make: Callable[[], dict[str, Any]], message: str, tmp_path: Path
@@ -595,7 +593,7 @@ def test_another_corpus_tokenizer_or_model_is_refused(
 
 
 def test_two_trainers_in_one_directory_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> None:
-    config = TrainerConfig(max_iters=1000, batch_size=2, save_interval=1, sample_length=0)
+    config = TrainerConfig(max_iters=1000, batch_size=2, save_interval=1, preview_tokens=0)
     child = in_child(lambda: Trainer(Slow(DATA.vocab_size), DATA, config, run_dir=tmp_path).fit())
     try:
         wait_for_steps(tmp_path, 2)  # so that the checkpoint of the first is written
@@ -639,7 +637,7 @@ class Exploding(BigramLanguageModel):
 
 @pytest.mark.parametrize("spoil_gradient", [False, True])
 def test_a_number_that_is_not_finite_changes_no_weight_and_no_file(spoil_gradient: bool, tmp_path: Path) -> None:
-    config = TrainerConfig(max_iters=9, batch_size=2, save_interval=1, sample_length=0)
+    config = TrainerConfig(max_iters=9, batch_size=2, save_interval=1, preview_tokens=0)
 
     def make(at: int) -> Trainer:
         torch.manual_seed(0)

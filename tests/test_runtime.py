@@ -17,7 +17,7 @@ flushes = pytest.mark.skipif(not torch.set_flush_denormal(False), reason="the pr
 
 
 def make_trainer(**options: Any) -> Trainer:
-    how = TrainerConfig(max_iters=6, batch_size=1, sample_length=0)
+    how = TrainerConfig(max_iters=6, batch_size=1, preview_tokens=0)
     return Trainer(BigramLanguageModel(3), DATA, how, **options)
 
 

@@ -725,7 +725,7 @@ for layout in ("notebook", "modern"):
     for dtype, tolerance in zip(DTYPES, (1e-10, 1e-5, 0.1, 0.02)):
         torch.manual_seed(0)
         sizes = dict(vocab_size=7, block_size=12, n_layer=1, n_head=2, n_embd=32, layout=layout)
-        model = GPTLanguageModel.from_config(GPTConfig(**sizes)).eval().to(dtype)
+        model = GPTConfig(**sizes).build().eval().to(dtype)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         compiled, plain = Sampler(model, tokenizer, compile=True), Sampler(model, tokenizer)

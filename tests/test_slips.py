@@ -34,7 +34,7 @@ from tinygpt.optim import Muon
 TEXT = "to be, or not to be: " * 20
 TOKENIZER = CharTokenizer.from_text(TEXT)
 DATA = TokenDataset(TEXT, TOKENIZER)
-QUICK = TrainerConfig(max_iters=2, batch_size=2, sample_length=0)
+QUICK = TrainerConfig(max_iters=2, batch_size=2, preview_tokens=0)
 
 
 def bigram(vocab_size: int = DATA.vocab_size) -> BigramLanguageModel:

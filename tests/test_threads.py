@@ -17,7 +17,7 @@ from tinygpt.models.modes import evaluating
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
 DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
-SETTINGS: dict[str, Any] = {"max_iters": 12, "batch_size": 4, "sample_length": 0, "eval_interval": 100}
+SETTINGS: dict[str, Any] = {"max_iters": 12, "batch_size": 4, "preview_tokens": 0, "eval_interval": 100}
 
 
 def make_model(seed: int = 1) -> GPTLanguageModel:
@@ -65,7 +65,7 @@ def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropou
     """The weights stay, since the rate is zero: whatever differs comes from the mode of the model."""
     model = make_model()
     trainer = Trainer(
-        model, DATA, TrainerConfig(**SETTINGS), optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)
+        model, DATA, TrainerConfig(**SETTINGS), make_optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)
     )
     sampler = Sampler(model, TOKENIZER)
     expected = sampler.generate("the", 100), sampler.score(TEXT[:60]).tolist(), trainer.evaluate().nats
@@ -79,7 +79,7 @@ def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropou
     losses, *found = together(train, read, read)
     assert found == [[expected], [expected]]
     alone = Trainer(
-        make_model(), DATA, TrainerConfig(**SETTINGS), optimizer=lambda m: torch.optim.SGD(m.parameters(), 0.0)
+        make_model(), DATA, TrainerConfig(**SETTINGS), make_optimizer=lambda m: torch.optim.SGD(m.parameters(), 0.0)
     )
     assert torch.equal(losses, torch.tensor([step.loss for step in alone]))
 

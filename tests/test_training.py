@@ -42,15 +42,17 @@ from tinygpt.errors import (
     RunExistsError,
     ShapeError,
 )
-from tinygpt.optim import adamw, parameter_groups, warmup_cosine
+from tinygpt.models.config import LAYOUTS
+from tinygpt.optim import adamw, muon, parameter_groups, warmup_cosine
 from tinygpt.runtime import choose_device, choose_precision
-from tinygpt.training.objective import Objective
+from tinygpt.training import plain_loop
+from tinygpt.training.step import Objective
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
 DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
 BLOCK = 8
-QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "sample_length": 0}
+QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "preview_tokens": 0}
 QUICK |= {"optimizer": "adamw", "learning_rate": 0.01}
 
 
@@ -100,33 +102,47 @@ def test_a_mean_of_means_would_not_be_the_big_batch(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Objective, "__call__", mean_of_means)
     with pytest.raises(AssertionError):
-        torch.testing.assert_close(trained(batch_size=7, accumulation=3), trained_plainly(7), rtol=0, atol=1e-12)
+        torch.testing.assert_close(trained(batch_size=7, accumulation=3), trained(batch_size=7), rtol=0, atol=1e-12)
 
 
-def trained_plainly(batch_size: int) -> Tensor:
-    """Return the weights after the same run, written out: the loop that the trainer stands for."""
-    model, config = make_gpt(), TrainerConfig(**(QUICK | {"batch_size": batch_size}))
-    optimizer = adamw(model, learning_rate=1.0, betas=config.decay_rates, weight_decay=config.weight_decay)
-    model.train()
-    for step in range(config.max_iters):
-        x, y = DATA.batch("train", step=step, batch_size=batch_size, block_size=BLOCK, seed=config.seed)
-        for group in optimizer.param_groups:
-            group["lr"] = config.peak * warmup_cosine(step, max_iters=config.max_iters, warmup_iters=config.warmup)
-        loss = model(x, y).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "muon": muon}
 
 
-def test_the_trainer_does_what_a_plain_loop_does() -> None:
-    torch.testing.assert_close(trained(batch_size=5), trained_plainly(5), rtol=0, atol=1e-14)
+@settings(max_examples=12)
+@given(
+    optimizer=st.sampled_from(sorted(OPTIMIZERS)),
+    layout=st.sampled_from(LAYOUTS),
+    dropout=st.sampled_from([0.0, 0.3]),
+    batch_size=st.integers(1, 5),
+    block_size=st.integers(1, BLOCK),
+    grad_clip=st.sampled_from([None, 0.1]),
+    seed=st.integers(0, 3),
+)
+def test_the_trainer_takes_the_steps_of_the_plain_loop(
+    optimizer: str, layout: str, dropout: float, batch_size: int, block_size: int, grad_clip: float | None, seed: int
+) -> None:
+    config = TrainerConfig(
+        max_iters=3,
+        eval_interval=2,
+        preview_tokens=0,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        block_size=block_size,
+        grad_clip=grad_clip,
+        seed=seed,
+    )
+    trainer, model = Trainer(make_gpt(dropout, layout), DATA, config), make_gpt(dropout, layout)
+    make = OPTIMIZERS[optimizer]
+    own = make(model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay)
+    losses = plain_loop(model, DATA, config, own, block_size=block_size)
+    assert [step.loss for step in trainer] == pytest.approx(losses, rel=0, abs=1e-13)
+    for ours, plain in zip(trainer.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, plain, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"eval_interval": 1}, {"eval_interval": 100}, {"eval_iters": 2}, {"sample_length": 5}, {"patience": 100}],
+    [{"eval_interval": 1}, {"eval_interval": 100}, {"eval_iters": 2}, {"preview_tokens": 5}, {"patience": 100}],
     ids=str,
 )
 def test_how_often_it_is_measured_changes_nothing(changes: dict[str, Any]) -> None:
@@ -209,7 +225,7 @@ def test_an_optimizer_of_your_own_takes_the_schedule() -> None:
         make_gpt(),
         DATA,
         TrainerConfig(**QUICK),
-        optimizer=lambda model: torch.optim.SGD(
+        make_optimizer=lambda model: torch.optim.SGD(
             [{"params": [p], "lr": 0.1 + i} for i, p in enumerate(model.parameters())]
         ),
     )
@@ -325,7 +341,7 @@ def test_patience_ends_a_run_that_does_not_get_better(monkeypatch: pytest.Monkey
 
 
 def test_evaluations_come_before_the_first_step_at_the_interval_and_after_the_last() -> None:
-    history = make_trainer(max_iters=7, eval_interval=3, sample_length=11).fit(progress=False)
+    history = make_trainer(max_iters=7, eval_interval=3, preview_tokens=11).fit(progress=False)
     assert [evaluation.step for evaluation in history.evaluations] == [0, 3, 6, 7]
     assert [len(evaluation.sample) for evaluation in history.evaluations] == [11] * 4
     assert len(history.losses) == 7
@@ -347,7 +363,7 @@ def test_models_learn_a_text_that_repeats_itself(model: str) -> None:
 
 
 def test_the_bar_shows_losses_speed_previews_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    history = make_trainer(max_iters=4, eval_interval=2, sample_length=9).fit()
+    history = make_trainer(max_iters=4, eval_interval=2, preview_tokens=9).fit()
     shown = capsys.readouterr()
     printed = shown.out + shown.err
     assert f"step      0: train {history.evaluations[0].train_loss:.4f}" in printed
@@ -422,6 +438,132 @@ def test_a_directory_with_a_run_is_not_written_to(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+# --- time, schedules, and a second call -------------------------------------------------------------------------------
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the clock of a run advance by so much at each reading."""
+    now = iter(range(10**9))
+    monkeypatch.setattr("time.perf_counter", lambda: next(now) * seconds)
+
+
+def test_max_seconds_ends_the_schedule_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock advances at each reading: a step reads it twice, its plan once, an evaluation twice."""
+    slowed(monkeypatch, 0.01)
+    trainer = make_trainer(max_iters=1000, max_seconds=3.0, eval_interval=1000, final_learning_rate=0.0, batch_size=2)
+    steps = list(trainer)
+    assert 100 < len(steps) < 300
+    assert steps[-1].evaluation is not None
+    assert trainer.history.stopped == ""
+    assert steps[-1].learning_rate < 0.02 * max(step.learning_rate for step in steps)
+
+
+def test_a_resumed_run_keeps_the_number_of_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"max_iters": 500, "max_seconds": 2.0, "eval_interval": 500, "save_interval": 20}
+    slowed(monkeypatch, 0.01)
+    whole = make_trainer(run_dir=tmp_path / "whole", **changes)
+    count = len(list(whole))
+    cut = make_trainer(run_dir=tmp_path / "cut", **changes)
+    for step in cut:
+        if step.number == 40:
+            break
+    slowed(monkeypatch, 0.1)  # another speed after the interruption
+    again = make_trainer(run_dir=tmp_path / "cut", **changes)
+    again.fit(resume=True, progress=False)
+    assert again.steps_taken == len(again.history.losses) == cut._end <= count + 5
+
+
+def test_a_schedule_of_your_own_sets_every_rate() -> None:
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(**QUICK), lr_schedule=lambda step: 1 / (1 + step))
+    assert [step.learning_rate for step in trainer] == pytest.approx([0.01 / (1 + n) for n in range(6)])
+    assert trainer.history.last.schedule == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "changes", "error", "message"),
+    [
+        (0.1, {}, InputTypeError, "lr_schedule must be a function of the step, got 0.1"),
+        (
+            lambda step: 1.0,
+            {"warmup_iters": 2},
+            ConfigError,
+            "replaces the schedule of the config, got warmup_iters there",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_be_followed_is_named(
+    schedule: Any, changes: dict[str, Any], error: type[Exception], message: str, unchecked_types: None
+) -> None:
+    with pytest.raises(error, match=message):
+        Trainer(make_gpt(), DATA, TrainerConfig(**(QUICK | changes)), lr_schedule=schedule)
+
+
+def test_a_schedule_that_returns_no_number_is_named() -> None:
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(**QUICK), lr_schedule=lambda step: math.nan)
+    with pytest.raises(ConfigError, match=r"lr_schedule\(0\) must be a number of at least 0, got .*=nan"):
+        next(iter(trainer))
+
+
+def test_another_schedule_is_a_changed_setting_of_a_resumed_run(tmp_path: Path) -> None:
+    def make(schedule: Callable[[int], float]) -> Trainer:
+        return Trainer(make_gpt(), DATA, TrainerConfig(**QUICK), run_dir=tmp_path, lr_schedule=schedule)
+
+    next(iter(make(lambda step: 1.0)))
+    with pytest.warns(UserWarning, match=r"with changed settings, .*: lr_schedule=\[0.5, .*\(checkpoint has \[1.0"):
+        make(lambda step: 0.5).fit(resume=True, progress=False)
+
+
+def test_a_rate_set_from_outside_is_reported_once() -> None:
+    trainer = make_trainer()
+    steps = iter(trainer)
+    next(steps)
+    trainer.optimizer.param_groups[0]["lr"] = 7
+    with pytest.warns(UserWarning, match=r"replaces a learning rate .*lr=7; use Trainer\(..., lr_schedule"):
+        next(steps)
+    trainer.optimizer.param_groups[0]["lr"] = 7
+    next(steps)
+
+
+def test_a_second_fit_says_how_to_go_on() -> None:
+    trainer = make_trainer()
+    trainer.fit(progress=False)
+    with pytest.warns(UserWarning, match="fit took no step: all 6 steps are taken; make a Trainer with more"):
+        trainer.fit(progress=False)
+
+
+def test_after_the_best_weights_it_trains_on_from_the_last() -> None:
+    plain, restored = make_trainer(), make_trainer()
+    list(plain)
+    for _ in restored:
+        restored.restore_best()
+        break
+    list(restored)
+    assert torch.equal(weights(plain), weights(restored))
+
+
+def test_the_notebooks_settings_are_a_constant_rate() -> None:
+    config = TrainerConfig.notebook(max_iters=100)
+    assert (config.optimizer, config.peak, config.grad_clip, config.eval_iters) == ("adamw", 3e-4, None, 200)
+    assert {config.schedule(step) for step in range(100)} == {1.0}
+
+
+def test_a_trainer_makes_a_sampler() -> None:
+    trainer = make_trainer()
+    trainer.fit(progress=False)
+    assert trainer.sampler(stride=1).generate("th", max_new_tokens=3, seed=0).startswith("th")
+    with pytest.raises(ConfigError, match=r"the data must have a tokenizer, .* use Sampler\(trainer.model, tokenizer"):
+        Trainer(BigramLanguageModel(3), TokenDataset([0, 1, 2] * 50)).sampler()
+
+
+def test_the_directory_can_be_set_until_the_run_begins(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    trainer.run_dir = tmp_path / "run"
+    next(iter(trainer))
+    assert trainer.run_dir == tmp_path / "run"
+    with pytest.raises(ConfigError, match="run_dir must be set before the run begins"):
+        trainer.run_dir = None
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -478,7 +620,7 @@ def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_wi
         ({"eval_interval": 0}, "got eval_interval=0"),
         ({"eval_iters": 0}, "got eval_iters=0"),
         ({"patience": 0}, "got patience=0"),
-        ({"sample_length": -1}, "got sample_length=-1"),
+        ({"preview_tokens": -1}, "got preview_tokens=-1"),
         ({"accumulation": 0}, "got accumulation=0"),
         ({"accumulation": 5, "batch_size": 4}, "at most batch_size, got accumulation=5 and batch_size=4"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, got learning_rate=0"),
@@ -636,9 +778,7 @@ for precision, tolerance in (("fp32", 1e-4), ("bf16", 1e-3)):
     losses = []
     for compile in (False, True):
         torch.manual_seed(0)
-        model = GPTLanguageModel.from_config(
-            GPTConfig.modern(vocab_size=data.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16)
-        )
+        model = GPTConfig.modern(vocab_size=data.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16).build()
         how = TrainerConfig(max_iters=5, batch_size=4, precision=precision, eval_iters=2, compile=compile)
         losses.append([step.loss for step in Trainer(model, data, how)])
         assert not any("_orig_mod" in name for name in model.state_dict())
@@ -781,8 +921,8 @@ def test_an_optimizer_of_a_part_moves_it_as_if_the_rest_were_frozen(accumulation
     frozen = make_gpt()
     for name, parameter in frozen.named_parameters():
         parameter.requires_grad_(name.startswith("head."))
-    expected = last_weights(Trainer(frozen, DATA, config, optimizer=sgd(lambda model: model.head.parameters())))
-    part = Trainer(make_gpt(), DATA, config, optimizer=sgd(lambda model: model.head.parameters()))
+    expected = last_weights(Trainer(frozen, DATA, config, make_optimizer=sgd(lambda model: model.head.parameters())))
+    part = Trainer(make_gpt(), DATA, config, make_optimizer=sgd(lambda model: model.head.parameters()))
     left = r"in no group of the optimizer and will not move: blocks\.\*\.attention\.output\.bias, .* and \d+ more; add"
     with pytest.warns(UserWarning, match=left) as caught:
         found = last_weights(part)
@@ -913,7 +1053,7 @@ def test_a_preview_that_fails_does_not_end_a_run() -> None:
             return super().decode(ids)
 
     data = TokenDataset(TEXT, Holes(TOKENIZER.symbols), val_fraction=0.2)
-    trainer = Trainer(make_gpt(), data, TrainerConfig(**QUICK | {"sample_length": 9}))
+    trainer = Trainer(make_gpt(), data, TrainerConfig(**QUICK | {"preview_tokens": 9}))
     with pytest.warns(UserWarning, match=r"there is no preview after step \d: KeyError: 'hole'"):
         history = trainer.fit(progress=False)
     assert history.last.step == 6

@@ -32,7 +32,7 @@ def train(data: TokenDataset, n_head: int, seed: int) -> float:
         learning_rate=5e-3,
         eval_interval=STEPS,
         eval_iters=40,
-        sample_length=0,
+        preview_tokens=0,
         seed=seed,
     )
     return Trainer(model, data, config).fit(progress=False).last.val_loss

@@ -28,7 +28,7 @@ from tinygpt.randomness import check_seed
 from tinygpt.runtime import drawing_from
 
 Model = TypeVar("Model", bound=GPTLanguageModel)
-_STATE = ("training", "trained_symbols")  # attributes that say what a model went through, not what it is
+_STATE = ("training", "trained_symbols", "config", "built_as")  # attributes of a model that are not parts of it
 
 
 def build(config: GPTConfig, model_class: type[Model], seed: int | None, arguments: dict[str, Any]) -> Model:

@@ -4,7 +4,7 @@ from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.comparison import Comparison, Contender, compare
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.history import Evaluation, History, Loss
-from tinygpt.training.step import Step
+from tinygpt.training.step import Step, plain_loop
 from tinygpt.training.trainer import Trainer
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "TrainerConfig",
     "bigram_loss",
     "compare",
+    "plain_loop",
 ]

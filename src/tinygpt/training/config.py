@@ -21,7 +21,7 @@ from tinygpt.randomness import check_seed
 
 
 class Habits(NamedTuple):
-    """What suits an optimizer where the config leaves it open."""
+    """Defaults of an optimizer."""
 
     learning_rate: float
     betas: tuple[float, float]
@@ -35,7 +35,7 @@ HABITS = {
     "muon": Habits(8e-3, (0.8, 0.95), most_warmup=20, floor=0.0, curve=warmup_linear),
 }
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it another run
+MAY_CHANGE = (  # when a run is resumed, with a warning; any other change makes it another run
     "max_iters",
     "learning_rate",
     "final_learning_rate",
@@ -45,7 +45,9 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it 
     "patience",
     "save_interval",
     "keep_checkpoints",
-    "sample_length",
+    "preview_tokens",
+    "max_seconds",
+    "lr_schedule",
     "device",
     "precision",
     "compile",
@@ -54,49 +56,52 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; all else would make it 
     "hardware",
     "threads",
 )
-OF_GROUPS = "groups"  # with it begin the settings of an optimizer of the user's own, which may change as well
+OF_GROUPS = "groups"  # prefix of the settings of a user's optimizer, which may change as well
 
 
 @checked_settings
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """How to train: plain numbers and words, checked when they are made.
+    """How to train: plain numbers and words, checked when the config is made.
+
+    The defaults are the ones to recommend. :meth:`notebook` has those of the notebook.
 
     Attributes:
         max_iters: Number of optimizer steps in all.
+        max_seconds: Time for the run in seconds, evaluations included. The measured speed of the first steps decides
+            how many steps fit, ``max_iters`` at most, and the learning rate comes down within them. A checkpoint stores
+            the number, so a resumed run takes as many steps.
         batch_size: Windows in each step, over all micro-batches.
         block_size: Length of the windows; by default the model's ``block_size``.
         optimizer: ``"muon"`` moves the matrices inside the model at four times the learning rate, and the other
-            parameters by AdamW, with a rate that falls in a straight line: see :func:`tinygpt.optim.muon`.
-            ``"adamw"`` moves all parameters by AdamW, with a rate that falls along a cosine.
-        learning_rate: Peak of the schedule; by default 8e-3, with AdamW alone 3e-4.
-        final_learning_rate: End of the schedule; by default zero, with AdamW alone a tenth of the peak.
-        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 20, with AdamW alone 100.
-        weight_decay: Decay of the weights: of the matrices, or with AdamW alone of those that
-            :func:`tinygpt.optim.parameter_groups` says.
-        betas: AdamW's two decay rates; by default 0.8 and 0.95, with AdamW alone 0.9 and 0.99.
-        grad_clip: Largest norm of the gradient; None leaves it as it is.
-        accumulation: Micro-batches that a batch is cut into, to save memory; the result is the same, but for dropout,
-            which is drawn for each.
+            parameters by AdamW. The learning rate falls linearly; see :func:`tinygpt.optim.muon`.
+            ``"adamw"`` moves all parameters by AdamW. The learning rate falls along a cosine.
+        learning_rate: Peak of the schedule; by default 8e-3, or 3e-4 for AdamW.
+        final_learning_rate: End of the schedule; by default zero, or a tenth of the peak for AdamW.
+        warmup_iters: Steps until the peak; by default a tenth of ``max_iters``, at most 20, or 100 for AdamW.
+        weight_decay: Weight decay of the matrices; for AdamW of the parameters that
+            :func:`tinygpt.optim.parameter_groups` names.
+        betas: AdamW's two decay rates; by default 0.8 and 0.95, or 0.9 and 0.99 without Muon.
+        grad_clip: Largest norm of the gradient; None does not clip.
+        accumulation: Micro-batches that a batch is cut into, to save memory. The result is the same, except for
+            dropout, which is drawn for each.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
         eval_iters: None measures the whole validation split, and as many windows of the training split. A number is
-            the notebook's estimate instead: the mean of so many random batches of each.
-        patience: Stop after so many evaluations without a better validation loss; None never stops early.
-        save_interval: Steps between the checkpoints in the run directory, from which the run can go on; None writes
-            one after each evaluation.
-        keep_checkpoints: How many of them to keep, the newest.
-        sample_length: Characters to write as a preview at each evaluation; 0 for none.
-        seed: Decides batches, dropout and previews. The model's first weights are drawn before the trainer comes in:
-            for them call ``torch.manual_seed``.
-        device: ``"auto"`` takes CUDA, else MPS, else the CPU; or a name that :class:`torch.device` knows.
-        precision: What products are computed in; the weights stay as they are. ``"auto"`` takes bf16 where the hardware
-            has it, as do GPUs and server processors of today, else fp16 on CUDA, else fp32; or one of these.
-        compile: Whether to run the model through :func:`torch.compile`. Where that cannot work, there is a warning
+            the notebook's estimate instead: the mean over this many random batches of each split.
+        patience: Stop after this many evaluations without a better validation loss; None never stops early.
+        save_interval: Steps between checkpoints in the run directory; None writes one after each evaluation.
+        keep_checkpoints: Number of checkpoints to keep, the newest.
+        preview_tokens: Tokens to generate as a preview at each evaluation; 0 for none.
+        seed: Seed of batches, dropout and previews. The initial weights have their own: ``config.build(seed=...)``.
+        device: ``"auto"`` takes CUDA, else MPS, else the CPU; or any name that :class:`torch.device` knows.
+        precision: Dtype of matrix products: ``"fp32"``, ``"bf16"`` or ``"fp16"``. The weights keep theirs. ``"auto"``
+            takes bf16 where the hardware has it, else fp16 on CUDA, else fp32.
+        compile: Whether to run the model through :func:`torch.compile`. A machine that cannot compile gets a warning,
             and the run goes on without.
 
     Raises:
         ConfigError: If a value is out of range.
-        InputTypeError: If the device is no string.
+        InputTypeError: If the device is not a str.
 
     Example:
         >>> TrainerConfig(max_iters=2000, eval_interval=0)
@@ -106,6 +111,7 @@ class TrainerConfig:
     """
 
     max_iters: int = 5000
+    max_seconds: float | None = None
     batch_size: int = 64
     block_size: int | None = None
     optimizer: str = "muon"
@@ -121,7 +127,7 @@ class TrainerConfig:
     patience: int | None = None
     save_interval: int | None = None
     keep_checkpoints: int = 2
-    sample_length: int = 100
+    preview_tokens: int = 100
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -133,13 +139,15 @@ class TrainerConfig:
         for name in ("block_size", "eval_iters", "patience", "save_interval"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
-        check_integer("sample_length", self.sample_length, minimum=0)
+        check_integer("preview_tokens", self.preview_tokens, minimum=0)
         check_choice("optimizer", self.optimizer, tuple(HABITS))
         check_number("learning_rate", self.peak, "above 0", lambda rate: rate > 0)
         check_number("weight_decay", self.weight_decay, "of at least 0", lambda decay: decay >= 0)
         if self.final_learning_rate is not None:
             rule, peak = f"from 0 to learning_rate={self.peak}", self.peak
             check_number("final_learning_rate", self.final_learning_rate, rule, lambda rate: 0 <= rate <= peak)
+        if self.max_seconds is not None:
+            check_number("max_seconds", self.max_seconds, "above 0, or None", lambda seconds: seconds > 0)
         if self.grad_clip is not None:
             check_number("grad_clip", self.grad_clip, "above 0, or None", lambda norm: norm > 0)
         if not isinstance(self.decay_rates, tuple) or len(self.decay_rates) != 2:
@@ -161,6 +169,31 @@ class TrainerConfig:
         for name, value in vars(self).items():
             if isinstance(value, np.generic):
                 object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it
+
+    @classmethod
+    def notebook(cls, **changes: Any) -> "TrainerConfig":
+        """Return the settings of the notebook, with the changes that you name.
+
+        AdamW at a constant learning rate of 3e-4, without warmup or clipping; every 500 steps the mean loss of 200
+        random batches, and 100 characters. The notebook also decays biases, gains and tables; for that pass
+        ``make_optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=3e-4)`` to :class:`Trainer`.
+
+        Example:
+            >>> TrainerConfig.notebook(max_iters=1000).schedule(999)
+            1.0
+        """
+        settings: dict[str, Any] = {
+            "max_iters": 8000,
+            "optimizer": "adamw",
+            "learning_rate": 3e-4,
+            "final_learning_rate": 3e-4,
+            "warmup_iters": 0,
+            "weight_decay": 0.01,
+            "betas": (0.9, 0.999),
+            "grad_clip": None,
+            "eval_iters": 200,
+        }
+        return cls(**settings | changes)
 
     @property
     def warmup(self) -> int:
@@ -191,11 +224,17 @@ class TrainerConfig:
         """The learning rate at the end of the schedule, with the default worked out."""
         return self.floor * self.peak if self.final_learning_rate is None else self.final_learning_rate
 
-    def schedule(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0, as a share of the peak."""
+    def schedule(self, step: int, *, steps: int | None = None) -> float:
+        """Return the learning rate of a step as a share of the peak.
+
+        Args:
+            step: Steps taken before it.
+            steps: Steps of the run; by default ``max_iters``. A run with ``max_seconds`` may have fewer.
+        """
         check_integer("step", step, minimum=0)
         curve = HABITS[self.optimizer].curve
-        return curve(step, max_iters=self.max_iters, warmup_iters=self.warmup, floor=self.floor)
+        end = self.max_iters if steps is None else steps
+        return curve(step, max_iters=end, warmup_iters=min(self.warmup, end), floor=self.floor)
 
 
 def check_config(config: Any) -> TrainerConfig:

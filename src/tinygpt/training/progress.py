@@ -44,11 +44,12 @@ class Progress:
             if self._bar is not None:
                 self._bar.close()
 
-    def show_step(self, step: Step) -> None:
+    def show_step(self, step: Step, *, total: int) -> None:
         """Move the bar on by a step, after its evaluation if it has one."""
         self.show_evaluations()
         with suppress(Exception):
             if self._bar is not None:
+                self._bar.total = total
                 val_loss = self._history.last.val_loss
                 speed = f"{step.tokens_per_second:,.0f} tokens/s"
                 self._bar.set_postfix_str(f"loss {step.loss:.3f}, val {val_loss:.3f}, {speed}", refresh=False)

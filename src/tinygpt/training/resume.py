@@ -1,10 +1,14 @@
-"""What a checkpoint stores of a run beside weights and optimizer, compared with the trainer before it is loaded.
+"""The contents of a run's checkpoint, and how a run is restored from one.
 
-Batches, dropout and previews are functions of the seed and the step, so no generator needs to be stored.
+:class:`RunState` and :class:`RunRecord` are the only places that name a field of a checkpoint. Everything in a file is
+compared with the run before anything is loaded. Batches, dropout and previews are functions of the seed and the step,
+so no state of a generator is stored.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -12,33 +16,290 @@ import torch
 from torch import Tensor
 
 import tinygpt
-from tinygpt.checkpoint import TRAINING, check_fit, differences, distinct, unpack_symbols, unpack_tokenizer
+from tinygpt.checkpoint import (
+    TRAINING,
+    check_fit,
+    config_of,
+    differences,
+    distinct,
+    pack,
+    unpack_symbols,
+    unpack_tokenizer,
+)
 from tinygpt.data import TokenDataset
-from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, cut, listed, short, show
+from tinygpt.errors import (
+    CheckpointCorruptError,
+    CheckpointMismatchError,
+    ConfigError,
+    TinyGPTError,
+    cut,
+    short,
+    show,
+    warn,
+)
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
-from tinygpt.runtime import DTYPES, name_hardware
+from tinygpt.models.layouts import parts_of
+from tinygpt.runtime import DTYPES, drawing_from, name_hardware
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.history import Evaluation, History, steps_per_loss
+from tinygpt.training.optimizer_state import (
+    check_same_parameters,
+    fitted,
+    group_values,
+    pack_optimizer,
+    state_of,
+    unpack_optimizer,
+)
+from tinygpt.training.run_directory import savable
 from tinygpt.training.values import are_names, fits, is_alike, is_plain, require
 
 _PREVIEWS = f"{TRAINING}previews"  # bytes of JSON
+_LOSSES = f"{TRAINING}losses"
+_BEST = f"{TRAINING}best/"
+_PROBED = (0, 1, 10, 100, 1_000, 10_000)  # steps at which a schedule of the user's is compared
+
+
+@dataclass
+class RunState:
+    """Everything of a run that changes from step to step, beside weights, optimizer and gradient scaler.
+
+    A field added here is stored, checked and restored with the others, if its type is one of plain values.
+
+    Attributes:
+        step: Steps taken.
+        seconds: Time spent in them.
+        planned: Number of steps that fit into ``max_seconds``; None before it is known, and without a limit.
+        history: The record of the run.
+        best: The weights with the lowest validation loss, each once.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    planned: int | None = None
+    history: History = field(default_factory=History)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+_PLAIN = {name: kind for name, kind in get_type_hints(RunState).items() if name not in ("history", "best")}
+_KINDS = _PLAIN | {"settings": dict, "corpus": str, "evaluations": list, "optimizer": dict, "scaler": dict}
+
+
+class RunRecord:
+    """Packs a run for a checkpoint, and restores it from one that belongs to the same run.
+
+    Args:
+        model: The model, as it is when the run begins.
+        optimizer: Its optimizer, before the first step.
+        scaler: The gradient scaler.
+        data: The corpus.
+        config: The settings of the run.
+        block_size: Length of the windows.
+        device: Device of the run.
+        dtype: Dtype of products under autocast.
+        lr_schedule: The user's schedule, or None.
+        is_foreign: Whether the user made the optimizer.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        data: TokenDataset,
+        config: TrainerConfig,
+        *,
+        block_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        lr_schedule: Callable[[int], float] | None,
+        is_foreign: bool,
+    ) -> None:
+        self._model, self._optimizer, self._scaler, self._data = model, optimizer, scaler, data
+        self._device, self._is_foreign = device, is_foreign
+        # The model as the run begins: a loop may change a dropout later, and it is still the same run.
+        described = config_of(model)
+        self._description = {"config": described, "parts": parts_of(model) if described is None else None}
+        self._made = group_values(optimizer)
+        self._fixed = asdict(config) | {
+            "block_size": block_size,
+            "learning_rate": config.peak,  # worked out, so that another default of another version shows
+            "final_learning_rate": config.end,
+            "warmup_iters": config.warmup,
+            "betas": config.decay_rates,
+            "device": str(device),
+            "precision": next(name for name, known in DTYPES.items() if known == dtype),
+            "optimizer": type(optimizer).__name__,
+            "lr_schedule": None if lr_schedule is None else [lr_schedule(step) for step in _PROBED],
+            **(_group_settings(optimizer) if is_foreign else {}),
+        }
+
+    @cached_property
+    def _corpus(self) -> str:
+        return self._data.digest()
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Everything that decides the result of a run, as a file stores it."""
+        versions = {
+            "tinygpt": tinygpt.__version__,
+            "torch": torch.__version__,
+            "hardware": name_hardware(self._device),
+            "threads": torch.get_num_threads(),
+        }
+        read_back: dict[str, Any] = parse_json(to_json(self._fixed | versions))
+        return read_back
+
+    def pack(self, state: RunState, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors and the payload of a checkpoint.
+
+        Args:
+            state: The state of the run.
+            weights: Weights of the last step, where the model has others now.
+        """
+        tensors, payload = pack(self._model, savable(self._data.tokenizer))
+        tensors |= {name: tensor.cpu() for name, tensor in weights.items()}
+        moments, optimizer = pack_optimizer(state_of(self._model, self._optimizer, self._made))
+        losses, evaluations = pack_history(state.history)
+        best = {name: tensor.cpu().clone().contiguous() for name, tensor in state.best.items()}
+        best = {f"{_BEST}{name}": copy for name, copy in best.items() if not torch.equal(copy, tensors[name])}
+        training = {name: getattr(state, name) for name in _PLAIN} | {
+            "settings": self._settings,
+            "corpus": self._corpus,
+            "evaluations": evaluations,
+            "optimizer": optimizer,
+            "scaler": self._scaler.state_dict(),
+        }
+        return tensors | moments | losses | best, payload | self._description | {"training": training}
+
+    def unpack(self, path: Path, payload: dict[str, Any], tensors: dict[str, Tensor]) -> Callable[[], RunState]:
+        """Return a function that restores the run of a checkpoint, after everything in it was compared.
+
+        Raises:
+            CheckpointCorruptError: If a part of the checkpoint is missing, left over or invalid.
+            CheckpointMismatchError: If the model, the corpus, the tokenizer or the optimizer is another.
+            ConfigError: If a setting that must stay the same is another.
+        """
+        training = payload["training"]
+        _check_kinds(path, training)
+        changed = self._check_same_run(path, payload)
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
+        self._check_weights(path, weights)
+        symbols = unpack_symbols(path, payload, self._model)
+        state = RunState(**{name: training[name] for name in _PLAIN})
+        try:
+            state.history = unpack_history(tensors, training["evaluations"], state.step)
+            state.history.even_guess = math.log(self._data.vocab_size)
+            if state.history.evaluations:
+                state.best = _unpack_best(tensors, weights)
+            scaler = _unpack_scaler(training["scaler"])
+            optimizer = unpack_optimizer(tensors, training["optimizer"])
+            check_same_parameters(optimizer, state_of(self._model, self._optimizer, self._made))
+            with drawing_from(0, self._device):
+                put_optimizer = fitted(
+                    self._model,
+                    self._optimizer,
+                    optimizer,
+                    steps=state.step,
+                    is_foreign=self._is_foreign,
+                    kept=changed,
+                )
+        except TinyGPTError:
+            raise
+        except ValueError as error:
+            raise CheckpointCorruptError(
+                f"{show(path)} contains an invalid state of this run: {error}; use another copy, or an older checkpoint"
+            ) from error
+
+        def restore() -> RunState:
+            if changed:
+                warn(
+                    "resuming with changed settings, so results will differ from an uninterrupted run: "
+                    f"{'; '.join(changed.values())}"
+                )
+            put_optimizer()
+            if scaler:  # empty in a run of another precision, and the scaler of this one starts new
+                self._scaler.load_state_dict(scaler)
+            self._model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
+            self._model.trained_symbols = symbols
+            return state
+
+        return restore
+
+    def _check_same_run(self, path: Path, payload: Mapping[str, Any]) -> dict[str, str]:
+        """Raise if the checkpoint is of another run; return the settings that have changed but may, in words."""
+        name, training, tokenizer = type(self._model).__name__, payload["training"], self._data.tokenizer
+        if payload["model"] != name:
+            raise CheckpointMismatchError(f"{show(path)} contains the run of a {short(payload['model'])}, got a {name}")
+        for entry, described in self._description.items():
+            if other := "; ".join(differences(payload[entry] or {}, described or {}).values()):
+                raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {cut(other)}")
+        if training["corpus"] != self._corpus:
+            raise CheckpointMismatchError(
+                f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same "
+                "text and val_fraction"
+            )
+        # A corpus of ids alone may stay without a tokenizer.
+        if tokenizer is not None or unpack_tokenizer(path, payload, self._model) is not None:
+            then = unpack_symbols(path, payload, self._model)
+            now = None if tokenizer is None else symbols_of(tokenizer)
+            if then != now:
+                id, theirs, ours = first_difference(then or (), now or ())
+                raise CheckpointMismatchError(
+                    f"the tokenizer must be that of the run in {show(path)}, got {len(now or ())} symbols where it has "
+                    f"{len(then or ())}; the first difference is id {id}: {ours} where it has {theirs}"
+                )
+        changes = differences(training["settings"], self._settings)
+        allowed = {name: text for name, text in changes.items() if name in MAY_CHANGE or name.startswith(OF_GROUPS)}
+        if refused := [text for name, text in changes.items() if name not in allowed]:
+            raise ConfigError(
+                f"to resume the run in {show(path)} its settings must be the same, got {cut('; '.join(refused))}"
+            )
+        return allowed
+
+    def _check_weights(self, path: Path, weights: Mapping[str, Tensor]) -> None:
+        """Raise unless the checkpoint has the weights that the model needs."""
+        try:
+            check_fit(path, self._model, weights)
+        except CheckpointMismatchError as error:
+            found, wanted = ({tensor.dtype for tensor in some.values()} for some in (weights, distinct(self._model)))
+            if len(found) == len(wanted) == 1 and found != wanted:
+                raise  # the model was converted to another dtype
+            raise CheckpointCorruptError(str(error)) from error
+
+
+def _check_kinds(path: Path, training: Mapping[str, Any]) -> None:
+    """Raise unless the names and types of a checkpoint's fields are those that a trainer writes."""
+    wrong = [f"{name} is {short(training.get(name))}" for name, kind in _KINDS.items() if name not in training]
+    wrong += [f"{name} is {short(value)}" for name, value in training.items() if not fits(value, _KINDS.get(name, ()))]
+    if wrong:
+        raise CheckpointCorruptError(f"{show(path)} contains an invalid state of a run: {wrong[0]}")
+
+
+def _group_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the plain settings of an optimizer's groups by name."""
+    return {
+        f"{OF_GROUPS}[{index}].{name}": value
+        for index, group in enumerate(optimizer.param_groups)
+        for name, value in group.items()
+        if name != "params" and is_plain(value)
+    }
 
 
 def pack_history(history: History) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Return losses and previews as tensors, of which there may be many, and the evaluations as plain numbers."""
+    """Return losses and previews, of which there may be many, as tensors, and the evaluations as plain values."""
     losses = torch.tensor(history.losses + history.pending, dtype=torch.float64)
     evaluations = [asdict(evaluation) for evaluation in history.evaluations]
     previews = bytearray(to_json([evaluation.pop("sample") for evaluation in evaluations]).encode())
-    return {f"{TRAINING}losses": losses, _PREVIEWS: torch.frombuffer(previews, dtype=torch.uint8)}, evaluations
+    return {_LOSSES: losses, _PREVIEWS: torch.frombuffer(previews, dtype=torch.uint8)}, evaluations
 
 
 def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) -> History:
-    """Return what :func:`pack_history` was given after ``steps`` steps.
+    """Return the history that :func:`pack_history` packed after ``steps`` steps.
 
     Raises:
-        ValueError: If these are not the losses and evaluations of a run of that length.
+        ValueError: If a part is missing or invalid.
     """
     kinds = get_type_hints(Evaluation)
     del kinds["sample"]
@@ -51,7 +312,7 @@ def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) 
     require(numbers == sorted(set(numbers)) and max(numbers, default=0) <= steps, "evaluations in order")
     each = steps_per_loss(steps)
     whole, pending = divmod(steps, each)
-    stored = tensors.get(f"{TRAINING}losses")
+    stored = tensors.get(_LOSSES)
     if stored is None or stored.dtype != torch.float64 or stored.shape != (whole + pending,):
         raise ValueError(f"expected {whole + pending} losses after {steps} steps")
     previews = tensors.get(_PREVIEWS)
@@ -63,185 +324,24 @@ def unpack_history(tensors: Mapping[str, Tensor], evaluations: Any, steps: int) 
     return History(measured, losses[:whole], steps_per_loss=each, pending=losses[whole:])
 
 
-def pack_best(best: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the best weights, but for those that are the present ones anyway."""
-    copies = {name: tensor.cpu().clone().contiguous() for name, tensor in best.items()}
-    return {f"{TRAINING}best/{name}": copy for name, copy in copies.items() if not torch.equal(copy, weights[name])}
-
-
-def unpack_best(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what :func:`pack_best` was given.
-
-    Raises:
-        ValueError: If they are not weights of the same model.
-    """
+def _unpack_best(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the best weights; those that a file leaves out are the present ones."""
     best = dict(weights)
     for key, tensor in tensors.items():
-        if key.startswith(f"{TRAINING}best/"):
-            name = key.removeprefix(f"{TRAINING}best/")
+        if key.startswith(_BEST):
+            name = key.removeprefix(_BEST)
             like = weights.get(name)
-            is_alike = like is not None and tensor.shape == like.shape and tensor.dtype == like.dtype
-            require(is_alike, f"best weights like the present ones, got {short(name)}")
+            alike = like is not None and tensor.shape == like.shape and tensor.dtype == like.dtype
+            require(alike, f"best weights like the present ones, got {short(name)}")
             best[name] = tensor
     return {name: tensor.clone() for name, tensor in best.items()}
 
 
-def unpack_scaler(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a gradient scaler, which is empty where none was used.
-
-    Raises:
-        ValueError: If it is not such a state.
-    """
+def _unpack_scaler(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a gradient scaler, which is empty where none was used."""
     known = torch.amp.GradScaler("cpu").state_dict()
     is_valid = not record or (
         record.keys() == known.keys() and all(is_alike(record[name], known[name]) for name in known)
     )
     require(is_valid and all(value >= 0 for value in record.values()), "the state of a gradient scaler")
     return record
-
-
-def changed_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the settings that are no longer the same, each in words: those that may change, those that may not."""
-    changes = differences(then, now)
-    allowed = {name: text for name, text in changes.items() if name in MAY_CHANGE or name.startswith(OF_GROUPS)}
-    return allowed, {name: text for name, text in changes.items() if name not in allowed}
-
-
-def check_same_symbols(path: Path, then: Sequence[str | None] | None, now: Sequence[str | None] | None) -> None:
-    """Raise unless the ids of a run go on to stand for the symbols that they stood for at its beginning.
-
-    Raises:
-        CheckpointMismatchError: With both sizes and the first id that stands for another symbol.
-    """
-    if then == now:
-        return
-    id, theirs, ours = first_difference(then or (), now or ())
-    raise CheckpointMismatchError(
-        f"the tokenizer must be that of the run in {show(path)}, got {len(now or ())} symbols where it has "
-        f"{len(then or ())}; the first difference is id {id}: {ours} where it has {theirs}"
-    )
-
-
-def group_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the plain settings of an optimizer's groups, each by a name of its own; to be called before any step."""
-    return {
-        f"{OF_GROUPS}[{index}].{name}": value
-        for index, group in enumerate(optimizer.param_groups)
-        for name, value in group.items()
-        if name != "params" and is_plain(value)
-    }
-
-
-def run_settings(
-    config: TrainerConfig,
-    block_size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    optimizer: torch.optim.Optimizer,
-    groups: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return all that decides the result of a run, as a file stores it."""
-    settings = asdict(config) | {
-        "block_size": block_size,
-        "learning_rate": config.peak,  # worked out, so that another default of another version shows
-        "final_learning_rate": config.end,
-        "warmup_iters": config.warmup,
-        "betas": config.decay_rates,
-        "device": str(device),
-        "precision": next(name for name, known in DTYPES.items() if known == dtype),
-        "optimizer": type(optimizer).__name__,
-        "tinygpt": tinygpt.__version__,
-        "torch": torch.__version__,
-        "hardware": name_hardware(device),
-        "threads": torch.get_num_threads(),
-        **groups,
-    }
-    read_back: dict[str, Any] = parse_json(to_json(settings))
-    return read_back
-
-
-def check_same_run(
-    path: Path,
-    payload: Mapping[str, Any],
-    model: LanguageModel,
-    described: Mapping[str, Any],
-    data: TokenDataset,
-    corpus: str,
-    settings: Mapping[str, Any],
-) -> dict[str, str]:
-    """Return the settings that have changed but may, unless the run of a checkpoint is another than this trainer's.
-
-    Args:
-        path: The checkpoint.
-        payload: What it contains beside tensors.
-        model: The model of this trainer.
-        described: Its ``config`` and ``parts``, as the payload has them.
-        data: The corpus of this trainer.
-        corpus: The digest of that.
-        settings: What :func:`run_settings` returns.
-
-    Raises:
-        CheckpointMismatchError: If the model, one of its parts, the corpus or the tokenizer is another.
-        ConfigError: If a setting is another that must not be.
-    """
-    name, training = type(model).__name__, payload["training"]
-    if payload["model"] != name:
-        raise CheckpointMismatchError(f"{show(path)} contains the run of a {short(payload['model'])}, got a {name}")
-    for entry in ("config", "parts"):
-        if changes := "; ".join(differences(payload[entry] or {}, described[entry] or {}).values()):
-            raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {cut(changes)}")
-    if training["corpus"] != corpus:
-        raise CheckpointMismatchError(
-            f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same text "
-            "and val_fraction"
-        )
-    if data.tokenizer is not None or unpack_tokenizer(path, payload, model) is not None:  # bare ids may stay bare
-        symbols = None if data.tokenizer is None else symbols_of(data.tokenizer)
-        check_same_symbols(path, unpack_symbols(path, payload, model), symbols)
-    allowed, refused = changed_settings(training["settings"], settings)
-    if refused:
-        raise ConfigError(
-            f"to resume the run in {show(path)} its settings must be the same, got {cut('; '.join(refused.values()))}"
-        )
-    return allowed
-
-
-def check_weights(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
-    """Raise unless a checkpoint of the run of this model has the weights that the model needs.
-
-    Raises:
-        CheckpointMismatchError: If the model was converted to another dtype since.
-        CheckpointCorruptError: If the weights are not those of the model that the file describes.
-    """
-    try:
-        check_fit(path, model, weights)
-    except CheckpointMismatchError as error:
-        found, wanted = ({tensor.dtype for tensor in some.values()} for some in (weights, distinct(model)))
-        if len(found) == len(wanted) == 1 and found != wanted:
-            raise
-        raise CheckpointCorruptError(str(error)) from error
-
-
-def check_training(path: Path, training: Any) -> None:
-    """Raise unless the payload of a checkpoint has the names and kinds that a trainer writes.
-
-    Raises:
-        CheckpointCorruptError: If it has not.
-    """
-    kinds = {
-        "step": int,
-        "settings": dict,
-        "corpus": str,
-        "evaluations": list,
-        "optimizer": dict,
-        "scaler": dict,
-        "seconds": float,
-    }
-    for name, kind in kinds.items():
-        if name not in training or not fits(training[name], kind):
-            found = short(training.get(name))
-            raise CheckpointCorruptError(f"{show(path)} contains an invalid state of a run: {name} is {found}")
-    if training.keys() != kinds.keys():
-        raise CheckpointCorruptError(
-            f"{show(path)} contains an invalid state of a run: unknown {listed(training.keys() - kinds.keys())}"
-        )

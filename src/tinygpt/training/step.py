@@ -1,35 +1,86 @@
-"""One step: a batch in, the weights moved. What it draws depends on the seed and its number alone."""
+"""One training step, and the plain loop that defines it.
+
+:func:`plain_loop` is the definition to read: batch, loss, gradient, step. :class:`Stepper` does the same for
+:class:`~tinygpt.training.Trainer`, with mixed precision, micro-batches, and a check before the weights move.
+"""
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, NonFiniteError, listed, warn
-from tinygpt.models.base import count_targets
-from tinygpt.models.modes import training
+from tinygpt.errors import ConfigError, NonFiniteError, ShapeError, listed, warn
+from tinygpt.models import LanguageModel
+from tinygpt.models.base import IGNORED, check_values, count_targets, values_checked
+from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
-from tinygpt.runtime import drawing_from, flushing_denormals
+from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.history import Evaluation
-from tinygpt.training.objective import Objective
 
 
-@dataclass(frozen=True)
+def plain_loop(
+    model: LanguageModel,
+    data: TokenDataset,
+    config: TrainerConfig,
+    optimizer: torch.optim.Optimizer,
+    *,
+    block_size: int,
+) -> list[float]:
+    """Train a model by the loop that defines :class:`Trainer`, and return the losses.
+
+    The trainer ends with the same weights in float64; it adds evaluations, checkpoints, mixed precision and speed.
+
+    Args:
+        model: The model, on the CPU.
+        data: The corpus.
+        config: How to train. ``optimizer``, intervals, ``patience``, ``device``, ``precision`` and ``compile`` have no
+            effect here.
+        optimizer: The optimizer; the learning rates of its groups are the peaks of the schedule.
+        block_size: Length of the windows.
+
+    Example:
+        >>> data = TokenDataset("the quick brown fox jumps over the lazy dog. " * 20)
+        >>> model = BigramLanguageModel(data.vocab_size)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=10.0)
+        >>> losses = plain_loop(model, data, TrainerConfig(max_iters=50, batch_size=8), sgd, block_size=16)
+        >>> losses[-1] < losses[0]
+        True
+    """
+    losses = []
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    model.train()
+    for step in range(config.max_iters):
+        x, y = data.batch("train", step=step, seed=config.seed, batch_size=config.batch_size, block_size=block_size)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * config.schedule(step)
+        with drawing_from(derive_seed(config.seed, "dropout", step, 0), model.device):
+            loss = model(x, y).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, math.inf if config.grad_clip is None else config.grad_clip)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@dataclass
 class Step:
     """One optimizer step, as ``for step in trainer`` yields it.
 
     Attributes:
-        number: How many steps have been taken, this one included.
+        number: Steps taken so far, including this one.
         loss: Loss of its batch in nats, before the step; NaN for a batch whose targets are all ignored.
-        learning_rate: Learning rate of the config that it was taken with; with an optimizer passed to ``Trainer``, that
-            of its first group.
+        learning_rate: Learning rate of the config at this step; with ``make_optimizer``, that of the first group.
         grad_norm: Norm of the gradient before clipping.
-        seconds: How long it took, without what is measured or written after it.
+        seconds: Duration of the step, without the evaluation or the checkpoint after it.
         tokens_per_second: Speed of this step.
         evaluation: The losses after the step, at the steps at which they are measured.
     """
@@ -43,15 +94,63 @@ class Step:
     evaluation: Evaluation | None = None
 
 
-class Stepper:
-    """Moves the weights of a model, a step at a time.
+class Objective:
+    """The training loss: the loss of a model on a batch, computed under autocast on a device.
 
     Args:
-        objective: What to make smaller.
-        optimizer: Moves the weights; the learning rates of its groups are the peaks of the schedule.
+        model: The model, on the device.
+        device: Device to compute on; batches are moved there.
+        dtype: Dtype of products under autocast; float32 turns autocast off.
+        compile: Whether to run the model compiled.
+    """
+
+    def __init__(
+        self, model: LanguageModel, device: torch.device, dtype: torch.dtype, *, compile: bool = False
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
+
+    def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """Return the mean loss of a batch, in nats."""
+        # Checked on the CPU, where reading the values does not wait for the device.
+        check_values("idx", x, self.model.vocab_size)
+        check_values("targets", y, self.model.vocab_size, also=IGNORED)
+        dtype = None if self.dtype == torch.float32 else self.dtype
+        # Without the cache: around a whole run, it would keep what an evaluation has cast without a graph.
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False)
+        with values_checked(), autocast:
+            loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
+        return loss
+
+    def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
+        """Return the mean loss over all targets that are not ignored, in nats, in evaluation mode.
+
+        Raises:
+            ShapeError: If all targets are ignored.
+        """
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        with evaluating(self.model):
+            for x, y in batches:
+                if predicted := count_targets(y):
+                    total += self(x, y).cpu().double() * predicted
+                    count += predicted
+        if not count:
+            raise ShapeError(f"targets must have at least one id to predict, got {IGNORED} everywhere in the split")
+        return float(total) / count
+
+
+class Stepper:
+    """Takes training steps, one at a time.
+
+    Args:
+        objective: The loss to minimise.
+        optimizer: The optimizer; the learning rates of its groups are the peaks of the schedule.
         data: The corpus, of which the training split is read.
-        size: ``batch_size`` and ``block_size`` of a batch.
-        config: The rest: micro-batches, schedule, clipping and seed.
+        config: Batch size, micro-batches, clipping and seed.
+        block_size: Length of the windows.
+        schedule: Maps a step, counted from 0, to its learning rate as a share of the peak.
         peak: Peak of the learning rate that a step shows, since Muon's groups have several.
     """
 
@@ -60,18 +159,22 @@ class Stepper:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         data: TokenDataset,
-        size: Mapping[str, int],
         config: TrainerConfig,
+        *,
+        block_size: int,
+        schedule: Callable[[int], float],
         peak: float,
     ) -> None:
-        self._optimizer = optimizer
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
+        self._optimizer = optimizer
         self._data = data
-        self._size = size
         self._config = config
+        self._block_size = block_size
+        self._schedule = schedule
         self._peak = peak
-        self._left: list[str] = []  # trainable parameters that the optimizer does not hold
+        self._rates: list[float] | None = []  # that the last step set; None once a change from outside was reported
+        self._unmoved: list[str] = []  # trainable parameters that no group of the optimizer holds
 
     def take(self, number: int) -> Step:
         """Take step ``number``, counted from 0.
@@ -80,41 +183,47 @@ class Stepper:
             NonFiniteError: If the loss or the gradient is not finite; the weights are those before the step.
         """
         started = time.perf_counter()
-        device = self._objective.device.type
-        # As if nothing were switched around it: a run within autocast or without gradients is the same run.
+        config, device = self._config, self._objective.device
+        size = {"batch_size": config.batch_size, "block_size": self._block_size}
+        # A surrounding autocast, no_grad or inference_mode does not change the run.
         with (
             flushing_denormals(),
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.autocast(device, enabled=False),
+            torch.autocast(device.type, enabled=False),
             training(self._objective.model),
         ):
-            rate = self._set_rates(number)
-            x, y = self._data.batch("train", step=number, seed=self._config.seed, **self._size)
-            loss, norm = math.nan, 0.0  # those of a batch whose targets are all ignored: nothing is moved
+            share = self._schedule(number)
+            self._set_rates(share)
+            rate = self._peak * share
+            x, y = self._data.batch("train", step=number, seed=config.seed, **size)
+            loss, norm = math.nan, 0.0  # a batch without targets moves nothing
             if count := count_targets(y):
                 loss, norm = self._gradients(number, x, y, count)
                 self._check_finite(number, loss, norm, rate)
-                with drawing_from(derive_seed(self._config.seed, "optimizer", number), self._objective.device):
+                with drawing_from(derive_seed(config.seed, "optimizer", number), device):
                     self.scaler.step(self._optimizer)
                 self.scaler.update()
         seconds = time.perf_counter() - started
-        tokens = self._size["batch_size"] * self._size["block_size"]
-        return Step(number + 1, loss, rate, norm, seconds, tokens / seconds)
+        return Step(number + 1, loss, rate, norm, seconds, config.batch_size * self._block_size / seconds)
 
-    def _set_rates(self, number: int) -> float:
-        """Set the learning rates of a step, and return the one to show."""
-        share = self._config.schedule(number)
-        for group in self._optimizer.param_groups:
+    def _set_rates(self, share: float) -> None:
+        """Set the learning rate of each group, and report once if something else has set one."""
+        groups = self._optimizer.param_groups
+        if self._rates is not None:
+            changed = [group["lr"] for group, rate in zip(groups, self._rates, strict=False) if group["lr"] != rate]
+            if changed:
+                warn(
+                    "the schedule of the trainer replaces a learning rate that was set from outside, "
+                    f"lr={changed[0]:.3g}; use Trainer(..., lr_schedule=...) for another schedule"
+                )
+        for group in groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
-        return self._peak * share
+        if self._rates is not None:
+            self._rates = None if changed else [group["lr"] for group in groups]
 
     def _gradients(self, number: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
-        """Leave clipped gradients of the mean loss over ``count`` targets in the parameters.
-
-        Returns:
-            The loss, and the norm of the gradients before clipping.
-        """
+        """Compute the clipped gradients of the mean loss over ``count`` targets; return the loss and their norm."""
         config, device = self._config, self._objective.device
         moved = self._clear_gradients()
         losses = []
@@ -123,7 +232,7 @@ class Stepper:
             if predicted := count_targets(some_y):
                 with drawing_from(derive_seed(config.seed, "dropout", number, micro), device):
                     part = self._objective(some_x, some_y) * (predicted / count)
-                    self.scaler.scale(part).backward()  # within the block, since checkpointing computes again
+                    self.scaler.scale(part).backward()  # inside, for activation checkpointing draws again
                 losses.append(part.detach())
         self.scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip)
@@ -134,29 +243,26 @@ class Stepper:
     def _clear_gradients(self) -> list[nn.Parameter]:
         """Remove all gradients of the model, and return the parameters that the optimizer moves.
 
-        The gradient of a parameter that no group holds would otherwise grow from step to step.
-
-        Raises:
-            ConfigError: If none of them can be trained.
+        All of them: the gradient of a parameter outside the optimizer would grow from step to step.
         """
         moved = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        held, left = set(map(id, moved)), []
+        held, unmoved = set(map(id, moved)), []
         for name, parameter in self._objective.model.named_parameters():
             parameter.grad = None
             if parameter.requires_grad and id(parameter) not in held:
-                left.append(name)
-        if left and left != self._left:
+                unmoved.append(name)
+        if unmoved and unmoved != self._unmoved:
             warn(
-                f"trainable parameters are in no group of the optimizer and will not move: {listed(left)}; add them "
+                f"trainable parameters are in no group of the optimizer and will not move: {listed(unmoved)}; add them "
                 "with trainer.optimizer.add_param_group, or freeze them with requires_grad_(False)"
             )
-        self._left = left
+        self._unmoved = unmoved
         if not any(parameter.requires_grad for parameter in moved):
             raise ConfigError("the optimizer must move a trainable parameter, got none; use model.requires_grad_(True)")
         return moved
 
     def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
-        """Raise before the weights are touched. In fp16 an infinite gradient only tells the scaler to scale less."""
+        """Raise before the weights move. In fp16 an infinite gradient only makes the scaler scale less."""
         if math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled()):
             return
         is_half = any(parameter.dtype == torch.float16 for parameter in self._objective.model.parameters())

@@ -1,0 +1,77 @@
+"""Everything that a trainer checks and makes before it touches the model."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from tinygpt.data import TokenDataset
+from tinygpt.errors import ConfigError, InputTypeError, short
+from tinygpt.models import LanguageModel
+from tinygpt.models.base import WINDOW, check_model
+from tinygpt.optim import adamw, make_optimizer, muon
+from tinygpt.tokenizer import check_trained_with
+from tinygpt.training.config import TrainerConfig
+
+
+def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfig) -> int:
+    """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
+    check_model("model", model)
+    if not isinstance(data, TokenDataset):
+        raise InputTypeError(
+            f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
+        )
+    fits = max(1, min(WINDOW, len(data.train) - 1, len(data.val) - 1))
+    block_size = config.block_size or model.block_size or fits
+    if model.block_size is not None and block_size > model.block_size:
+        raise ConfigError(
+            f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
+        )
+    # Bare ids need not reach the last one of the vocabulary, a tokenizer must fit: the model is to write with it.
+    if data.vocab_size > model.vocab_size or (data.tokenizer and data.vocab_size < model.vocab_size):
+        raise ConfigError(
+            f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
+            f"{model.vocab_size} in the model; use vocab_size=data.vocab_size for the model"
+        )
+    if data.tokenizer is not None:
+        check_trained_with(model, data.tokenizer)
+    for split in ("train", "val"):
+        data.split(split, block_size)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ConfigError(
+            "the model must be made outside of torch.inference_mode(), within which tensors cannot be trained; use "
+            "copy.deepcopy(model) outside of it"
+        )
+    return block_size
+
+
+def optimizer_for(
+    model: LanguageModel,
+    config: TrainerConfig,
+    dtype: torch.dtype,
+    make: Callable[[nn.Module], torch.optim.Optimizer] | None,
+) -> torch.optim.Optimizer:
+    """Return the optimizer that ``make`` makes, or the one that the config names."""
+    if make is not None:
+        return make_optimizer(make, model)
+    fast = torch.bfloat16 if dtype == torch.bfloat16 else None
+    known = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
+    return known(model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay)
+
+
+def check_schedule(lr_schedule: Any, config: TrainerConfig) -> Callable[[int], float] | None:
+    """Return a user's schedule if it is a function and the config asks for no other."""
+    if lr_schedule is None:
+        return None
+    if isinstance(lr_schedule, type) or not callable(lr_schedule):
+        raise InputTypeError(f"lr_schedule must be a function of the step, got {short(lr_schedule)}")
+    given = [name for name in ("warmup_iters", "final_learning_rate") if getattr(config, name) is not None]
+    if given:
+        raise ConfigError(
+            f"lr_schedule replaces the schedule of the config, got {given[0]} there as well; leave it out"
+        )
+    return lr_schedule
