@@ -26,7 +26,8 @@ from tinygpt import (
     TrainerConfig,
     compare,
 )
-from tinygpt.errors import ConfigError, InputTypeError, did_you_mean
+from tinygpt.errors import ConfigError, InputTypeError
+from tinygpt.suggestions import did_you_mean
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -66,19 +67,19 @@ def pairs(table: dict[str, str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("theirs", "ours"), pairs(TRAINING))
 def test_a_setting_of_training_by_another_name_is_translated(theirs: str, ours: str) -> None:
-    with pytest.raises(ConfigError, match=f"TrainerConfig has no setting '{theirs}'; did you mean '{ours}'") as caught:
+    with pytest.raises(ConfigError, match=f"TrainerConfig has no argument '{theirs}'; did you mean '{ours}'") as caught:
         TrainerConfig(**{theirs: 1})  # type: ignore[arg-type]
     assert len(str(caught.value)) <= 300
 
 
 @pytest.mark.parametrize(("theirs", "ours"), pairs(SIZES))
 def test_a_size_by_another_name_is_translated(theirs: str, ours: str) -> None:
-    with pytest.raises(ConfigError, match=rf"GPTConfig has no setting '{theirs}'; did you mean '{ours}'\?"):
+    with pytest.raises(ConfigError, match=rf"GPTConfig has no argument '{theirs}'; did you mean '{ours}'\?"):
         GPTConfig(**{"vocab_size": 9, theirs: 1})  # type: ignore[arg-type]
 
 
 def test_what_counts_in_another_unit_comes_with_the_formula() -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"no setting 'epochs'; did you mean 'max_iters'? {EPOCHS}")):
+    with pytest.raises(ConfigError, match=re.escape(f"no argument 'epochs'; did you mean 'max_iters'? {EPOCHS}")):
         TrainerConfig(epochs=3)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"'gradient_accumulation_steps'; .* batch_size counts all micro-batches"):
         TrainerConfig(gradient_accumulation_steps=3)  # type: ignore[call-arg]
@@ -116,7 +117,7 @@ ARGUMENTS: list[tuple[Callable[..., object], str, str]] = [
     (lambda **n: Head(8, **n), "head_dim", "Head has no argument 'head_dim'; did you mean 'head_size'?"),
     (lambda **n: FeedForward(8, **n), "d_ff", "did you mean 'hidden_size'?"),
     (lambda **n: TokenDataset(range(9), **n), "val_split", "did you mean 'val_fraction'?"),
-    (lambda **n: BigramLanguageModel(9, **n), "context_length", "did you mean 'block_size'?"),
+    (lambda **n: BigramLanguageModel(9, **n), "context_length", "use GPTConfig(block_size=...)"),
     (
         lambda **n: GPTLanguageModel(**n),
         "num_layers",
@@ -127,10 +128,10 @@ ARGUMENTS: list[tuple[Callable[..., object], str, str]] = [
         "lr",
         "compare has no argument 'lr'; use TrainerConfig(",
     ),
-    (lambda **n: TrainerConfig(**n), "n_embd", "TrainerConfig has no setting 'n_embd'; use GPTConfig(n_embd=...)"),
-    (lambda **n: TrainerConfig(**n), "run_dir", "TrainerConfig has no setting 'run_dir'; use Trainer(run_dir=...)"),
+    (lambda **n: TrainerConfig(**n), "n_embd", "TrainerConfig has no argument 'n_embd'; use GPTConfig(n_embd=...)"),
+    (lambda **n: TrainerConfig(**n), "run_dir", "TrainerConfig has no argument 'run_dir'; use Trainer(run_dir=...)"),
     (lambda **n: GPTConfig(vocab_size=9, **n), "lr", "use TrainerConfig(learning_rate=...)"),
-    (lambda **n: TrainerConfig(**n), "qwertz", "TrainerConfig has no setting 'qwertz'; see help(TrainerConfig)"),
+    (lambda **n: TrainerConfig(**n), "qwertz", "TrainerConfig has no argument 'qwertz'; see help(TrainerConfig)"),
     (
         lambda **n: Trainer(MODEL, DATA).fit(**n),
         "qwertz",
@@ -152,7 +153,14 @@ def test_an_argument_by_another_name_is_translated(call: Callable[..., object], 
 
 
 def test_a_checked_function_keeps_its_signature() -> None:
-    assert list(signature(Trainer).parameters) == ["model", "data", "config", "run_dir", "optimizer"]
+    assert list(signature(Trainer).parameters) == [
+        "model",
+        "data",
+        "config",
+        "run_dir",
+        "make_optimizer",
+        "lr_schedule",
+    ]
     assert "max_new_tokens" in signature(Sampler.generate).parameters
     assert Sampler.generate.__doc__
 

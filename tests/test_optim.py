@@ -34,7 +34,8 @@ from tinygpt import (
 )
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import Chain, Linear, RMSNorm, ShortConvolution
-from tinygpt.optim import Muon, make_optimizer, muon, orthogonalise, parameter_groups, warmup_linear
+from tinygpt.optim import Muon, checked_optimizer, muon, orthogonalise, parameter_groups
+from tinygpt.schedules import warmup_linear
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
 STACKS = [(3, 4, 6), (6, 4), (2, 3, 4, 6), (5,), (4, 6), (4, 6)]
@@ -676,7 +677,7 @@ class Lookahead(torch.optim.SGD):
 )
 def test_an_optimizer_that_cannot_be_used_is_named_with_the_way_out(make: Any, kind: type, message: str) -> None:
     with pytest.raises(kind, match=re.escape(message)) as caught:
-        make_optimizer(make, BigramLanguageModel(5))
+        checked_optimizer(make, BigramLanguageModel(5))
     assert "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)" in str(caught.value)
     assert len(str(caught.value)) <= 300
 

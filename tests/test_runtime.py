@@ -108,7 +108,7 @@ def check_denormals(before: bool) -> None:
 
     within: list[bool] = []
     around: list[bool] = []
-    trainer = make_trainer(optimizer=lambda model: Failing(model.parameters(), lr=0.1))
+    trainer = make_trainer(make_optimizer=lambda model: Failing(model.parameters(), lr=0.1))
     torch.set_flush_denormal(before)
     try:
         with pytest.raises(ZeroDivisionError):

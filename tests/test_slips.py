@@ -63,17 +63,25 @@ class Narrow(BigramLanguageModel):
 SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: train(model=bigram(500)), ConfigError, "in the data and 500 in the model; use vocab_size=data.vocab_size"),
     (lambda: train(model=bigram(2)), ConfigError, "in the data and 2 in the model"),
-    (lambda: train(optimizer=torch.optim.SGD), InputTypeError, "a function of the model that makes one, e.g. lambda"),
     (
-        lambda: train(optimizer=torch.optim.SGD(bigram().parameters(), 0.1)),
+        lambda: train(make_optimizer=torch.optim.SGD),
         InputTypeError,
-        "optimizer must be a function of the model that makes one",
+        "must be a function of the model, e.g. lambda",
     ),
-    (lambda: train(optimizer=lambda model: None), InputTypeError, "must make a torch.optim.Optimizer, .* got None"),
     (
-        lambda: train(optimizer=lambda model: torch.optim.SGD(bigram().parameters(), 0.1)),
+        lambda: train(make_optimizer=torch.optim.SGD(bigram().parameters(), 0.1)),
+        InputTypeError,
+        "make_optimizer must be a function of the model",
+    ),
+    (
+        lambda: train(make_optimizer=lambda model: None),
+        InputTypeError,
+        "must return a torch.optim.Optimizer, .* got None",
+    ),
+    (
+        lambda: train(make_optimizer=lambda model: torch.optim.SGD(bigram().parameters(), 0.1)),
         ConfigError,
-        "optimizer must move the parameters of the model that it is given",
+        "make_optimizer must return an optimizer of the model",
     ),
     (lambda: Sampler(bigram(), CharTokenizer("ab")), ConfigError, "as many ids as the model, got 2 and 9"),
     (lambda: Sampler(bigram(), CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
@@ -145,14 +153,14 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: TrainerConfig(device=None), InputTypeError, "device must be a str, got device=None; use 'auto' or 'cpu'"),  # type: ignore[arg-type]
     (lambda: TrainerConfig(precision=np.ones(2)), ConfigError, r"precision must be one of .* got array\(\[1., 1.\]\)"),  # type: ignore[arg-type]
     (
-        lambda: train(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=float("nan"))),
+        lambda: train(make_optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=float("nan"))),
         ConfigError,
         "lr must be a number of at least 0 in each group of the optimizer, got lr=nan",
     ),
     (
-        lambda: train(optimizer=lambda model: torch.optim.LBFGS(model.parameters())),
+        lambda: train(make_optimizer=lambda model: torch.optim.LBFGS(model.parameters())),
         InputTypeError,
-        "optimizer must step without a closure, .* got LBFGS",
+        "must return an optimizer that steps without a closure, .* got LBFGS",
     ),
     (
         lambda: train(model=bigram().half(), config=replace(QUICK, precision="bf16")),

@@ -43,8 +43,9 @@ from tinygpt.errors import (
     ShapeError,
 )
 from tinygpt.models.config import LAYOUTS
-from tinygpt.optim import adamw, muon, parameter_groups, warmup_cosine
+from tinygpt.optim import adamw, muon, parameter_groups
 from tinygpt.runtime import choose_device, choose_precision
+from tinygpt.schedules import warmup_cosine
 from tinygpt.training import plain_loop
 from tinygpt.training.step import Objective
 
@@ -633,8 +634,8 @@ def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_wi
         ({"betas": 0.9}, "betas must be a tuple of two numbers, got betas=0.9"),
         ({"max_iters": 5, "warmup_iters": 6}, "warmup_iters must be an integer from 0 to 5, got warmup_iters=6"),
         ({"seed": -1}, "got seed=-1"),
-        ({"lr": 1e-3}, "TrainerConfig has no setting 'lr'; did you mean 'learning_rate'"),
-        ({"max_iter": 3}, "TrainerConfig has no setting 'max_iter'; did you mean 'max_iters'?"),
+        ({"lr": 1e-3}, "TrainerConfig has no argument 'lr'; did you mean 'learning_rate'"),
+        ({"max_iter": 3}, "TrainerConfig has no argument 'max_iter'; did you mean 'max_iters'?"),
         ({"precision": "fp8"}, "precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp8'"),
     ],
     ids=str,

@@ -1,6 +1,5 @@
 """What moves the weights: which of them decay, and how fast they move at each step."""
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import signature
@@ -318,57 +317,7 @@ def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str
         warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}")
 
 
-def warmup_cosine(step: int, *, max_iters: int, warmup_iters: int, floor: float = 0.1) -> float:
-    """Return the share of the peak learning rate for a step: a linear rise to 1, then half a cosine down to ``floor``.
-
-    A pure function, so that a run that stops and goes on has the same rates. The first step has a rate above zero.
-
-    Args:
-        step: Number of steps taken before this one.
-        max_iters: Number of steps in all; after them the share stays at ``floor``.
-        warmup_iters: Number of steps of the rise.
-        floor: The share at the end.
-
-    Example:
-        >>> [round(warmup_cosine(s, max_iters=8, warmup_iters=2), 2) for s in (0, 1, 2, 5, 8)]
-        [0.5, 1.0, 1.0, 0.55, 0.1]
-
-    Source:
-        Loshchilov and Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, section 3.
-        https://arxiv.org/abs/1608.03983
-    """
-    return _warmup_then(lambda done: 0.5 * (1 + math.cos(math.pi * done)), step, max_iters, warmup_iters, floor)
-
-
-def warmup_linear(step: int, *, max_iters: int, warmup_iters: int, floor: float = 0.0) -> float:
-    """Return the share of the peak learning rate for a step: a linear rise to 1, then a straight line to ``floor``.
-
-    Args:
-        step: Number of steps taken before this one.
-        max_iters: Number of steps in all; after them the share stays at ``floor``.
-        warmup_iters: Number of steps of the rise.
-        floor: The share at the end.
-
-    Example:
-        >>> [round(warmup_linear(s, max_iters=8, warmup_iters=2), 2) for s in (0, 1, 2, 5, 8)]
-        [0.5, 1.0, 1.0, 0.5, 0.0]
-
-    Source:
-        Bergsma et al., *Straight to Zero: Why Linearly Decaying the Learning Rate to Zero Works Best for LLMs*, 2025.
-        https://arxiv.org/abs/2502.15938
-    """
-    return _warmup_then(lambda done: 1 - done, step, max_iters, warmup_iters, floor)
-
-
-def _warmup_then(fall: Callable[[float], float], step: int, max_iters: int, warmup_iters: int, floor: float) -> float:
-    """Rise to 1 in a straight line, then follow ``fall``, a function from [0, 1] to [1, 0], down to the floor."""
-    if step < warmup_iters:
-        return (step + 1) / warmup_iters
-    done = min(1.0, (step - warmup_iters) / max(1, max_iters - warmup_iters))
-    return floor + (1 - floor) * fall(done)
-
-
-def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
+def checked_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer that a user's function makes, if it is one for this model.
 
     Raises:
@@ -380,25 +329,26 @@ def make_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
     if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
         named = "; name it in the config: TrainerConfig(optimizer=...)" if isinstance(make, str) else ""
-        raise InputTypeError(
-            f"optimizer must be a function of the model that makes one, {example}, got {short(make)}{named}"
-        )
+        raise InputTypeError(f"make_optimizer must be a function of the model, {example}, got {short(make)}{named}")
     try:
         optimizer = make(model)
     except (AttributeError, TypeError, ValueError) as error:
         kind = ConfigError if isinstance(error, ValueError) else InputTypeError
-        raise kind(f"optimizer must make one from the model, {example}, got the error: {cut(str(error))}") from error
+        raise kind(f"make_optimizer must return an optimizer, {example}, got the error: {cut(str(error))}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputTypeError(f"optimizer must make a torch.optim.Optimizer, {example}, got {short(optimizer)}")
+        raise InputTypeError(f"make_optimizer must return a torch.optim.Optimizer, {example}, got {short(optimizer)}")
     try:
         signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the one of the object
     except TypeError as error:
         raise InputTypeError(
-            f"optimizer must step without a closure, {example}, got {type(optimizer).__name__}: {error}"
+            f"make_optimizer must return an optimizer that steps without a closure, {example}, got "
+            f"{type(optimizer).__name__}: {error}"
         ) from error
     for group in optimizer.param_groups:
         check_number("lr", group.get("lr"), "of at least 0 in each group of the optimizer", lambda rate: rate >= 0)
     own = _ids(model.parameters())
     if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-        raise ConfigError(f"optimizer must move the parameters of the model that it is given, {example}")
+        raise ConfigError(
+            f"make_optimizer must return an optimizer of the model's own parameters, {example}, got others"
+        )
     return optimizer

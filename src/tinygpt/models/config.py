@@ -10,7 +10,7 @@ from tinygpt.errors import (
     check_choice,
     check_dropout,
     check_integer,
-    checked_settings,
+    checked_names,
     short,
 )
 from tinygpt.layers.attention import shared_width
@@ -24,7 +24,7 @@ LAYOUTS = ("notebook", "gpt2", "modern")
 _MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
 
 
-@checked_settings
+@checked_names
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
     """The sizes of a GPT and the layout of its parts. The defaults are the notebook's model, exactly.
@@ -52,7 +52,7 @@ class GPTConfig:
         >>> GPTConfig(vocab_size=65, n_heads=4)
         Traceback (most recent call last):
             ...
-        tinygpt.errors.ConfigError: GPTConfig has no setting 'n_heads'; did you mean 'n_head'?
+        tinygpt.errors.ConfigError: GPTConfig has no argument 'n_heads'; did you mean 'n_head'?
     """
 
     vocab_size: int

@@ -13,11 +13,11 @@ from tinygpt.errors import (
     check_integer,
     check_number,
     check_truth,
-    checked_settings,
+    checked_names,
     short,
 )
-from tinygpt.optim import warmup_cosine, warmup_linear
 from tinygpt.randomness import check_seed
+from tinygpt.schedules import warmup_cosine, warmup_linear
 
 
 class Habits(NamedTuple):
@@ -59,7 +59,7 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; any other change makes 
 OF_GROUPS = "groups"  # prefix of the settings of a user's optimizer, which may change as well
 
 
-@checked_settings
+@checked_names
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """How to train: plain numbers and words, checked when the config is made.

@@ -11,7 +11,7 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, InputTypeError, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW, check_model
-from tinygpt.optim import adamw, make_optimizer, muon
+from tinygpt.optim import adamw, checked_optimizer, muon
 from tinygpt.tokenizer import check_trained_with
 from tinygpt.training.config import TrainerConfig
 
@@ -57,7 +57,7 @@ def optimizer_for(
 ) -> torch.optim.Optimizer:
     """Return the optimizer that ``make`` makes, or the one that the config names."""
     if make is not None:
-        return make_optimizer(make, model)
+        return checked_optimizer(make, model)
     fast = torch.bfloat16 if dtype == torch.bfloat16 else None
     known = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
     return known(model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay)
