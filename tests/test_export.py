@@ -32,7 +32,7 @@ PROGRAM = """
 import sys, warnings
 import torch
 from torch import nn
-from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel
+from tinygpt import BigramLanguageModel, GPTConfig
 
 BLOCK = 9
 SHAPES = [(1, 1), (1, 2), (1, 5), (1, BLOCK), (2, 1), (3, 4), (5, BLOCK)]
