@@ -22,7 +22,7 @@ from tinygpt.runtime import is_exporting, is_tracing
 STD = 0.02
 _PIECES = 4  # how many products the weights are cut into, so that several cores read them at once
 _FEW_ROWS = 32  # beyond, arithmetic takes longer than reading the weights, and cutting gains nothing
-_VERY_FEW_ROWS = 4  # up to here the product is quickest with the weights on its left, read in the order they lie in
+_VERY_FEW_ROWS = 4  # up to here PyTorch's own product is the quickest
 _LARGE = 1 << 17  # weights: fewer are read before another core has begun
 # Whether the processor has products in float16; else PyTorch's own loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
@@ -44,8 +44,7 @@ class Linear(nn.Linear):
     """``torch.nn.Linear`` with GPT-2's initialisation, and quick on the few rows that decoding passes through it.
 
     A product with few rows is bound by reading the weights, and on a CPU PyTorch reads them with one core. Cut into
-    pieces by rows of the weight matrix it is a batch of products, which cores share: it takes a third to a half of
-    the time. On a processor that does not multiply float16 itself, more than four rows in it meet a copy of the weights
+    pieces by rows of the weight matrix it is a batch of products, which cores share. On a processor that does not multiply float16 itself, more than four rows in it meet a copy of the weights
     in float32, which lasts for the call.
 
     Args:
@@ -95,16 +94,16 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     count = numbers // (x.size(-1) or 1)
     if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > _VERY_FEW_ROWS:
         return _multiply(x.float(), weight.float(), None if bias is None else bias.float()).half()
-    if not 0 < count <= _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:  # PyTorch's own is quick
+    if (
+        not _VERY_FEW_ROWS < count <= _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4
+    ):  # PyTorch's own is quick
         return F.linear(x, weight, bias)
     if len(weight) % _PIECES or not _is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
     rows, pieces = x.reshape(-1, weight.shape[1]), weight.view(_PIECES, -1, weight.shape[1])
-    if count <= _VERY_FEW_ROWS:
-        product = _products(pieces, rows.mT.expand(_PIECES, -1, -1), bias, (_PIECES, -1, 1)).flatten(0, 1).mT
-    else:
-        product = _products(rows.expand(_PIECES, -1, -1), pieces.mT, bias, (_PIECES, 1, -1)).transpose(0, 1)
-    return product.reshape(*x.shape[:-1], weight.shape[0])
+    rows = rows.expand(_PIECES, -1, -1)
+    product = torch.bmm(rows, pieces.mT) if bias is None else torch.baddbmm(bias.view(_PIECES, 1, -1), rows, pieces.mT)
+    return product.transpose(0, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _multiply_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -128,11 +127,6 @@ def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.shape[1] == x.shape[-1]
         and (bias is None or bias.shape == weight.shape[:1])
     )
-
-
-def _products(left: Tensor, right: Tensor, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """Return the products of a batch of matrices, plus the bias in a shape that fits them."""
-    return torch.bmm(left, right) if bias is None else torch.baddbmm(bias.view(shape), left, right)
 
 
 class Embedding(nn.Embedding):
