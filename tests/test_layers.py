@@ -695,20 +695,6 @@ def test_a_part_of_another_width_is_named_before_it_is_called() -> None:
         DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(16))
 
 
-def test_under_autocast_on_a_cpu_queries_and_keys_are_normed_in_float32() -> None:
-    seen: list[torch.dtype] = []
-
-    class Spy(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.dtype)
-            return x
-
-    attention = MultiHeadAttention(8, n_head=2, norm=Spy()).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        attention(torch.zeros(1, 3, 8, dtype=torch.float32))
-    assert seen == [torch.float32]
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("length", [1, 7])
 def test_in_16_bits_on_a_cpu_attention_is_rounded_at_its_end_alone(dtype: torch.dtype, length: int) -> None:

@@ -135,7 +135,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
-        qkv = _precise(self.qkv(x)).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
+        qkv = self.qkv(x).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
         queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
         # Turned after the split: split when turned, their gradients would be copied once more.
         queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
@@ -168,11 +168,6 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"n_head={self.n_head}, head_size={self.head_size}, causal={self.causal}"
-
-
-def _precise(x: Tensor) -> Tensor:
-    """Return what autocast has rounded in float32 again on a CPU, where norms and attention are faster in it."""
-    return x.float() if x.itemsize < 4 and x.is_cpu and torch.is_autocast_enabled("cpu") else x
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
