@@ -695,9 +695,9 @@ def test_a_part_of_another_width_is_named_before_it_is_called() -> None:
         DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(16))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("length", [1, 7])
-def test_in_16_bits_on_a_cpu_attention_is_rounded_at_its_end_alone(dtype: torch.dtype, length: int) -> None:
+def test_in_float16_on_a_cpu_attention_is_rounded_at_its_end_alone(length: int) -> None:
+    dtype = torch.float16
     query, key, value = (torch.randn(2, 3, places, 8).to(dtype) for places in (length, 7, 7))
     exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     mixed = _attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False)

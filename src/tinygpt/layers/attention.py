@@ -171,12 +171,11 @@ class MultiHeadAttention(nn.Module):
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Attend; on a CPU never in 16 bits, where it took longer than in float32 wherever it was measured."""
-    if query.is_cpu and torch.is_autocast_enabled("cpu"):
+    """Attend; on a CPU in float32 under autocast, and where all is in float16."""
+    if query.is_cpu and (query.dtype == torch.float16 or torch.is_autocast_enabled("cpu")):
+        dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast("cpu", enabled=False):
-            return _attend(query, key.to(query.dtype), value.to(query.dtype), **options)
-    if query.is_cpu and query.itemsize < 4:
-        return _attend(query.float(), key.float(), value.float(), **options).to(query.dtype)
+            return _attend(query.to(dtype), key.to(dtype), value.to(dtype), **options).to(query.dtype)
     # The length is asked for last, and not in an export: one that is free would become a fixed one.
     is_plain = query.is_cpu and options["attn_mask"] is None and not options["dropout_p"]
     if is_plain and torch.compiler.is_compiling() and not is_exporting() and query.shape[2] == 1:
