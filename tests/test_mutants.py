@@ -38,7 +38,7 @@ from tinygpt import (
     ShortConvolution,
     TokenDataset,
 )
-from tinygpt.layers import normalisation
+from tinygpt.layers import kernels
 from tinygpt.sampling import draw, keep_top_k, keep_top_p
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader
@@ -505,7 +505,7 @@ def derivative_of_a_fixed_scale(patch: Patch) -> None:
         x, y = ctx.saved_tensors
         return gradient * y / x
 
-    patch.setattr(normalisation._ScaledByRootMeanSquare, "backward", staticmethod(backward))
+    patch.setattr(kernels._RMSNorm, "backward", staticmethod(backward))
 
 
 def rate_of_zero_at_first(patch: Patch) -> None:

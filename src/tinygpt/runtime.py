@@ -15,10 +15,6 @@ from tinygpt.errors import ConfigError, DeviceError, cut, short, warn
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Function = Callable[..., Any]
-# Whether torch.jit.trace records what is called: sizes are tensors then, and comparing them would be a warning.
-is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined] # public, but not listed
-# Whether a program is being exported, where no size of an input may be asked for. From PyTorch 2.7 on.
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 _GENERATORS = threading.RLock()  # PyTorch's default generators belong to all threads
 
 

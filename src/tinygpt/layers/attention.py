@@ -1,16 +1,13 @@
 """Attention: :class:`Head` defines it, :class:`MultiHeadAttention` is the fast one."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tinygpt.errors import ConfigError, InputTypeError, check_dropout, check_integer, checked_names, short
 from tinygpt.layers.cache import KVCache
+from tinygpt.layers.kernels import attend
 from tinygpt.layers.linear import STD, Linear
-from tinygpt.runtime import is_exporting
 
 
 class Head(nn.Module):
@@ -151,14 +148,8 @@ class MultiHeadAttention(nn.Module):
         mask = None
         if self.causal and past and length > 1:  # the kernel's own mask assumes that nothing came before
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
-        mixed = _attend(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0,
-            is_causal=self.causal and not past,
-        )
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        mixed = attend(query, key, value, mask=mask, dropout=dropout, is_causal=self.causal and not past)
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
 
     def new_cache(self, batch_size: int, block_size: int) -> KVCache | None:
@@ -168,21 +159,6 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"n_head={self.n_head}, head_size={self.head_size}, causal={self.causal}"
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Attend; on a CPU in float32 under autocast, and where all is in float16."""
-    if query.is_cpu and (query.dtype == torch.float16 or torch.is_autocast_enabled("cpu")):
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        with torch.autocast("cpu", enabled=False):
-            return _attend(query.to(dtype), key.to(dtype), value.to(dtype), **options).to(query.dtype)
-    # The length is asked for last, and not in an export: one that is free would become a fixed one.
-    is_plain = query.is_cpu and options["attn_mask"] is None and not options["dropout_p"]
-    if is_plain and torch.compiler.is_compiling() and not is_exporting() and query.shape[2] == 1:
-        # A compiler makes of this two short loops.
-        scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S
-        return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
-    return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 def shared_width(n_embd: int, n_head: int) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
 from tinygpt.layers.cache import call_with_cache, looks_back, new_cache
-from tinygpt.runtime import is_tracing
+from tinygpt.layers.kernels import sizes_are_known
 
 
 class DecoderBlock(nn.Module):
@@ -91,6 +91,6 @@ def check_part(name: str, part: Any, n_embd: int) -> None:
 
 def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:
     """Return what a part made of ``x`` if it can be added to it: a narrower one would be spread without a word."""
-    if not is_tracing() and output.shape != x.shape:
+    if sizes_are_known() and output.shape != x.shape:
         raise ShapeError(f"{name} must return the shape it is given, {tuple(x.shape)}, got {tuple(output.shape)}")
     return output

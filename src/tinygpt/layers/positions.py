@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError, ShapeError, check_dropout, check_integer, check_number
+from tinygpt.layers.kernels import sizes_are_known
 from tinygpt.layers.linear import Embedding
-from tinygpt.runtime import is_tracing
 
 
 class LearnedPositions(nn.Module):
@@ -38,7 +38,7 @@ class LearnedPositions(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
         """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
         end, weight = offset + x.shape[1], getattr(self.table, "weight", None)
-        if weight is not None and not is_tracing() and end > len(weight):
+        if weight is not None and sizes_are_known() and end > len(weight):
             raise ShapeError(f"there are {len(weight)} learned positions, got {x.shape[1]} from position {offset} on")
         if type(self.table) is Embedding:  # what follows one another is read without a look-up
             vectors = self.table.weight[offset:end]
@@ -83,7 +83,7 @@ class RotaryPositions(nn.Module):
 
     def forward(self, x: Float[Tensor, "B H T D"], offset: int = 0) -> Float[Tensor, "B H T D"]:
         """Turn the vectors of the places ``offset`` to ``offset + T - 1``."""
-        if not is_tracing() and x.shape[-1] != self.head_size:  # half of 2 would be spread over any width
+        if sizes_are_known() and x.shape[-1] != self.head_size:  # half of 2 would be spread over any width
             raise ShapeError(
                 f"vectors must be as wide as head_size, got {x.shape[-1]} and head_size={self.head_size}; "
                 f"use RotaryPositions({x.shape[-1]})"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt.errors import InputTypeError, NonFiniteError, ShapeError, check_integer, check_number, checked_names, short
+from tinygpt.layers.kernels import sizes_are_known
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.modes import evaluating
-from tinygpt.runtime import is_tracing
 
 _COLD = 0.01
 IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
@@ -91,7 +91,7 @@ class LanguageModel(nn.Module, ABC):
                 the vocabulary, on any device.
         """
         self._check_ids("idx", idx)
-        if self.block_size is not None and not is_tracing() and idx.shape[1] > self.block_size:
+        if self.block_size is not None and sizes_are_known() and idx.shape[1] > self.block_size:
             raise ShapeError(
                 f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
@@ -207,7 +207,7 @@ class LanguageModel(nn.Module, ABC):
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             kind = str(logits.dtype) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputTypeError(f"compute_logits must return a tensor of floating point, got {kind}")
-        if not is_tracing() and logits.shape != (*idx.shape, self.vocab_size):
+        if sizes_are_known() and logits.shape != (*idx.shape, self.vocab_size):
             wanted = (*idx.shape, self.vocab_size)
             raise ShapeError(f"compute_logits must return the shape (B, T, V) = {wanted}, got {tuple(logits.shape)}")
         return logits
@@ -220,7 +220,7 @@ class LanguageModel(nn.Module, ABC):
             if isinstance(ids, str):
                 way = "Sampler, which encodes a text"
             raise InputTypeError(f"{name} must be an int32 or int64 tensor, got {kind}; use {way}")
-        if ids.ndim != 2 or (not is_tracing() and 0 in ids.shape):
+        if ids.ndim != 2 or (sizes_are_known() and 0 in ids.shape):
             raise ShapeError(f"{name} must have the shape (B, T) with B and T at least 1, got {tuple(ids.shape)}")
         device = next((tensor.device for tensor in self._tensors()), ids.device)
         if ids.device != device:
@@ -241,7 +241,7 @@ def is_readable(tensor: Tensor) -> bool:
     They cannot while a graph is compiled, exported or traced, nor within :func:`torch.func.vmap` and its like, nor of a
     fake tensor or one on the meta device, which have no memory.
     """
-    if torch.compiler.is_compiling() or is_tracing() or type(tensor) is not Tensor:
+    if torch.compiler.is_compiling() or not sizes_are_known() or type(tensor) is not Tensor:
         return False
     try:
         return tensor.data_ptr() != 0
