@@ -137,25 +137,3 @@ def test_attend_is_that_of_pytorch(
             [query, key, value],
             is_learning,
         )
-
-
-@given(
-    dtype=st.sampled_from(DTYPES),
-    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    is_learning=st.booleans(),
-    is_compiling=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_rms_norm_is_that_of_pytorch(
-    dtype: torch.dtype, shape: list[int], is_learning: bool, is_compiling: bool, seed: int
-) -> None:
-    """For all shapes, with its first and its second derivative."""
-    torch.manual_seed(seed)
-    x, n_embd = torch.randn(shape).to(dtype), shape[-1]
-    eps = torch.finfo(dtype).eps
-    with branches(is_compiling):
-        check_equal(
-            lambda x: kernels.rms_norm(x, n_embd), lambda x: F.rms_norm(x, (n_embd,), eps=eps), [x], is_learning
-        )
-        if dtype == torch.float64 and is_learning:
-            assert torch.autograd.gradgradcheck(lambda x: kernels.rms_norm(x, n_embd), x.detach().requires_grad_())

@@ -3,8 +3,6 @@
 Each equals one function of PyTorch. No other file of the layers asks for device, item size, autocast or compiler.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -93,40 +91,3 @@ def attend(
         scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S, of which a compiler makes two short loops
         return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal)
-
-
-def rms_norm(x: Float[Tensor, "*shape"], n_embd: int) -> Float[Tensor, "*shape"]:
-    """Divide vectors of width ``n_embd`` by their root mean square: :func:`torch.nn.functional.rms_norm`."""
-    is_recorded = torch.compiler.is_compiling() or not sizes_are_known()
-    if x.requires_grad and x.is_cpu and x.itemsize >= 4 and not is_recorded and x.shape[-1] == n_embd:
-        scaled: Tensor = _RMSNorm.apply(x)  # type: ignore[no-untyped-call] # PyTorch does not annotate it
-        return scaled
-    return F.rms_norm(x, (n_embd,))
-
-
-class _RMSNorm(torch.autograd.Function):
-    """``F.rms_norm`` with its derivative written out, which is quicker than PyTorch's own on a CPU.
-
-    With ``y = x / r`` for the root mean square ``r``, a gradient ``g`` of ``y`` is one of ``(g - y mean(g y)) / r``.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x * _one_over_root_mean_square(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)  # no more than these, so that second derivatives are right too
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (gradient,), (x, y) = gradients, ctx.saved_tensors
-        across = torch.addcmul(gradient, y, (gradient * y).mean(dim=-1, keepdim=True), value=-1)
-        return across * _one_over_root_mean_square(x)
-
-
-def _one_over_root_mean_square(x: Tensor) -> Tensor:
-    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / x.shape[-1]
-    return (square + torch.finfo(x.dtype).eps).rsqrt()

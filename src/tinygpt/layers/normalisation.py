@@ -3,9 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tinygpt.errors import check_integer, check_number
-from tinygpt.layers.kernels import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -21,7 +21,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Scale the vectors to unit mean square."""
-        return rms_norm(x, self.n_embd)
+        return F.rms_norm(x, (self.n_embd,))
 
     def extra_repr(self) -> str:
         """Show the width in ``repr``."""
