@@ -1,8 +1,8 @@
-"""The building blocks: each maps a stream of shape ``B T C`` to one of the same shape, and stands by itself."""
+"""The building blocks: each maps a residual stream ``B T C`` to another ``B T C``, and works without the others."""
 
 from tinygpt.layers.attention import Head, MultiHeadAttention
 from tinygpt.layers.block import DecoderBlock
-from tinygpt.layers.cache import Chain, KVCache
+from tinygpt.layers.cache import Chain, KVCache, call_with_cache, new_cache
 from tinygpt.layers.convolution import ShortConvolution
 from tinygpt.layers.feed_forward import FeedForward, relu_squared
 from tinygpt.layers.linear import Embedding, Linear
@@ -23,5 +23,7 @@ __all__ = [
     "RotaryPositions",
     "ShortConvolution",
     "SoftCap",
+    "call_with_cache",
+    "new_cache",
     "relu_squared",
 ]
