@@ -11,15 +11,15 @@ from tinygpt.layers.linear import STD, Linear
 
 
 class Head(nn.Module):
-    """One head of attention, written out: each place takes a weighted mean of the values it may see.
+    """One attention head: a weighted mean of values at each position.
 
-    This is the definition to read. :class:`MultiHeadAttention` computes the same for several heads at once.
+    The definition to read. :class:`MultiHeadAttention` computes the same for several heads at once.
 
     Args:
         n_embd: Width ``C`` of the residual stream.
         head_size: Width ``D`` of queries, keys and values.
         dropout: Probability of dropping an attention weight, in training mode only.
-        causal: Whether a place sees only itself and what came before; without, every place sees every other.
+        causal: Whether a position attends only to itself and earlier positions; otherwise it attends to all.
         bias: Whether the projections to query, key and value have a bias.
 
     Shape:
@@ -50,22 +50,24 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T D"]:
-        """Let every place gather from the places it may see."""
+        """Average the values at each position by its attention weights."""
         return self.dropout(self.weights(x)) @ self.value(x)
 
     def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T T"]:
-        """Return how much each place (row) takes from each place (column); every row sums to 1."""
-        # Products of D unit-variance numbers have variance D; unscaled, the softmax would all but pick one place.
+        """Return the attention weights: each row is one position's, and sums to 1."""
+        # score each pair of positions; a product of D unit-variance numbers has variance D, hence the scale
         query = self.query(x)
         scores = query @ self.key(x).transpose(1, 2) * query.shape[-1] ** -0.5
+        # hide later positions
         if self.causal:
-            sees = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()  # as large as this input
-            scores = scores.masked_fill(~sees, float("-inf"))
+            visible = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()
+            scores = scores.masked_fill(~visible, float("-inf"))
+        # turn scores into weights
         return scores.softmax(dim=-1)
 
 
 class MultiHeadAttention(nn.Module):
-    """Several heads side by side, mixed by an output projection.
+    """Several attention heads side by side, mixed by an output projection.
 
     The same function as a list of :class:`Head`, only faster: the heads share one matrix multiply and PyTorch's fused
     attention kernel. It stores no causal mask, and so sets no limit on ``T``.
@@ -75,21 +77,21 @@ class MultiHeadAttention(nn.Module):
         n_head: Number of heads ``H``.
         head_size: Width ``D`` of each; by default ``n_embd // n_head``, and then ``n_head`` must divide ``n_embd``.
         dropout: Probability of dropping an attention weight or an output, in training mode only.
-        causal: Whether a place sees only itself and what came before; without, a block is an encoder's.
+        causal: Whether a position attends only to itself and earlier positions; otherwise it attends to all, as in an
+            encoder.
         bias: Whether the projections to queries, keys and values have a bias.
         output_bias: Whether the output projection has one.
         output_std: Standard deviation of the output projection's first weights.
-        norm: A module applied to each query and each key, ``B 2H T D``, e.g. ``nn.RMSNorm(head_size)``.
-        positions: A module called with queries and keys, ``B 2H T D``, and the place of the first of them, e.g.
+        norm: A module applied to queries and keys, ``B 2H T D``, e.g. ``nn.RMSNorm(head_size)``.
+        positions: A module called with queries and keys, ``B 2H T D``, and the index of their first position, e.g.
             :class:`RotaryPositions`.
 
     Shape:
         ``B T C`` in, ``B T C`` out, for any ``B`` and ``T``.
 
     Raises:
-        ConfigError: If ``n_head`` does not divide ``n_embd`` and there is no ``head_size``, or a number is out of
-            range.
-        InputTypeError: If ``norm`` or ``positions`` is no module.
+        ConfigError: If a number is out of range, or without ``head_size`` ``n_head`` does not divide ``n_embd``.
+        InputTypeError: If ``norm`` or ``positions`` is not a module.
 
     Example:
         >>> attention = MultiHeadAttention(n_embd=64, n_head=4)
@@ -131,29 +133,35 @@ class MultiHeadAttention(nn.Module):
         self.dropout = nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
-        """Let every head read, then mix what they found; with a cache, ``x`` continues what it holds."""
+        """Attend in each head, then mix the heads; with a cache, ``x`` continues the positions that it holds."""
+        # project to queries, keys and values
         qkv = self.qkv(x).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
         queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
-        # Turned after the split: split when turned, their gradients would be copied once more.
+        # transposed after the split: otherwise their gradients would be copied once more
         queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
+        # norm queries and keys and tell them their positions, both at once: half as many small operations
         past = 0 if cache is None else cache.length
-        if self.norm is not None:  # queries and keys in one go: half as many small operations
+        if self.norm is not None:
             queries_and_keys = self.norm(queries_and_keys)
         if self.positions is not None:
             queries_and_keys = self.positions(queries_and_keys, past)
         query, key = queries_and_keys.chunk(2, dim=1)  # each B H T D
+        # take the earlier keys and values from the cache
         if cache is not None:
             key, value = cache.append(key, value)
+        # hide later positions; the kernel's own mask assumes that there are no earlier ones
         length = x.shape[1]
         mask = None
-        if self.causal and past and length > 1:  # the kernel's own mask assumes that nothing came before
+        if self.causal and past and length > 1:
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
+        # average the values
         dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
         mixed = attend(query, key, value, mask=mask, dropout=dropout, is_causal=self.causal and not past)
+        # put the heads side by side and mix them
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
 
     def new_cache(self, batch_size: int, block_size: int) -> KVCache | None:
-        """Return an empty cache for ``block_size`` positions; None without the mask, where early ones change later."""
+        """Return an empty cache; None without the causal mask, where later positions change earlier ones."""
         return KVCache(block_size) if self.causal else None
 
     def extra_repr(self) -> str:
@@ -162,10 +170,10 @@ class MultiHeadAttention(nn.Module):
 
 
 def shared_width(n_embd: int, n_head: int) -> int:
-    """Return the width of each of ``n_head`` heads that share ``n_embd``.
+    """Return ``n_embd // n_head``, the width of each head.
 
     Raises:
-        ConfigError: If ``n_head`` does not divide ``n_embd``, with the nearest width that it divides.
+        ConfigError: If ``n_head`` does not divide ``n_embd``.
 
     Example:
         >>> shared_width(384, 6)

@@ -1,4 +1,4 @@
-"""The block: attention and feed-forward around a residual stream."""
+"""The decoder block: attention and feed-forward around a residual stream."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,30 +6,29 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, ShapeError, check_integer, short
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError, short
 from tinygpt.layers.cache import call_with_cache, looks_back, new_cache
 from tinygpt.layers.kernels import sizes_are_known
 
 
 class DecoderBlock(nn.Module):
-    """Gather, then think: ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``.
+    """Attention, then feed-forward, each added to the residual stream.
 
-    The parts are handed in, and anything that maps ``B T C`` to ``B T C`` fits. With an attention that has no causal
-    mask it is an encoder's block.
+    ``x + attention(norm(x))``, then ``x + feed_forward(norm(x))``. Both parts are passed in, and any module that maps
+    ``B T C`` to ``B T C`` fits. With an attention without a causal mask it is an encoder block.
 
     Args:
         n_embd: Width ``C`` of the residual stream.
-        attention: Mixes places, e.g. :class:`MultiHeadAttention`. One that keeps a cache offers
-            ``new_cache(batch_size, block_size)`` and takes ``cache=``; one that knows nothing of caches works too.
-        feed_forward: Works on each place, e.g. :class:`FeedForward`.
+        attention: Mixes positions, e.g. :class:`MultiHeadAttention`. It may keep a cache, see :func:`new_cache`.
+        feed_forward: Works on each position alone, e.g. :class:`FeedForward`.
         norm: Makes each of the two norms, called with ``n_embd``.
 
     Shape:
-        ``B T C`` in, ``B T C`` out, for whatever ``B`` and ``T`` the parts take.
+        ``B T C`` in, ``B T C`` out, for any ``B`` and ``T`` that the parts take.
 
     Raises:
-        InputTypeError: If a part is not a module.
-        ConfigError: If a part that tells its ``n_embd`` has another one.
+        InputTypeError: If a part is not a module, or ``norm`` is one.
+        ConfigError: If a part has an attribute ``n_embd`` of another value.
         ShapeError: When called, if a part does not return ``B T C``.
 
     Example:
@@ -51,7 +50,6 @@ class DecoderBlock(nn.Module):
         norm: Callable[[int], nn.Module] = nn.LayerNorm,
     ) -> None:
         super().__init__()
-        check_integer("n_embd", n_embd, minimum=1)
         self.n_embd = n_embd
         check_part("attention", attention, n_embd)
         check_part("feed_forward", feed_forward, n_embd)
@@ -63,25 +61,22 @@ class DecoderBlock(nn.Module):
         self.feed_forward = feed_forward
 
     def forward(self, x: Float[Tensor, "B T C"], cache: Any = None) -> Float[Tensor, "B T C"]:
-        """Add what attention gathers, then what the feed-forward makes of it."""
+        """Add the output of the attention, then that of the feed-forward; with a cache, ``x`` continues it."""
+        # gather from other positions
         gathered = call_with_cache(self.attention, self.attention_norm(x), cache)
-        x = x + _as_wide_as(x, gathered, "attention")
-        changed = call_with_cache(self.feed_forward, self.feed_forward_norm(x), None)
-        return x + _as_wide_as(x, changed, "feed_forward")
+        x = x + _checked_shape("attention", gathered, x)
+        # compute on each position alone
+        computed = call_with_cache(self.feed_forward, self.feed_forward_norm(x), None)
+        return x + _checked_shape("feed_forward", computed, x)
 
     def new_cache(self, batch_size: int, block_size: int) -> Any:
-        """Return an empty cache of the attention's own kind; None where it has none, or another part needs one too."""
+        """Return an empty cache of the attention; None if it offers none, or another part would need one too."""
         others = (self.attention_norm, self.feed_forward_norm, self.feed_forward)
         return None if any(map(looks_back, others)) else new_cache(self.attention, batch_size, block_size)
 
 
 def check_part(name: str, part: Any, n_embd: int) -> None:
-    """Raise unless a part can stand in a stream of width ``n_embd``, as far as it can be told before it is called.
-
-    Raises:
-        InputTypeError: If it is not a module.
-        ConfigError: If it has an ``n_embd`` of its own, and another one.
-    """
+    """Raise unless a part is a module, and of this width if it has an attribute ``n_embd``."""
     if not isinstance(part, nn.Module):
         raise InputTypeError(f"{name} must be a module that maps B T C to B T C, got {short(part)}")
     own = getattr(part, "n_embd", n_embd)
@@ -89,8 +84,8 @@ def check_part(name: str, part: Any, n_embd: int) -> None:
         raise ConfigError(f"{name} must be as wide as the stream, got n_embd={own} in it and n_embd={n_embd} around it")
 
 
-def _as_wide_as(x: Tensor, output: Tensor, name: str) -> Tensor:
-    """Return what a part made of ``x`` if it can be added to it: a narrower one would be spread without a word."""
+def _checked_shape(name: str, output: Tensor, x: Tensor) -> Tensor:
+    # a narrower output would be broadcast silently
     if sizes_are_known() and output.shape != x.shape:
         raise ShapeError(f"{name} must return the shape it is given, {tuple(x.shape)}, got {tuple(output.shape)}")
     return output

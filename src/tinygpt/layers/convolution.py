@@ -1,4 +1,4 @@
-"""A short look back: what the few places before a place say, without attention."""
+"""A short causal convolution: earlier positions without attention."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,15 @@ from tinygpt.errors import check_integer
 
 
 class ShortConvolution(nn.Module):
-    """Adds to each place a weighted sum of the few places before it, each channel by itself.
+    """A causal depthwise convolution, added to the residual stream.
 
-    A character alone says little. With this behind the embedding, the first block reads pieces of words, which
-    attention would have to gather first. It costs ``(width - 1) * n_embd`` parameters and starts as the identity.
+    Each channel adds a weighted sum of its last ``width - 1`` values. After the embedding of a character model it gives
+    the first block pieces of words, which attention would have to gather first. It has ``(width - 1) * n_embd``
+    parameters and starts as the identity.
 
     Args:
         n_embd: Width ``C`` of the residual stream.
-        width: How many places are looked at, the place itself included.
+        width: Number of positions read, the current one included; at least 2.
 
     Shape:
         ``B T C`` in, ``B T C`` out, for any ``B`` and ``T``.
@@ -38,25 +39,28 @@ class ShortConvolution(nn.Module):
         super().__init__()
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         self.width = check_integer("width", width, minimum=2)
-        self.weight = nn.Parameter(torch.zeros(n_embd, 1, width - 1))  # as in a depthwise nn.Conv1d, less the last
+        self.weight = nn.Parameter(torch.zeros(n_embd, 1, width - 1))  # a depthwise nn.Conv1d without its last tap
 
     def forward(self, x: Float[Tensor, "B T C"], cache: "ConvolutionCache | None" = None) -> Float[Tensor, "B T C"]:
-        """Add the positions before each; with a cache, ``x`` continues the positions that it holds."""
-        weight = self.weight[:, 0]  # C seen: the sizes are those of the weights, which may have been replaced
-        seen = weight.shape[1]
+        """Add earlier positions to each; with a cache, ``x`` continues the positions that it holds."""
+        weight = self.weight[:, 0]  # C seen
+        seen = weight.shape[1]  # from the weights, which may have been replaced
+        # put the last positions of the cache in front, or zeros
         if cache is None or cache.before is None:
             before = x.new_zeros(x.shape[0], seen, x.shape[2])
         else:
             before = cache.before.to(x.dtype)
         positions = torch.cat([before, x], dim=1)  # B seen+T C
+        # remember the last positions
         if cache is not None:
-            cache.before = positions[:, x.shape[1] :].clone()  # a view would keep all of them
+            cache.before = positions[:, x.shape[1] :].clone()  # a view would keep them all alive
+        # add each earlier position by its weight
         for back in range(1, seen + 1):
             x = torch.addcmul(x, positions[:, seen - back : positions.shape[1] - back], weight[:, -back])
         return x
 
     def new_cache(self, batch_size: int, block_size: int) -> "ConvolutionCache":
-        """Return an empty cache, to be passed to ``forward``."""
+        """Return an empty cache for ``forward``."""
         return ConvolutionCache()
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The other half of a block: what each place makes of what it gathered."""
+"""The feed-forward half of a block: two linear layers at each position."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from tinygpt.layers.linear import STD, Linear
 
 
 def relu_squared(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return ``max(x, 0)²``.
+    """Return ``max(x, 0)²``, elementwise.
 
     Source:
         So et al., *Primer: Searching for Efficient Transformers for Language Modeling*, 2021, section 4.
@@ -21,13 +21,13 @@ def relu_squared(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between, applied to each place by itself.
+    """Two linear layers with an activation between, at each position alone.
 
     Args:
         n_embd: Width ``C`` of the residual stream.
         hidden_size: Width between the two layers; by default ``4 * n_embd``.
         activation: A function of a tensor, e.g. :func:`torch.nn.functional.gelu`.
-        dropout: Probability of dropping an output, in training mode only; None has no dropout.
+        dropout: Probability of dropping an output, in training mode only; None for no dropout layer.
         bias: Whether the two layers have biases.
         output_std: Standard deviation of the second layer's first weights.
 
@@ -36,7 +36,7 @@ class FeedForward(nn.Module):
 
     Raises:
         ConfigError: If a number is out of range.
-        InputTypeError: If ``activation`` is no function.
+        InputTypeError: If ``activation`` is not a function or a module.
 
     Example:
         >>> FeedForward(64, activation=torch.nn.functional.gelu)(torch.zeros(2, 10, 64)).shape
@@ -68,14 +68,11 @@ class FeedForward(nn.Module):
         self.dropout = None if dropout is None else nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Widen, activate, and come back to the width of the stream."""
+        """Widen, activate, and return to the width of the residual stream."""
         x = self.output(self.activation(self.expand(x)))
         return x if self.dropout is None else self.dropout(x)
 
     def extra_repr(self) -> str:
-        """Show the activation in ``repr``; a module among the activations shows itself."""
-        return (
-            ""
-            if isinstance(self.activation, nn.Module)
-            else f"activation={getattr(self.activation, '__name__', self.activation)}"
-        )
+        """Show the activation in ``repr``, unless it is a module, which shows itself."""
+        name = getattr(self.activation, "__name__", self.activation)
+        return "" if isinstance(self.activation, nn.Module) else f"activation={name}"

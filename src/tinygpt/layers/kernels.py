@@ -1,6 +1,7 @@
-"""The operations that layers share, each computed in the way that is quickest on the device.
+"""Operations of the layers, computed in the fastest way that this device has.
 
-Each equals one function of PyTorch. No other file of the layers asks for device, item size, autocast or compiler.
+Each equals one function of PyTorch, which its docstring names. No other file of the layers depends on device, item
+size, autocast, compiling or tracing.
 """
 
 import torch
@@ -8,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_PIECES = 4  # how many products the weights are cut into, so that several cores read them at once
-_FEW_ROWS = range(5, 33)  # with fewer PyTorch is quicker, with more arithmetic takes longer than reading the weights
-_LARGE = 1 << 17  # weights: fewer are read before another core has begun
-# Whether the processor has products in float16; else PyTorch's own loops take longer than a copy in float32.
+_PIECES = 4  # number of products that the weights are split into, so that several cores read them
+_FEW_ROWS = range(5, 33)  # with fewer PyTorch is faster; with more, arithmetic takes longer than reading the weights
+_LARGE = 1 << 17  # number of weights from which a second core pays
+# Whether the processor multiplies float16; otherwise PyTorch's loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
 
 
 def sizes_are_known() -> bool:
-    """Return whether sizes can be compared; :func:`torch.jit.trace` records them as tensors."""
+    """Return whether sizes can be compared: :func:`torch.jit.trace` records them as tensors."""
     return not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call] # public, but not listed
 
 
@@ -29,32 +30,31 @@ def linear(x: Float[Tensor, "*leading C"], weight: Tensor, bias: Tensor | None) 
 
 def _linear_on_cpu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     numbers = x.numel()
-    if type(numbers) is not int:  # a symbol of a fake tensor
+    if type(numbers) is not int:  # symbolic, in a fake tensor
         return F.linear(x, weight, bias)
     count = numbers // (x.size(-1) or 1)
     if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count >= _FEW_ROWS.start:
         return _linear_on_cpu(x.float(), weight.float(), None if bias is None else bias.float()).half()
-    if count not in _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:  # PyTorch's own is quick
+    if count not in _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:
         return F.linear(x, weight, bias)
     if len(weight) % _PIECES or not _is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
-    # A product with few rows is bound by reading the weights, which PyTorch does with one core. A batch of products
-    # of pieces of the weights is shared by the cores.
+    # Reading the weights takes longest, and PyTorch reads them with one core. Cores share a batch of products.
     rows, pieces = x.reshape(1, -1, x.shape[-1]).expand(_PIECES, -1, -1), weight.view(_PIECES, -1, x.shape[-1]).mT
     product = torch.bmm(rows, pieces) if bias is None else torch.baddbmm(bias.view(_PIECES, 1, -1), rows, pieces)
     return product.transpose(0, 1).reshape(*x.shape[:-1], len(weight))
 
 
 def _linear_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # The number of rows is not asked for in an export: a length that is free would become a fixed one.
+    # An export must not compare the number of rows: a dynamic length would become a constant.
     if torch.compiler.is_exporting() or x.numel() != x.shape[-1] or not _is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
-    product = (weight * x.reshape(1, -1)).sum(dim=-1)  # a compiler makes one loop over the weights of this
+    product = (weight * x.reshape(1, -1)).sum(dim=-1)  # compiles to one loop over the weights
     return (product if bias is None else product + bias).view(*x.shape[:-1], weight.shape[0])
 
 
 def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether these are dense tensors of the usual shapes, where a product of pieces is that of the whole."""
+    """Return whether these are dense tensors of the usual shapes, which can be split or multiplied elementwise."""
     return (
         type(x) is Tensor
         and type(weight) in (nn.Parameter, Tensor)
@@ -78,16 +78,16 @@ def attend(
 ) -> Float[Tensor, "B H T E"]:
     """Average values by scores: :func:`torch.nn.functional.scaled_dot_product_attention`."""
     if query.is_cpu and (query.dtype == torch.float16 or torch.is_autocast_enabled("cpu")):
-        # Both are slow there in 16 bits, the gradient most of all.
+        # a CPU attends faster in float32, above all backward
         wide = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast("cpu", enabled=False):
             mixed = attend(
                 query.to(wide), key.to(wide), value.to(wide), mask=mask, dropout=dropout, is_causal=is_causal
             )
         return mixed.to(query.dtype)
-    # The length is asked for last, and not in an export: one that is free would become a fixed one.
+    # An export must not compare the length: a dynamic one would become a constant.
     is_plain = query.is_cpu and mask is None and not (dropout or is_causal) and torch.compiler.is_compiling()
     if is_plain and not torch.compiler.is_exporting() and query.shape[2] == 1:
-        scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S, of which a compiler makes two short loops
+        scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S, compiles to two short loops
         return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal)

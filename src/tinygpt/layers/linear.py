@@ -1,6 +1,6 @@
-"""The linear layer and the table of vectors: how they start, and how a few rows pass through quickly.
+"""The linear layer and the embedding table, initialised as in GPT-2.
 
-All weights start from N(0, 0.02²) and all biases at zero, as in GPT-2.
+Weights start from N(0, 0.02²) and biases at zero.
 
 Source:
     Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019; the released code draws weights with
@@ -24,7 +24,7 @@ _DRAWS = ContextVar("draws", default=True)
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Leave the first weights of what is built in this block undrawn: others are about to take their place."""
+    """Skip the initialisation of layers built inside the block; their weights are about to be loaded."""
     token = _DRAWS.set(False)
     try:
         yield
@@ -33,13 +33,15 @@ def undrawn() -> Iterator[None]:
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear`` with GPT-2's initialisation, and quick on the few rows that decoding passes through it.
+    """``torch.nn.Linear`` with GPT-2's initialisation, faster on few rows.
+
+    Decoding multiplies few rows at a time, which a CPU does faster in another order.
 
     Args:
         in_features: Width of the input.
         out_features: Width of the output.
-        bias: Whether a learned bias is added; it starts at zero.
-        std: Standard deviation of the first weights; 0 starts them at zero.
+        bias: Whether to add a learned bias, which starts at zero.
+        std: Standard deviation of the initial weights.
 
     Shape:
         ``*leading in_features`` in, ``*leading out_features`` out.
@@ -59,7 +61,7 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew."""
+        """Draw new weights and set the bias to zero."""
         if not _DRAWS.get():
             return
         nn.init.normal_(self.weight, std=self.std)
@@ -77,10 +79,17 @@ class Embedding(nn.Embedding):
     Args:
         count: Number of vectors.
         n_embd: Width ``C`` of each.
-        std: Standard deviation of the first values.
+        std: Standard deviation of the initial values.
+
+    Shape:
+        ``*leading`` ids in, ``*leading C`` out.
 
     Raises:
         ConfigError: If a number is out of range.
+
+    Example:
+        >>> Embedding(65, 32)(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 32])
     """
 
     def __init__(self, count: int, n_embd: int, *, std: float = STD) -> None:
@@ -90,7 +99,7 @@ class Embedding(nn.Embedding):
         super().__init__(count, n_embd)
 
     def reset_parameters(self) -> None:
-        """Draw the vectors anew."""
+        """Draw new vectors."""
         if not _DRAWS.get():
             return
         nn.init.normal_(self.weight, std=self.std)

@@ -1,4 +1,4 @@
-"""What keeps values in range: vectors by their root mean square, logits by a soft cap."""
+"""Normalisation: RMSNorm for vectors, a soft cap for logits."""
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,22 @@ from tinygpt.errors import check_integer, check_number
 
 
 class RMSNorm(nn.Module):
-    """Divides each vector by its root mean square; without gains, so it has no parameters.
+    """Divides each vector by its root mean square, without learned gains.
+
+    :func:`torch.nn.functional.rms_norm` without a weight, so it has no parameters.
+
+    Args:
+        n_embd: Width of the vectors.
+
+    Shape:
+        ``*leading n_embd`` in, the same out.
+
+    Raises:
+        ConfigError: If ``n_embd`` is not a positive integer.
+
+    Example:
+        >>> RMSNorm(2)(torch.tensor([3.0, 4.0])).square().mean()
+        tensor(1.)
 
     Source:
         Zhang and Sennrich, *Root Mean Square Layer Normalization*, 2019. https://arxiv.org/abs/1910.07467
@@ -20,7 +35,7 @@ class RMSNorm(nn.Module):
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Scale the vectors to unit mean square."""
+        """Scale each vector to a mean square of 1."""
         return F.rms_norm(x, (self.n_embd,))
 
     def extra_repr(self) -> str:
@@ -29,7 +44,20 @@ class RMSNorm(nn.Module):
 
 
 class SoftCap(nn.Module):
-    """Bends values so that none exceeds a cap: ``cap * tanh(x / cap)``.
+    """Limits values smoothly to a cap: ``cap * tanh(x / cap)``.
+
+    Args:
+        cap: Largest absolute value.
+
+    Shape:
+        Any shape in, the same out.
+
+    Raises:
+        ConfigError: If ``cap`` is not above 0.
+
+    Example:
+        >>> SoftCap(2.0)(torch.tensor([0.0, 100.0]))
+        tensor([0., 2.])
 
     Source:
         Gemma Team, *Gemma 2*, 2024, section 2. https://arxiv.org/abs/2408.00118
@@ -40,7 +68,7 @@ class SoftCap(nn.Module):
         self.cap = check_number("cap", cap, "above 0", lambda number: number > 0)
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Bend the values."""
+        """Limit the values."""
         return self.cap * torch.tanh(x / self.cap)
 
     def extra_repr(self) -> str:

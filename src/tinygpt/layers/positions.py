@@ -1,4 +1,4 @@
-"""Where a token stands: attention alone has no notion of place, so something must tell it."""
+"""Positions: attention alone does not know the order of its input."""
 
 import torch
 from jaxtyping import Float
@@ -10,19 +10,21 @@ from tinygpt.layers.linear import Embedding
 
 
 class LearnedPositions(nn.Module):
-    """A learned vector for each place, added to the stream: the notebook's and GPT-2's way.
+    """A learned vector for each position, added to the residual stream.
+
+    As in the notebook and in GPT-2.
 
     Args:
-        block_size: How many places there are.
+        block_size: Number of positions.
         n_embd: Width ``C`` of the residual stream.
-        dropout: Probability of dropping a value of the sum, in training mode only; None has no dropout.
+        dropout: Probability of dropping a value of the sum, in training mode only; None for no dropout layer.
 
     Shape:
         ``B T C`` in, ``B T C`` out, for ``offset + T`` up to ``block_size``.
 
     Raises:
         ConfigError: If a number is out of range.
-        ShapeError: When called, if there are more places than positions.
+        ShapeError: When called, if ``offset + T`` is more than ``block_size``.
 
     Source:
         Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018, section 4.1.
@@ -31,16 +33,16 @@ class LearnedPositions(nn.Module):
     def __init__(self, block_size: int, *, n_embd: int, dropout: float | None = None) -> None:
         super().__init__()
         check_integer("block_size", block_size, minimum=1)
-        check_integer("n_embd", n_embd, minimum=1)
         self.table = Embedding(block_size, n_embd)
         self.dropout = None if dropout is None else nn.Dropout(check_dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B T C"], offset: int = 0) -> Float[Tensor, "B T C"]:
-        """Add the vectors of the places ``offset`` to ``offset + T - 1``."""
+        """Add the vectors of positions ``offset`` to ``offset + T - 1``."""
         end, weight = offset + x.shape[1], getattr(self.table, "weight", None)
         if weight is not None and sizes_are_known() and end > len(weight):
             raise ShapeError(f"there are {len(weight)} learned positions, got {x.shape[1]} from position {offset} on")
-        if type(self.table) is Embedding:  # what follows one another is read without a look-up
+        # consecutive rows are a slice, unless the table was replaced
+        if type(self.table) is Embedding:
             vectors = self.table.weight[offset:end]
         else:
             vectors = self.table(torch.arange(offset, end, device=x.device))
@@ -48,20 +50,21 @@ class LearnedPositions(nn.Module):
 
 
 class RotaryPositions(nn.Module):
-    """Turns queries and keys by an angle that grows with their place, so that scores depend on distance alone.
+    """Rotary positions: rotates queries and keys by angles that grow with position.
 
-    It has no parameters and no limit on ``T``; give one to each :class:`MultiHeadAttention`, or share it.
+    Scores then depend on the distance between positions alone. It has no parameters and sets no limit on ``T``. Several
+    :class:`MultiHeadAttention` may share one.
 
     Args:
-        head_size: Width ``D`` of a head; must be even, since values turn in pairs.
-        base: The slowest pair turns by about ``1 / base`` radians per place.
+        head_size: Width ``D`` of a head; must be even, since values are rotated in pairs.
+        base: Sets the slowest rotation, about ``1 / base`` radians per position.
 
     Shape:
         ``B H T D`` in, ``B H T D`` out.
 
     Raises:
         ConfigError: If ``head_size`` is odd or a number is out of range.
-        ShapeError: When called, if the vectors have another width.
+        ShapeError: When called, if ``D`` is not ``head_size``.
 
     Example:
         >>> rotary = RotaryPositions(head_size=8)
@@ -82,17 +85,19 @@ class RotaryPositions(nn.Module):
         self.base = check_number("base", base, "above 1", lambda number: number > 1)
 
     def forward(self, x: Float[Tensor, "B H T D"], offset: int = 0) -> Float[Tensor, "B H T D"]:
-        """Turn the vectors of the places ``offset`` to ``offset + T - 1``."""
-        if sizes_are_known() and x.shape[-1] != self.head_size:  # half of 2 would be spread over any width
+        """Rotate the vectors of positions ``offset`` to ``offset + T - 1``."""
+        if sizes_are_known() and x.shape[-1] != self.head_size:  # angles of one pair would be broadcast to any width
             raise ShapeError(
                 f"vectors must be as wide as head_size, got {x.shape[-1]} and head_size={self.head_size}; "
                 f"use RotaryPositions({x.shape[-1]})"
             )
-        precise = torch.promote_types(x.dtype, torch.float32)  # angles of hundreds of radians do not fit into 16 bits
+        # compute an angle for each position and pair; hundreds of radians need more than 16 bits
+        precise = torch.promote_types(x.dtype, torch.float32)
         pairs = torch.arange(0, self.head_size, 2, device=x.device, dtype=precise)
-        places = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=precise)
-        angles = places[:, None] * self.base ** (-pairs / self.head_size)  # T D/2
+        positions = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=precise)
+        angles = positions[:, None] * self.base ** (-pairs / self.head_size)  # T D/2
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        # rotate each pair, one value from either half of the vector
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 

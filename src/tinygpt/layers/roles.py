@@ -1,6 +1,6 @@
-"""Tell tables and matrices apart by the layers that hold them.
+"""Tell tables, matrices and gains apart by the layers that hold them.
 
-A model says more than its layers do: see :meth:`tinygpt.LanguageModel.table_parameters`.
+A model can say more than its layers: see :meth:`tinygpt.LanguageModel.table_parameters`.
 """
 
 from torch import nn
@@ -37,11 +37,11 @@ def gains_in(module: nn.Module) -> list[nn.Parameter]:
 
 
 def unknown_in(module: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of two or more dimensions whose layer does not tell what they are."""
+    """Return the parameters of two or more dimensions in layers of no known kind."""
     known = set(map(id, _held_by(module, (*_TABLES, *_MATRICES, *_NORMS, *_KERNELS))))
     return [parameter for parameter in module.parameters() if parameter.ndim >= 2 and id(parameter) not in known]
 
 
 def _held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Parameter]:
-    """Return the parameters in the layers of these kinds, also those that a parametrization keeps there."""
+    """Return the parameters in the layers of these kinds, including those of parametrizations."""
     return [parameter for part in module.modules() if isinstance(part, kinds) for parameter in part.parameters()]
