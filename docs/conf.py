@@ -40,7 +40,6 @@ nitpick_ignore = [
     ("py:class", "tinygpt.layers.convolution.ConvolutionCache"),
     ("py:class", "tinygpt.models.gpt.Model"),
     ("py:class", "tinygpt.sampling.sampler.Prompt"),
-    ("py:class", "tinygpt.tokenizer.SupportsToList"),
     ("py:class", "tinygpt.errors.Settings"),
     ("py:class", "tinygpt.errors.Function"),
     ("py:class", "SearchStrategy"),  # Hypothesis's

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tinygpt import CharTokenizer, Tokenizer
 from tinygpt import tokenizer as tokenizer_module
 from tinygpt.errors import InputTypeError, TokenizerError
+from tinygpt.files import parse_json, to_json
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), min_size=1)  # lone surrogates included
 EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
@@ -56,11 +57,11 @@ def test_a_text_that_was_tidied_up_would_be_noticed(fault: Callable[[str], str],
     check_round_trip(lambda written: tokenizer.decode(tokenizer.encode(written)), text)
 
 
-def test_all_code_points_at_once_are_ids_in_order_also_after_json() -> None:
+def test_all_code_points_are_ids_in_order() -> None:
     tokenizer = CharTokenizer.from_text(EVERYTHING)
     assert tokenizer.vocab_size == 1_114_112
     assert np.array_equal(tokenizer.encode_array(EVERYTHING), np.arange(1_114_112))
-    again = CharTokenizer.from_json(tokenizer.to_json())
+    again = CharTokenizer.from_dict(tokenizer.to_dict())
     assert again == tokenizer
     assert again.decode(again.encode_array(EVERYTHING[::-1])) == EVERYTHING[::-1]
 
@@ -93,7 +94,7 @@ def test_the_vocabulary_depends_on_the_set_of_characters_alone(text: str, times:
 
 
 def test_the_vocabulary_does_not_depend_on_the_hash_seed() -> None:
-    program = "from tinygpt import CharTokenizer; print(CharTokenizer.from_text('hello world').to_json())"
+    program = "from tinygpt import CharTokenizer; print(CharTokenizer.from_text('hello world').to_dict())"
     written = {
         subprocess.check_output([sys.executable, "-c", program], env=os.environ | {"PYTHONHASHSEED": seed})
         for seed in ("1", "2")
@@ -156,12 +157,12 @@ def test_unknown_characters_are_skipped_or_replaced_where_asked(text: str) -> No
 
 
 @given(symbols=st.sets(st.characters(codec=None, exclude_categories=()), min_size=1, max_size=9), data=st.data())
-def test_json_keeps_everything_and_equality_sees_everything(symbols: set[str], data: st.DataObject) -> None:
+def test_a_tokenizer_passes_through_json(symbols: set[str], data: st.DataObject) -> None:
+    """Nothing is lost on the way, and equality sees each setting."""
     policy = data.draw(st.sampled_from(["error", "skip", *sorted(symbols)]))
     tokenizer = CharTokenizer(sorted(symbols), on_unknown=policy)
-    again = CharTokenizer.from_json(tokenizer.to_json())
-    assert (again, hash(again), again.to_json()) == (tokenizer, hash(tokenizer), tokenizer.to_json())
-    assert tokenizer.to_json().isascii()
+    again = CharTokenizer.from_dict(parse_json(to_json(tokenizer.to_dict())))
+    assert (again, hash(again), again.to_dict()) == (tokenizer, hash(tokenizer), tokenizer.to_dict())
     assert tokenizer != CharTokenizer(sorted(symbols), on_unknown="error" if policy != "error" else "skip")
     assert tokenizer != "tokenizer"
 
@@ -169,7 +170,17 @@ def test_json_keeps_everything_and_equality_sees_everything(symbols: set[str], d
 def test_two_surrogates_side_by_side_stay_two() -> None:
     """As one JSON string they would come back as one character."""
     tokenizer = CharTokenizer(["\ud83d", "\udc4d"])
-    assert CharTokenizer.from_json(tokenizer.to_json()).vocab_size == 2
+    assert CharTokenizer.from_dict(parse_json(to_json(tokenizer.to_dict()))).vocab_size == 2
+
+
+@given(text=ANY_TEXT)
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+def test_stoi_and_itos_are_those_of_the_notebook(text: str) -> None:
+    tokenizer, chars = CharTokenizer.from_text(text), sorted(set(text))
+    assert tokenizer.stoi == {character: i for i, character in enumerate(chars)}
+    assert dict(enumerate(tokenizer.itos)) == dict(enumerate(chars))
+    assert tokenizer.encode(text) == [tokenizer.stoi[character] for character in text]
+    assert len(tokenizer) == tokenizer.vocab_size == len(chars)
 
 
 def test_the_notebooks_sentence_has_the_notebooks_ids() -> None:
@@ -230,19 +241,19 @@ def test_what_is_no_text_is_named(text: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("settings", "kind", "message"),
     [
-        ("{", "text must be JSON that to_json"),
-        ("[1]", 'with "type": "CharTokenizer", got '),
-        ('{"type": "CharTokenizer"}', r"got the keys \['type'\]"),
-        ('{"type": "CharTokenizer", "symbols": "ab", "on_unknown": "error"}', "must hold a list of symbols"),
-        ('{"type": "CharTokenizer", "symbols": ["a", "a"], "on_unknown": "error"}', "'a' as entry 0 and as entry 1"),
-        ("[" * 100_000, "text must be JSON"),
+        ([1], InputTypeError, r"settings must be a dict of settings by name, got \[1\]"),
+        ({"type": "x"}, TokenizerError, r"must have the names symbols and on_unknown, got \['type'\]"),
+        ({"symbols": 7, "on_unknown": "error"}, InputTypeError, "symbols must be characters, got 7"),
+        ({"symbols": ["a", "a"], "on_unknown": "error"}, TokenizerError, "'a' as entry 0 and as entry 1"),
+        ({"symbols": ["a"], "on_unknown": None}, TokenizerError, "on_unknown must be 'error', .*, got None"),
     ],
 )
-def test_json_that_is_no_tokenizer_is_named(text: str, message: str) -> None:
-    with pytest.raises(TokenizerError, match=message):
-        CharTokenizer.from_json(text)
+@pytest.mark.usefixtures("unchecked_types")
+def test_settings_of_no_tokenizer_are_named(settings: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        CharTokenizer.from_dict(settings)
 
 
 def test_one_symbol_is_a_vocabulary_with_a_warning() -> None:
@@ -265,9 +276,23 @@ def test_anything_with_three_names_is_a_tokenizer() -> None:
     assert not isinstance(object(), Tokenizer)
 
 
-def test_repr_shows_the_symbols() -> None:
-    assert repr(CharTokenizer("ab", on_unknown="skip")) == "CharTokenizer('ab', on_unknown='skip')"
-    assert len(repr(CharTokenizer(EVERYTHING[:5000]))) < 100
+def test_repr_shows_the_size_and_the_symbols() -> None:
+    assert repr(CharTokenizer("ab", on_unknown="skip")) == "CharTokenizer(2 symbols: 'ab', on_unknown='skip')"
+    assert repr(CharTokenizer(EVERYTHING[:5000])).startswith("CharTokenizer(5,000 symbols: ")
+    assert len(repr(CharTokenizer(EVERYTHING[:5000]))) < 120
+
+
+def test_a_notebook_shows_the_vocabulary_as_a_table() -> None:
+    """Symbols are escaped, and a long vocabulary is cut."""
+    shown = CharTokenizer("<\n&\ud83d", on_unknown="<")._repr_html_()
+    for id, symbol in enumerate(["&lt;", r"\n", "&amp;", r"\ud83d"]):
+        assert f"<tr><td>{id}</td><td><code>&#x27;{symbol}&#x27;</code></td></tr>" in shown
+    assert shown.isascii()
+    assert "<p>CharTokenizer: 4 symbols, on_unknown=&#x27;&lt;&#x27;</p>" in shown
+    assert "more" not in shown
+    long = CharTokenizer(EVERYTHING[:5000])._repr_html_()
+    assert "<p>and 4,980 more</p>" in long
+    assert len(long) < 2000
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

@@ -193,10 +193,11 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
     Raises:
         CheckpointCorruptError: If it is invalid, or has more ids than the model.
     """
-    if payload["tokenizer"] is None or payload["tokenizer"].get("type") == _SYMBOLS:
+    entry = payload["tokenizer"]
+    if entry is None or entry.get("type") == _SYMBOLS:
         return None
     try:
-        tokenizer = CharTokenizer.from_json(to_json(payload["tokenizer"]))
+        tokenizer = CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
     except TinyGPTError as error:
         raise CheckpointCorruptError(f"{show(path)} contains an invalid tokenizer: {error}") from error
     if tokenizer.vocab_size > model.vocab_size:
@@ -209,7 +210,7 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageMode
 def _pack_tokenizer(model: LanguageModel, tokenizer: CharTokenizer | None) -> Any:
     """Return the entry of a tokenizer or, without one, of the symbols that the model was trained with."""
     if tokenizer is not None:
-        return parse_json(tokenizer.to_json())
+        return {"type": "CharTokenizer"} | tokenizer.to_dict()
     return None if model.trained_symbols is None else {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
 
 

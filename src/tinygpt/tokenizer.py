@@ -9,17 +9,17 @@ import hashlib
 import operator
 import os
 import re
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from contextlib import suppress
-from functools import lru_cache
+from html import escape
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, UInt
 
 from tinygpt.errors import InputTypeError, TokenizerError, short, warn
-from tinygpt.files import parse_json, to_json
 
 # An address, or a path as one would write it: without a space, and with the suffix of a file.
 _PATH = re.compile(
@@ -27,6 +27,8 @@ _PATH = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_PATH = 1024
+_ROWS_SHOWN = 20  # in a notebook
+_DECODED: deque[tuple[Any, int, tuple[str | None, ...]]] = deque(maxlen=4)  # tokenizers with their symbols
 _CHUNK = 1 << 15  # characters encoded at once: the working memory then stays in the processor's cache
 
 
@@ -145,7 +147,13 @@ def symbols_of(tokenizer: Tokenizer) -> tuple[str | None, ...]:
     """
     if isinstance(tokenizer, CharTokenizer) and type(tokenizer).decode is CharTokenizer.decode:
         return tokenizer.symbols
-    return _decode_each(_Same(tokenizer), operator.index(tokenizer.vocab_size))
+    size = operator.index(tokenizer.vocab_size)
+    for known, known_size, symbols in list(_DECODED):
+        if known is tokenizer and known_size == size:
+            return symbols
+    symbols = tuple(_decode_one(tokenizer, id) for id in range(size))
+    _DECODED.append((tokenizer, size, symbols))
+    return symbols
 
 
 def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
@@ -172,24 +180,6 @@ def first_difference(then: Sequence[str | None], now: Sequence[str | None]) -> t
     return id, shown[0], shown[1]
 
 
-class _Same:
-    """A key that is equal to another of the very same object, also of one that cannot be hashed."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-@lru_cache(maxsize=4)
-def _decode_each(tokenizer: _Same, size: int) -> tuple[str | None, ...]:
-    return tuple(_decode_one(tokenizer.value, id) for id in range(size))
-
-
 def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
     try:
         text = tokenizer.decode([id])
@@ -197,14 +187,6 @@ def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
         return None
     raw = _checked_decoded(tokenizer, text).encode("utf-8", "backslashreplace")  # lone surrogates do not survive JSON
     return (raw if len(raw) <= 64 else raw[:32] + hashlib.sha256(raw).hexdigest().encode()).decode("utf-8", "replace")
-
-
-@runtime_checkable
-class SupportsToList(Protocol):
-    """A tensor or an array of any library: what gives its numbers as a list."""
-
-    def tolist(self) -> Any:
-        """Return the numbers, nested as deep as there are dimensions."""
 
 
 class CharTokenizer:
@@ -226,7 +208,7 @@ class CharTokenizer:
     Example:
         >>> tokenizer = CharTokenizer.from_text("to be, or not to be")
         >>> tokenizer
-        CharTokenizer(' ,benort')
+        CharTokenizer(8 symbols: ' ,benort')
         >>> tokenizer.encode("not")
         [4, 5, 7]
         >>> tokenizer.decode([2, 3])
@@ -242,15 +224,15 @@ class CharTokenizer:
         self.on_unknown = on_unknown
         if not self.symbols:
             raise TokenizerError("symbols must hold at least one character, got none; fit a text that is not empty")
-        seen: dict[str, int] = {}
+        self.stoi: dict[str, int] = {}
         for entry, symbol in enumerate(self.symbols):
             if not isinstance(symbol, str) or len(symbol) != 1:
                 raise TokenizerError(f"symbols must be single characters, got {short(symbol)} as entry {entry}")
-            if seen.setdefault(symbol, entry) != entry:
+            if self.stoi.setdefault(symbol, entry) != entry:
                 raise TokenizerError(
-                    f"symbols must be distinct, got {symbol!r} as entry {seen[symbol]} and as entry {entry}"
+                    f"symbols must be distinct, got {symbol!r} as entry {self.stoi[symbol]} and as entry {entry}"
                 )
-        if not isinstance(on_unknown, str) or (on_unknown not in ("error", "skip") and on_unknown not in seen):
+        if not isinstance(on_unknown, str) or (on_unknown not in ("error", "skip") and on_unknown not in self.stoi):
             raise TokenizerError(
                 "on_unknown must be 'error', 'skip', or the symbol of the vocabulary to put in place of an unknown "
                 f"character, got {short(on_unknown)}"
@@ -260,8 +242,7 @@ class CharTokenizer:
         self._code_points = np.array([ord(symbol) for symbol in self.symbols], dtype="<u4")
         self._ids = np.full(int(self._code_points.max()) + 2, self.vocab_size, np.min_scalar_type(self.vocab_size))
         self._ids[self._code_points] = np.arange(self.vocab_size)
-        self._pair_ids = self._make_pair_ids()
-        self._replacement = seen.get(on_unknown, 0)
+        self._replacement = self.stoi.get(on_unknown, 0)
 
     @classmethod
     def from_text(cls, text: str, *, on_unknown: str = "error") -> "CharTokenizer":
@@ -280,6 +261,14 @@ class CharTokenizer:
     def vocab_size(self) -> int:
         """The number of symbols, ``V``."""
         return len(self.symbols)
+
+    @property
+    def itos(self) -> tuple[str, ...]:
+        """The symbol of each id, the same as ``symbols``."""
+        return self.symbols
+
+    def __len__(self) -> int:
+        return self.vocab_size
 
     def encode(self, text: str) -> list[int]:
         """Return the id of each character, as a list. :meth:`encode_array` is the fast one.
@@ -316,7 +305,7 @@ class CharTokenizer:
             ids.resize(filled, refcheck=False)  # in the same memory
         return ids
 
-    def decode(self, ids: Iterable[int] | SupportsToList) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Return the text of some ids: a list, a tuple, a one-dimensional array or a tensor of integers.
 
         Raises:
@@ -332,33 +321,29 @@ class CharTokenizer:
         parts = (numbers[start : start + _CHUNK].astype(np.intp) for start in range(0, len(numbers), _CHUNK))
         return "".join(self._code_points[part].tobytes().decode("utf-32-le", "surrogatepass") for part in parts)
 
-    def to_json(self) -> str:
-        """Return the tokenizer as JSON: plain ASCII, the same text for equal tokenizers.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain lists and words, ready for JSON.
 
         Example:
-            >>> CharTokenizer("ab").to_json()
-            '{"on_unknown":"error","symbols":["a","b"],"type":"CharTokenizer"}'
+            >>> CharTokenizer("ab").to_dict()
+            {'symbols': ['a', 'b'], 'on_unknown': 'error'}
         """
-        # A list of characters, not one string: JSON would read two lone surrogates side by side as one character.
-        state = {"type": "CharTokenizer", "symbols": self.symbols, "on_unknown": self.on_unknown}
-        return to_json(state)
+        # A list, not one string: JSON would read two lone surrogates side by side as one character.
+        return {"symbols": list(self.symbols), "on_unknown": self.on_unknown}
 
     @classmethod
-    def from_json(cls, text: str) -> "CharTokenizer":
-        """Return the tokenizer that :meth:`to_json` wrote.
+    def from_dict(cls, settings: Mapping[str, Any]) -> "CharTokenizer":
+        """Return the tokenizer that :meth:`to_dict` described.
 
         Raises:
-            TokenizerError: If the text is not that, naming the entry that is wrong.
+            TokenizerError: If a name is missing or unknown, or a value is invalid.
+            InputTypeError: If ``settings`` is not a mapping of settings by name.
         """
-        try:
-            state = parse_json(text)
-        except (ValueError, TypeError) as error:
-            raise TokenizerError(f"text must be JSON that to_json() wrote, got {short(text)}: {error}") from error
-        if not isinstance(state, dict) or state.get("type") != "CharTokenizer":
-            raise TokenizerError(f'text must be JSON with "type": "CharTokenizer", got {short(state)}')
-        if state.keys() != {"type", "symbols", "on_unknown"} or not isinstance(state["symbols"], list):
-            raise TokenizerError(f"text must hold a list of symbols and on_unknown, got the keys {sorted(state)}")
-        return cls(state["symbols"], on_unknown=state["on_unknown"])
+        if not isinstance(settings, Mapping):
+            raise InputTypeError(f"settings must be a dict of settings by name, got {short(settings)}")
+        if settings.keys() != {"symbols", "on_unknown"}:
+            raise TokenizerError(f"settings must have the names symbols and on_unknown, got {short(list(settings))}")
+        return cls(settings["symbols"], on_unknown=settings["on_unknown"])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CharTokenizer) and self._identity == other._identity
@@ -368,52 +353,40 @@ class CharTokenizer:
 
     def __repr__(self) -> str:
         policy = "" if self.on_unknown == "error" else f", on_unknown={self.on_unknown!r}"
-        return f"CharTokenizer({short(''.join(self.symbols))}{policy})"
+        return f"CharTokenizer({self.vocab_size:,} symbols: {short(''.join(self.symbols))}{policy})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{id}</td><td><code>{escape(repr(symbol))}</code></td></tr>"
+            for id, symbol in enumerate(self.symbols[:_ROWS_SHOWN])
+        )
+        rest = f"<p>and {self.vocab_size - _ROWS_SHOWN:,} more</p>" if self.vocab_size > _ROWS_SHOWN else ""
+        policy = "" if self.on_unknown == "error" else f", on_unknown={escape(repr(self.on_unknown))}"
+        return (
+            f"<p>CharTokenizer: {self.vocab_size:,} symbols{policy}</p>"
+            f"<table><tr><th>id</th><th>symbol</th></tr>{rows}</table>{rest}"
+        )
 
     @property
     def _identity(self) -> tuple[Any, ...]:
         return (self.symbols, self.on_unknown)
 
-    def _make_pair_ids(self) -> np.ndarray | None:
-        """Return the ids of every two bytes of Latin-1, both in one 16-bit word; None where ids need more than a byte.
-
-        Most texts are Latin-1 inside Python already, so that two characters at a time cost one look-up.
-        """
-        if self._ids.dtype != np.uint8:
-            return None
-        single = self._ids[np.minimum(np.arange(256), len(self._ids) - 1)]
-        second, first = np.meshgrid(single, single, indexing="ij")
-        return np.stack([first, second], axis=-1).view(np.uint16).ravel()
-
     def _look_up(self, text: str) -> np.ndarray:
         """Return an id for each character of a short text, ``vocab_size`` for an unknown one."""
-        if self._pair_ids is not None:
-            try:
-                raw = text.encode("latin-1")
-            except UnicodeEncodeError:
-                pass
-            else:
-                pairs = np.frombuffer(raw + b"\0" * (len(raw) % 2), "<u2")
-                return self._pair_ids.take(pairs, mode="wrap").view(np.uint8)[: len(raw)]
         code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        return self._ids[np.minimum(code_points, len(self._ids) - 1)]
+        return self._ids.take(code_points, mode="clip")
 
     def _describe_unknown(self, text: str) -> str:
-        """Return what is to be said of the characters outside the vocabulary: the first, how many, and some of them."""
-        known, count, distinct = set(self.symbols), 0, dict[str, None]()
-        for start in range(0, len(text), _CHUNK):
-            part = text[start : start + _CHUNK]
-            count += int((self._look_up(part) == self.vocab_size).sum())
-            if len(distinct) <= 5:
-                distinct.update(dict.fromkeys(character for character in part if character not in known))
-        first, *_ = shown = list(distinct)[:5]
+        """Return a message that names the first unknown character, how many there are, and some of them."""
+        counts = Counter(character for character in text if character not in self.stoi)
+        first, *_ = shown = list(counts)[:5]
         message = (
             f"text has {first!r} (U+{ord(first):04X}) at position {text.find(first)}, which is not among the "
             f"{self.vocab_size} symbols of this tokenizer"
         )
-        if count > 1:
-            more = ", ..." if len(distinct) > 5 else ""
-            message += f"; {count} characters are unknown: {', '.join(map(repr, shown))}{more}"
+        if counts.total() > 1:
+            more = ", ..." if len(counts) > 5 else ""
+            message += f"; {counts.total()} characters are unknown: {', '.join(map(repr, shown))}{more}"
         return f"{message}; fit on more text, or set on_unknown='skip'"
 
 
