@@ -144,6 +144,30 @@ def test_ids_come_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
     assert data.batch("train", step=0, batch_size=2, block_size=3).x.dtype == torch.int64
 
 
+@given(text=st.text("abcé☃", min_size=2), share=st.floats(0, 0.9))
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+def test_a_text_alone_gets_a_tokenizer_of_its_characters(text: str, share: float) -> None:
+    tokenizer = CharTokenizer.from_text(text)
+    data, explicit = TokenDataset(text, val_fraction=share), TokenDataset(text, tokenizer, val_fraction=share)
+    assert data.tokenizer == tokenizer
+    assert data.digest() == explicit.digest()
+    assert data.vocab_size == explicit.vocab_size == len(set(text))
+    assert tokenizer.decode([*data.train, *data.val]) == text
+
+
+@pytest.mark.parametrize(
+    ("source", "unit", "vocab_size"), [("abcd" * 500, "characters", 4), (np.arange(2000), "tokens", 2000)]
+)
+def test_a_dataset_shows_its_sizes(source: Any, unit: str, vocab_size: int) -> None:
+    data = TokenDataset(source)
+    assert repr(data) == f"TokenDataset(2,000 {unit}: 1,800 train, 200 val; vocab_size={vocab_size})"
+    assert data._repr_html_() == (
+        f"<p>TokenDataset: 2,000 {unit}, vocab_size={vocab_size}</p>"
+        f"<table><tr><th>split</th><th>{unit}</th><th>share</th></tr>"
+        "<tr><td>train</td><td>1,800</td><td>90.0%</td></tr><tr><td>val</td><td>200</td><td>10.0%</td></tr></table>"
+    )
+
+
 def test_a_memory_mapped_corpus_stays_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "ids.bin"
     np.arange(1000, dtype=np.uint16).tofile(path)
@@ -178,6 +202,7 @@ LETTERS = CharTokenizer("abc")
     ("source", "options", "kind", "message"),
     [
         ("", {"tokenizer": LETTERS}, DataError, "corpus is empty"),
+        ("", {}, DataError, "corpus is empty"),
         ([], {}, DataError, "corpus is empty"),
         (
             "abc",
@@ -185,7 +210,6 @@ LETTERS = CharTokenizer("abc")
             InputTypeError,
             "vocab_size, encode and decode, got object, which lacks vocab_size, encode, decode; wrap it",
         ),
-        ("abc", {}, InputTypeError, r"a text needs a tokenizer, e\.g\. TokenDataset\(text, CharTokenizer"),
         ([0.5, 1.0], {}, InputTypeError, "ids, which must be integers, got 0.5 of type float at position 0"),
         ([1, 2.0], {}, InputTypeError, "got 2.0 of type float at position 1"),
         ([1, True], {}, InputTypeError, "got True of type bool at position 1"),

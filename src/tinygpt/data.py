@@ -63,9 +63,9 @@ class TokenDataset:
 
     Example:
         >>> text = "to be, or not to be: " * 20
-        >>> data = TokenDataset(text, CharTokenizer.from_text(text))
+        >>> data = TokenDataset(text)
         >>> data
-        TokenDataset(378 train and 42 val ids, vocab_size=9)
+        TokenDataset(420 characters: 378 train, 42 val; vocab_size=9)
         >>> x, y = data.batch("train", step=0, batch_size=3, block_size=5)
         >>> x.shape, bool((x[:, 1:] == y[:, :-1]).all())
         (torch.Size([3, 5]), True)
@@ -80,30 +80,36 @@ class TokenDataset:
         val_fraction: float = 0.1,
     ) -> None:
         check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
+        if tokenizer is None and isinstance(source, str) and source:
+            tokenizer = CharTokenizer.from_text(check_corpus("source", source))
         self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
-        ids = _encode(source, tokenizer) if isinstance(source, str) else _as_ids(source)
+        ids = _as_ids(source, self.tokenizer)
         if not len(ids):
             raise DataError("corpus is empty; give at least block_size + 1 characters or ids for each split")
-        limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # the last that int64 counts
-        outside = first_outside(ids, limit)
-        if outside is not None:
-            rule = (
-                "0 or more, and below 2**63 - 1"
-                if tokenizer is None
-                else f"from 0 to {limit - 1}, the tokenizer's range"
-            )
-            raise DataError(
-                f"ids must be {rule}, got ids from {ids.min()} to {ids.max()}, {ids[outside]} at position {outside}"
-            )
-        self.vocab_size = int(ids.max()) + 1 if tokenizer is None else limit
+        self.vocab_size = int(ids.max()) + 1 if tokenizer is None else operator.index(tokenizer.vocab_size)
         # The notebook's and nanoGPT's int(0.9 * n). Rounding first keeps 0.58 * 100 = 57.99999999999999 at 58.
         boundary = int(round((1 - val_fraction) * len(ids), 6))
         self.train, self.val = ids[:boundary], ids[boundary:]
 
     def __repr__(self) -> str:
-        return f"TokenDataset({len(self.train):,} train and {len(self.val):,} val ids, vocab_size={self.vocab_size})"
+        sizes = [len(self.train), len(self.val)]
+        shown = f"{sum(sizes):,} {self._unit}: {sizes[0]:,} train, {sizes[1]:,} val"
+        return f"TokenDataset({shown}; vocab_size={self.vocab_size})"
 
-    def split(self, name: str, block_size: int = 1) -> Integer[np.ndarray, " N"]:
+    def _repr_html_(self) -> str:
+        sizes = {"train": len(self.train), "val": len(self.val)}
+        total = sum(sizes.values())
+        rows = "".join(f"<tr><td>{name}</td><td>{n:,}</td><td>{n / total:.1%}</td></tr>" for name, n in sizes.items())
+        return (
+            f"<p>TokenDataset: {total:,} {self._unit}, vocab_size={self.vocab_size}</p>"
+            f"<table><tr><th>split</th><th>{self._unit}</th><th>share</th></tr>{rows}</table>"
+        )
+
+    @property
+    def _unit(self) -> str:
+        return "characters" if isinstance(self.tokenizer, CharTokenizer) else "tokens"
+
+    def split(self, name: str, *, block_size: int = 1) -> Integer[np.ndarray, " N"]:
         """Return the ids of ``"train"`` or ``"val"``, which must hold at least one window of ``block_size``.
 
         Raises:
@@ -143,7 +149,7 @@ class TokenDataset:
             DataError: If the split is shorter than ``block_size + 1``.
             ConfigError: If a number is out of range.
         """
-        ids = self.split(split, block_size)
+        ids = self.split(split, block_size=block_size)
         check_integer("batch_size", batch_size, minimum=1)
         check_integer("step", step, minimum=0)
         draws = uniforms(derive_seed(check_seed(seed), split, step), np.arange(batch_size))
@@ -179,7 +185,7 @@ class TokenDataset:
             >>> sorted(x.tolist() for x, y in data.epoch("train", batch_size=1, block_size=4))
             [[[0, 1, 2, 3]], [[4, 5, 6, 7]], [[6, 7, 8, 9]]]
         """
-        ids = self.split(split, block_size)
+        ids = self.split(split, block_size=block_size)
         check_integer("batch_size", batch_size, minimum=1)
         stride = check_integer("stride", block_size if stride is None else stride, minimum=1)
         last = len(ids) - block_size - 1
@@ -201,7 +207,7 @@ class TokenDataset:
             DataError: If the split is shorter than ``block_size + 1``.
             ConfigError: If a number is out of range.
         """
-        ids = self.split(split, block_size)
+        ids = self.split(split, block_size=block_size)
         check_integer("batch_size", batch_size, minimum=1)
         whole, rest = divmod(len(ids) - 1, block_size)
         starts = np.arange(whole) * block_size
@@ -236,17 +242,11 @@ def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
     return Batch(windows[:, :-1], windows[:, 1:])
 
 
-def _encode(text: str, tokenizer: Tokenizer | None) -> np.ndarray:
-    check_corpus("source", text)
-    if tokenizer is None:
-        raise InputTypeError("a text needs a tokenizer, e.g. TokenDataset(text, CharTokenizer.from_text(text))")
-    if not text:
-        raise DataError("corpus is empty; give at least block_size + 1 characters for each split")
-    return encode_text(tokenizer, text)
-
-
-def _as_ids(source: Any) -> np.ndarray:
-    """Return ids given as such; those in an array or a tensor of integers stay where they are."""
+def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
+    """Return the ids of a text, or ids given as such, which are not copied from an array or a tensor of integers."""
+    if isinstance(source, str):
+        text = check_corpus("source", source)
+        return np.empty(0, np.int64) if tokenizer is None else encode_text(tokenizer, text)
     if isinstance(source, bytes | bytearray):
         raise InputTypeError("source must be a text or ids, got bytes; decode them first, e.g. source.decode('utf-8')")
     if isinstance(source, os.PathLike) or hasattr(source, "read"):
@@ -258,4 +258,14 @@ def _as_ids(source: Any) -> np.ndarray:
         and not source.is_meta
     ):
         source = source.numpy(force=True)
-    return as_integers(source, "source must be a text, or ids, which")
+    ids = as_integers(source, "source must be a text, or ids, which")
+    limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # the last that int64 counts
+    outside = first_outside(ids, limit)
+    if outside is not None:
+        rule = "0 or more, and below 2**63 - 1"
+        if tokenizer is not None:
+            rule = f"from 0 to {limit - 1}, the tokenizer's range"
+        raise DataError(
+            f"ids must be {rule}, got ids from {ids.min()} to {ids.max()}, {ids[outside]} at position {outside}"
+        )
+    return ids

@@ -38,7 +38,7 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
     if data.tokenizer is not None:
         check_trained_with(model, data.tokenizer)
     for split in ("train", "val"):
-        data.split(split, block_size)
+        data.split(split, block_size=block_size)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
     if any(parameter.is_inference() for parameter in model.parameters()):
