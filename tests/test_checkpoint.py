@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from torch import nn
 
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, SoftCap
-from tinygpt.checkpoint import FORMAT_VERSION, _digest, read, write
+from tinygpt.checkpoint import _digest, read, write
+from tinygpt.envelope import FORMAT_VERSION
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -191,6 +194,45 @@ def test_a_change_without_weights_is_not_lost_on_the_way(
     tinygpt.load(tmp_path / "changed", into=again)
 
 
+def test_other_settings_of_the_same_shapes_are_a_warning(tmp_path: Path) -> None:
+    """Here the number of heads, which changes no shape but each result."""
+    tinygpt.save(tmp_path / "model", make_gpt(n_head=2))
+    with pytest.warns(UserWarning, match=r"other parts of the same shapes: n_head=4 \(checkpoint has 2\)"):
+        tinygpt.load(tmp_path / "model", into=make_gpt(n_head=4))
+    tinygpt.load(tmp_path / "model", into=make_gpt(n_head=2))
+
+
+def test_loading_builds_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tinygpt.save(tmp_path / "model", make_gpt(n_layer=3))
+    built = []
+    real = GPTLanguageModel.__init__
+
+    def counted(self: GPTLanguageModel, *arguments: Any, **named: Any) -> None:
+        built.append(self)
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(GPTLanguageModel, "__init__", counted)
+    model, _ = tinygpt.load(tmp_path / "model")
+    assert built == [model]
+
+
+def test_a_save_passes_through_few_files(tmp_path: Path) -> None:
+    """A reader who follows a save opens no other file of the library."""
+    model, root, opened = make_gpt(), Path(tinygpt.__file__).parent, set()
+
+    def watch(frame: FrameType, event: str, argument: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(root):
+            opened.add(str(path.relative_to(root)))
+
+    sys.setprofile(watch)
+    try:
+        tinygpt.save(tmp_path / "model", model, TOKENIZER)
+    finally:
+        sys.setprofile(None)
+    assert len(opened) <= 6, opened
+
+
 def rewrite(path: Path, **changes: Any) -> None:
     """Change the payload of a file and sign it anew, as a newer or a stranger's program might."""
     with safe_open(path, framework="pt") as file:
@@ -230,7 +272,7 @@ def test_what_cannot_be_written_is_named_and_leaves_all_as_it_was(path: Path, tm
     before = path.read_bytes()
     with pytest.raises(
         CheckpointSaveError,
-        match=r"cannot write '.*absent/model': No such file .*; it needs [\d,]+ bytes; what was there",
+        match=r"cannot write '.*absent/model': No such file .*; it needs [\d,]+ bytes; an older file is unchanged",
     ):
         tinygpt.save(tmp_path / "absent" / "model", make_gpt())
     with pytest.MonkeyPatch.context() as patch:

@@ -465,10 +465,10 @@ def test_the_symbols_of_many_long_texts_make_a_small_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("symbols", "message"),
     [
-        ("abc", "must hold the text of each id, got 'abc'"),
-        ([1, 2], r"must hold the text of each id, got \[1, 2\]"),
-        (None, "must hold the text of each id, got None"),
-        (["a"] * 4, "holds the symbols of 4 ids for a model of 3"),
+        ("abc", "must contain the text of each id, got 'abc'"),
+        ([1, 2], r"must contain the text of each id, got \[1, 2\]"),
+        (None, "must contain the text of each id, got None"),
+        (["a"] * 4, "contains the symbols of 4 ids for a model of 3"),
     ],
 )
 def test_symbols_of_a_file_that_do_not_fit_are_named(symbols: Any, message: str, tmp_path: Path) -> None:

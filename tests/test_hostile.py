@@ -28,7 +28,8 @@ from torch import Tensor
 
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig
-from tinygpt.checkpoint import MOST_BYTES, _digest, read, write
+from tinygpt.checkpoint import _digest, read, write
+from tinygpt.envelope import MOST_BYTES
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -568,12 +569,20 @@ def test_readers_never_see_half_a_file_while_another_process_writes(tmp_path: Pa
 @pytest.mark.parametrize("shape", [(0,), (1,)], ids=str)
 @pytest.mark.parametrize("prefix", ["", "blocks."], ids=["any name", "names of blocks"])
 def test_blocks_without_weights_of_their_own_are_not_built(shape: tuple[int, ...], prefix: str, path: Path) -> None:
-    """As many tensors as blocks, each of next to no bytes."""
+    """The file has as many tensors as blocks, each of a few bytes."""
     count = 5_000
     config = {"vocab_size": 3, "block_size": 2, "n_layer": count, "n_head": 1, "n_embd": 2, "dropout": 0.0}
     tensors = {f"{prefix}{number}.attention.qkv.weight": torch.zeros(shape) for number in range(count)}
     path.write_bytes(signed(tensors, config=config | {"layout": "notebook"}, model="GPTLanguageModel"))
-    assert f"n_layer={count} needs a tensor blocks.0.attention_norm.weight of [2]" in str(refusal(path))
+    assert f"n_layer={count} and n_embd=2 need at least 20000 tensors of 240000 weights in blocks" in str(refusal(path))
+
+
+def test_a_file_with_enough_weights_in_few_tensors_is_refused(path: Path) -> None:
+    count = 5_000
+    config = {"vocab_size": 3, "block_size": 2, "n_layer": count, "n_head": 1, "n_embd": 2, "dropout": 0.0}
+    tensors = {"blocks.0.attention.qkv.weight": torch.zeros(12 * 4 * count)}
+    path.write_bytes(signed(tensors, config=config | {"layout": "notebook"}, model="GPTLanguageModel"))
+    assert "weights in blocks, got 1 of 240000" in str(refusal(path))
 
 
 def test_numbers_in_eight_bits_are_refused_both_ways(path: Path) -> None:

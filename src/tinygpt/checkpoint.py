@@ -1,37 +1,28 @@
-"""One file holds a model: weights, config and tokenizer, in the safetensors format, with a digest of it all.
+"""Save and load a model and its tokenizer as one self-verifying file.
 
-Nothing in it can execute code, and any safetensors reader opens it. What is not weights is one JSON text in the
-file's metadata: ``{"payload": ..., "sha256": ...}``, where the digest covers the payload and every tensor. The files
-from which training goes on are the same, with the state of the training beside the weights.
-
-Source:
-    The format: https://github.com/huggingface/safetensors#format
+The file is in the safetensors format, contains no code, and opens in any safetensors reader. A digest covers every
+byte that is loaded. Checkpoints of a run have the same format and also contain the state of the training.
 """
 
 import errno
 import hashlib
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from tinygpt.envelope import FLOATS, FORMAT_VERSION, KEY, MOST_HEADER, SUPPORTED, read_envelope
 from tinygpt.errors import (
     CheckpointCorruptError,
-    CheckpointError,
     CheckpointMismatchError,
-    CheckpointNotFoundError,
     CheckpointSaveError,
-    CheckpointVersionError,
     ConfigError,
     InputTypeError,
     NonFiniteError,
@@ -42,57 +33,50 @@ from tinygpt.errors import (
     show,
     warn,
 )
-from tinygpt.files import memory_bytes, parse_json, read_whole, to_json, write_whole
+from tinygpt.files import to_json, write_whole
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.base import check_model
 from tinygpt.models.layouts import parts_of
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 
-FORMAT_VERSION = 1
-TRAINING = "training/"  # what the names of all tensors that are not weights begin with
-MOST_BYTES = max(8 << 30, memory_bytes())  # a larger file is not read, since its tensors would not fit into memory
-_KEY = "tinygpt"  # one key alone: of several, safetensors writes the order anew in each run
-_MOST_HEADER = 32 << 20  # bytes; names and sizes of tensors, and the payload with its vocabulary
-_SYMBOLS = "symbols"  # the entry of a tokenizer that is not in the file: what its ids stand for
-_KINDS = {
-    "format": int,
-    "model": str,
-    "config": dict | None,
-    "parts": dict | None,
-    "tokenizer": dict | None,
-    "training": dict | None,
-}
-# What the digest, the check for NaN and the models can compute with; float8 and complex numbers they cannot.
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_DTYPES = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+__all__ = ["load", "save"]
+
+TRAINING = "training/"  # prefix of the names of all tensors that are not weights
+_SYMBOLS = "symbols"  # type of the entry that holds the symbols of a tokenizer that a file cannot hold
 
 
 def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
-    """Write a model, and the tokenizer it was trained with, to one file.
+    """Save a model, and the tokenizer it was trained with, to one file.
 
-    The file appears whole or not at all: when this returns it survives a loss of power, and until then what was at
-    the path before does. Equal models give equal bytes. A tokenizer of your own is yours to keep: only a
-    :class:`CharTokenizer` can be written.
+    The file is written completely or not at all. When ``save`` returns, the file survives a loss of power; until then
+    an older file at the path stays as it was. Equal models give equal bytes.
 
     Args:
-        path: Where to write, by custom ``*.safetensors``.
-        model: Any language model. One that :meth:`GPTConfig.build` built, or a
-            :class:`BigramLanguageModel`, is rebuilt by :func:`load` from the file alone, unless its parts were changed
-            since.
-        tokenizer: The tokenizer, or None.
+        path: Where to write, by convention ``*.safetensors``.
+        model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, and a model that
+            :meth:`GPTConfig.build` built, from the file alone, unless their parts were changed.
+        tokenizer: A :class:`CharTokenizer` or None. Save a tokenizer of another class separately.
 
     Raises:
-        InputTypeError: If ``model`` is not a language model, the tokenizer cannot be written, or ``path`` is no path.
+        InputTypeError: If ``model`` is not a language model, ``tokenizer`` is not a :class:`CharTokenizer`, ``path`` is
+            not a path, or weights are in 8 bits or complex.
         ConfigError: If the tokenizer has more ids than the model.
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
         CheckpointSaveError: If the file cannot be written.
+
+    Example:
+        >>> model, tokenizer = BigramLanguageModel(3), CharTokenizer("abc")
+        >>> path = getfixture("tmp_path") / "model.safetensors"
+        >>> save(path, model, tokenizer)
+        >>> load(path)[1] == tokenizer
+        True
     """
     check_model("model", model)
     if tokenizer is not None and not isinstance(tokenizer, CharTokenizer):
         raise InputTypeError(
-            f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it in its own way"
+            f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it separately"
         )
     write(check_path("path", path), *pack(model, tokenizer))
 
@@ -100,25 +84,26 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
 def load(
     path: str | os.PathLike[str], *, into: LanguageModel | None = None
 ) -> tuple[LanguageModel, CharTokenizer | None]:
-    """Read a model and its tokenizer, in evaluation mode and on the CPU.
+    """Load a model and its tokenizer, in evaluation mode and on the CPU.
 
     Args:
         path: A file that :func:`save` or a :class:`Trainer` wrote.
-        into: A model to put the weights into, for one composed or changed by hand: build it as before and pass it
-            here. It is the one returned, in its own mode and on its own device.
+        into: A model to load the weights into. It is needed for a model that was composed or changed by hand: build
+            the model as before and pass it here. It is returned, in its own mode and on its own device.
 
     Returns:
-        The model and the tokenizer, which is None if none was saved.
+        The model and the tokenizer; None for the tokenizer if the file has none.
 
     Raises:
-        InputTypeError: If ``path`` is no path.
+        InputTypeError: If ``path`` is not a path, or ``into`` is not a language model.
         CheckpointNotFoundError: If there is no such file.
-        CheckpointCorruptError: If the file is not one that :func:`save` wrote, or was changed since.
-        CheckpointVersionError: If a newer tinygpt wrote it.
-        CheckpointMismatchError: If the weights do not fit the model, naming each that does not.
+        CheckpointCorruptError: If :func:`save` did not write the file, or it was changed since.
+        CheckpointVersionError: If a newer tinygpt wrote the file.
+        CheckpointMismatchError: If the weights do not fit the model; the message names those that do not.
+        CheckpointError: If the path is not that of a regular file, or the file cannot be read.
 
     Warns:
-        UserWarning: If ``into`` has weights of the right shapes, but other parts than the model that was saved.
+        UserWarning: If the weights fit ``into``, but the saved model had other parts or settings.
     """
     path = check_path("path", path)
     payload, tensors = read(path)
@@ -139,9 +124,11 @@ def load(
             )
         model = into
         check_fit(path, model, weights)
-    tokenizer, symbols = unpack_tokenizer(path, payload, model), unpack_symbols(path, payload, model)
+    # Everything in the file is checked before a model that the user passed changes.
+    tokenizer, symbols = unpack_tokenizer(path, payload), unpack_symbols(path, payload, model)
     if into is not None:
-        if payload["parts"] and (changes := "; ".join(differences(payload["parts"], parts_of(model)).values())):
+        then, now = (payload["parts"], parts_of(model)) if payload["parts"] else (payload["config"], config_of(model))
+        if then and now and (changes := "; ".join(differences(then, now).values())):
             warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}")
         model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
     model.trained_symbols = symbols
@@ -149,7 +136,7 @@ def load(
 
 
 def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return what a file holds of a model: its weights, copied, and the payload that describes it.
+    """Return the weights of a model, copied, and the payload that describes it.
 
     Raises:
         ConfigError: If the tokenizer has more ids than the model.
@@ -157,65 +144,56 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
     """
-    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
-        raise ConfigError(
-            f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and {model.vocab_size}; "
-            "use the tokenizer that the model was trained with"
-        )
     if tokenizer is not None:
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ConfigError(
+                f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and "
+                f"{model.vocab_size}; use the tokenizer that the model was trained with"
+            )
         check_trained_with(model, tokenizer)
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
     for name, tensor in weights.items():
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in SUPPORTED:
             raise InputTypeError(
                 f"weights must be in float64, float32, bfloat16 or float16, buffers also in integers, to be saved, got "
                 f"{tensor.dtype} in {name}; use model.float()"
             )
     if spoilt := _first_nan(weights):
-        raise NonFiniteError(
-            f"weights must not be NaN to be saved, got NaN in {spoilt}; what was saved before is intact"
-        )
+        raise NonFiniteError(f"weights must not be NaN to be saved, got NaN in {spoilt}; an older file is unchanged")
+    entry: dict[str, Any] | None = None
+    if tokenizer is not None:
+        entry = {"type": "CharTokenizer"} | tokenizer.to_dict()
+    elif model.trained_symbols is not None:
+        entry = {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
     config = config_of(model)
     payload = {
         "format": FORMAT_VERSION,
         "model": type(model).__name__,
         "config": config,
         "parts": parts_of(model) if config is None else None,
-        "tokenizer": _pack_tokenizer(model, tokenizer),
+        "tokenizer": entry,
         "training": None,
     }
     return weights, payload
 
 
-def unpack_tokenizer(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> CharTokenizer | None:
-    """Return the tokenizer of a file.
+def unpack_tokenizer(path: Path, payload: Mapping[str, Any]) -> CharTokenizer | None:
+    """Return the tokenizer of a file, or None if it has none.
 
     Raises:
-        CheckpointCorruptError: If it is invalid, or has more ids than the model.
+        CheckpointCorruptError: If the tokenizer is invalid.
     """
     entry = payload["tokenizer"]
     if entry is None or entry.get("type") == _SYMBOLS:
         return None
     try:
-        tokenizer = CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
+        return CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
     except TinyGPTError as error:
         raise CheckpointCorruptError(f"{show(path)} contains an invalid tokenizer: {error}") from error
-    if tokenizer.vocab_size > model.vocab_size:
-        raise CheckpointCorruptError(
-            f"{show(path)} contains a tokenizer of {tokenizer.vocab_size} ids for a model of {model.vocab_size}"
-        )
-    return tokenizer
-
-
-def _pack_tokenizer(model: LanguageModel, tokenizer: CharTokenizer | None) -> Any:
-    """Return the entry of a tokenizer or, without one, of the symbols that the model was trained with."""
-    if tokenizer is not None:
-        return {"type": "CharTokenizer"} | tokenizer.to_dict()
-    return None if model.trained_symbols is None else {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
 
 
 def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> tuple[str | None, ...] | None:
-    """Return the symbols that the model of a file was trained with, also with a tokenizer that no file can hold.
+    """Return the symbols that the model of a file was trained with, with any tokenizer.
 
     Raises:
         CheckpointCorruptError: If they are not texts, or more than the model has ids.
@@ -225,25 +203,25 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
         return None
     symbols = entry.get("symbols")
     if not isinstance(symbols, list) or not all(isinstance(symbol, str | None) for symbol in symbols):
-        raise CheckpointCorruptError(f"{show(path)} must hold the text of each id, got {short(symbols)}")
+        raise CheckpointCorruptError(f"{show(path)} must contain the text of each id, got {short(symbols)}")
     if len(symbols) > model.vocab_size:
         raise CheckpointCorruptError(
-            f"{show(path)} holds the symbols of {len(symbols)} ids for a model of {model.vocab_size}"
+            f"{show(path)} contains the symbols of {len(symbols)} ids for a model of {model.vocab_size}"
         )
     return tuple(symbols)
 
 
 def config_of(model: LanguageModel) -> dict[str, Any] | None:
-    """Return the settings from which a model can be built again, or None for one composed or changed by hand."""
-    if isinstance(model, BigramLanguageModel):
+    """Return the settings that rebuild a model, or None if it was composed or changed by hand."""
+    if type(model) is BigramLanguageModel:
         return {"vocab_size": model.vocab_size}
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
-    return model.config.to_dict()
+    return asdict(model.config)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """Return the entries that are no longer the same, each in words."""
+    """Return the entries that changed, by name, each with a description."""
     return {
         name: f"{name}={short(now.get(name))} (checkpoint has {short(then.get(name))})"
         for name in sorted(now.keys() | then.keys())
@@ -251,21 +229,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
     }
 
 
-def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) -> LanguageModel:
+def _rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
     """Build the model that a file describes around the weights of the file.
 
-    Its own first weights are never touched, and its blocks are built only where the file has weights for each, so a
-    file that describes a huge model and contains a small one costs nothing.
+    The initial weights stay undrawn. The blocks are built only if the file has enough weights for them, so that a small
+    file that describes a huge model costs little.
     """
     try:
         with undrawn():
             if name == "BigramLanguageModel":
                 model: LanguageModel = BigramLanguageModel(**config)
             else:
-                whole = GPTConfig(**config)
-                _check_blocks(whole, weights)
-                model = whole.build()
-    except (TinyGPTError, TypeError, RuntimeError) as error:  # the last for what no memory could hold
+                settings = GPTConfig.from_dict(config)
+                _check_blocks(settings, weights)
+                model = settings.build()
+    except (TinyGPTError, TypeError, RuntimeError) as error:  # a RuntimeError if memory does not suffice
         raise CheckpointCorruptError(f"{show(path)} contains invalid settings: {cut(str(error))}") from error
     check_fit(path, model, weights, any_float=True)
     if len(dtypes := {str(tensor.dtype) for tensor in weights.values()}) > 1:
@@ -274,58 +252,54 @@ def _rebuild(path: Path, name: str, config: Any, weights: Mapping[str, Tensor]) 
             "load(path, into=model)"
         )
     shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
-    whole_state = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
-    model.load_state_dict(whole_state, assign=True)
+    state = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
+    model.load_state_dict(state, assign=True)
     return model
 
 
 def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
-    """Raise unless there are weights of the right shapes for each block that a config asks for.
-
-    Raises:
-        ConfigError: If not.
-    """
-    first = replace(config, n_layer=1).build().blocks[0].state_dict()
-    for layer in range(config.n_layer):
-        for name, tensor in first.items():
-            found = weights.get(f"blocks.{layer}.{name}")
-            if found is None or found.shape != tensor.shape:
-                raise ConfigError(
-                    f"n_layer={config.n_layer} needs a tensor blocks.{layer}.{name} of {list(tensor.shape)}"
-                )
+    # In every layout a block has 4 matrices and 12 * n_embd**2 weights, or more.
+    sizes = [tensor.numel() for name, tensor in weights.items() if name.startswith("blocks.")]
+    tensors, numbers = 4 * config.n_layer, 12 * config.n_layer * config.n_embd**2
+    if len(sizes) < tensors or sum(sizes) < numbers:
+        raise ConfigError(
+            f"n_layer={config.n_layer} and n_embd={config.n_embd} need at least {tensors} tensors of {numbers} weights "
+            f"in blocks, got {len(sizes)} of {sum(sizes)}"
+        )
 
 
 def distinct(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the weights by name, each once: of tied weights the first name in alphabetical order stays.
+    """Return the weights by name; tied weights are there once, under the first name in alphabetical order.
 
     Raises:
-        InputTypeError: If the model keeps anything but tensors.
+        InputTypeError: If the state of the model contains anything but tensors.
     """
     tensors, seen = {}, set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         if not isinstance(tensor, Tensor):
             raise InputTypeError(
-                f"a model must keep tensors alone, got {short(tensor)} as {name}; return a tensor from get_extra_state"
+                f"the state of a model must contain only tensors, got {short(tensor)} as {name}; return a tensor from "
+                "get_extra_state"
             )
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
-        if place not in seen:
+        memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
+        if memory not in seen:
             tensors[name] = tensor
-        seen.add(place)
+        seen.add(memory)
     return tensors
 
 
 def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, any_float: bool = False) -> None:
-    """Raise unless the file has just the weights that the model needs, in shape and dtype.
+    """Raise unless a file has exactly the weights that a model needs, in shape and dtype.
 
     Raises:
-        CheckpointMismatchError: Naming each that does not fit.
+        CheckpointMismatchError: Naming each weight that does not fit.
     """
     expected = distinct(model)
     wrong = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     wrong += [f"{short(name)} is not in the model" for name in weights.keys() - expected.keys()]
     for name in expected.keys() & weights.keys():
         found, wanted = weights[name], expected[name]
-        dtype_fits = found.dtype in _FLOATS if any_float else found.dtype == wanted.dtype
+        dtype_fits = found.dtype in FLOATS if any_float else found.dtype == wanted.dtype
         if found.shape != wanted.shape or not dtype_fits:
             shapes = short(tuple(found.shape)), short(tuple(wanted.shape))
             wrong.append(f"{name} is {shapes[0]} {found.dtype}, expected {shapes[1]} {wanted.dtype}")
@@ -335,12 +309,47 @@ def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *
         raise CheckpointMismatchError(f"{show(path)} does not fit the model: {shown}{more}")
 
 
-def _first_nan(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor with a NaN in it, or nothing. Infinite weights may be meant: log of 0."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
-            return name
-    return ""
+def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> None:
+    """Write tensors and a payload to a self-verifying file.
+
+    Raises:
+        CheckpointSaveError: If the file cannot be written; the message has the bytes needed and those free.
+    """
+    envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
+    raw = save_tensors(dict(tensors), metadata={KEY: to_json(envelope)})
+    if (header := int.from_bytes(raw[:8], "little")) > MOST_HEADER:
+        raise CheckpointSaveError(
+            errno.EFBIG,
+            f"cannot write {show(path)}: the names of its tensors and its settings need {header:,} bytes, more than "
+            f"the {MOST_HEADER:,} that can be read back; an older file is unchanged",
+        )
+    try:
+        write_whole(path, raw)
+    except OSError as error:
+        message = f"cannot write {show(path)}: {error.strerror or error}; it needs {len(raw):,} bytes"
+        if path.parent.is_dir():
+            message += f", {shutil.disk_usage(path.parent).free:,} are free"
+        raise CheckpointSaveError(error.errno, f"{message}; an older file is unchanged") from error
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a file once, verify it, and return its payload and tensors.
+
+    Raises:
+        CheckpointNotFoundError: If there is no such file.
+        CheckpointCorruptError: If :func:`write` did not write the file, or it was changed since.
+        CheckpointVersionError: If a newer tinygpt wrote the file.
+        CheckpointError: If it is not a regular file, is larger than memory, or cannot be read.
+    """
+    payload, recorded, tensors = read_envelope(path)
+    if (digest := _digest(tensors, payload)) != recorded:
+        raise CheckpointCorruptError(
+            f"{show(path)} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
+            f"{recorded[:12]!r}; use another copy"
+        )
+    if spoilt := _first_nan(tensors):
+        raise CheckpointCorruptError(f"{show(path)} contains NaN in {short(spoilt)}; use another copy")
+    return payload, tensors
 
 
 def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
@@ -352,117 +361,9 @@ def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> None:
-    """Write tensors and a payload to a file that verifies itself.
-
-    Raises:
-        CheckpointSaveError: If it cannot be written, with the bytes it needs and those that are free.
-    """
-    envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
-    raw = save_tensors(dict(tensors), metadata={_KEY: to_json(envelope)})
-    if (header := int.from_bytes(raw[:8], "little")) > _MOST_HEADER:
-        raise CheckpointSaveError(
-            errno.EFBIG,
-            f"cannot write {show(path)}: the names of its tensors and its settings need {header:,} bytes, more than "
-            f"the {_MOST_HEADER:,} that can be read back; what was there before is intact",
-        )
-    try:
-        write_whole(path, raw)
-    except OSError as error:
-        message = f"cannot write {show(path)}: {error.strerror or error}; it needs {len(raw):,} bytes"
-        if path.parent.is_dir():
-            message += f", {shutil.disk_usage(path.parent).free:,} are free"
-        raise CheckpointSaveError(error.errno, f"{message}; what was there before is intact") from error
-
-
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a file once, and return its payload and tensors if the digest holds.
-
-    Raises:
-        CheckpointNotFoundError: If there is no such file.
-        CheckpointCorruptError: If it is not one that :func:`write` wrote, or was changed since.
-        CheckpointVersionError: If a newer tinygpt wrote it.
-        CheckpointError: If it is not a regular file, larger than ``MOST_BYTES``, or cannot be read.
-    """
-    try:
-        raw = read_whole(path, MOST_BYTES)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointNotFoundError(f"there is no model file {show(path)}") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {show(path)} as a model file: {error}{_inside(path)}") from error
-    try:
-        envelope = _read_envelope(raw)
-        payload = envelope["payload"]
-        if payload["format"] > FORMAT_VERSION:
-            raise CheckpointVersionError(
-                f"{show(path)} has format {payload['format']}, this tinygpt reads up to {FORMAT_VERSION}; upgrade it"
-            )
-        tensors = load_tensors(raw)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise CheckpointCorruptError(f"{show(path)} is not a model file of tinygpt{_looks_like(raw, error)}") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise CheckpointCorruptError(
-                f"{show(path)} contains {short(name)} in {tensor.dtype}, which is not supported"
-            )
-    digest = _digest(tensors, payload)
-    if digest != envelope["sha256"]:
-        raise CheckpointCorruptError(
-            f"{show(path)} was changed after it was written: its sha256 starts with {digest[:12]}, expected "
-            f"{str(envelope['sha256'])[:12]!r}; use another copy"
-        )
-    if spoilt := _first_nan(tensors):
-        raise CheckpointCorruptError(f"{show(path)} contains NaN in {short(spoilt)}; use another copy")
-    return payload, tensors
-
-
-def _looks_like(raw: bytes, error: Exception) -> str:
-    """Return what a file that is not a model file of ours seems to be, with what to do, for a message."""
-    start = raw[:1024].lstrip().lower()
-    if not raw:
-        return ": it is empty; a save or a download was interrupted, use another copy"
-    is_pickle = raw[:1] == b"\x80" and raw[8:9] != b"{"  # which may also be the length of a header
-    if raw[:2] == b"PK" or is_pickle or raw[257:262] == b"ustar":
-        return (
-            " (it looks like a pickle, zip or tar file, which is never opened); where the model can still be built, "
-            "save it again with tinygpt.save"
-        )
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return " (it looks like a web page); download the file itself, not the page that shows it"
-    if start.startswith(b"version https://git-lfs"):
-        return " (it is a Git LFS pointer); fetch the file itself with git lfs pull"
-    if raw[8:9] == b"{" and b'"data_offsets"' in raw[8 : 8 + _MOST_HEADER] and _KEY.encode() not in raw[:4096]:
-        return (
-            " (it looks like a safetensors file of another program); build the model and use "
-            "model.load_state_dict(safetensors.torch.load_file(path))"
-        )
-    looks = " (it looks like a text, for which there is tinygpt.read_text)" if _is_text(raw[:4096]) else ""
-    return f"{looks}: {cut(str(error))}"
-
-
-def _is_text(raw: bytes) -> bool:
-    """Return whether bytes are UTF-8 text; a character cut at the end counts."""
-    text = raw.decode("utf-8", "replace")[:-1]
-    return len(text) > 7 and not re.search("[^\n\r\t\x20-\U0010ffff]|\ufffd", text)
-
-
-def _inside(path: Path) -> str:
-    """Return which file of a run's directory to load, for a message."""
-    names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
-    return f"; it is a directory, load a file in it, e.g. {names[0]}" if names else ""
-
-
-def _read_envelope(raw: bytes) -> dict[str, Any]:
-    """Return the JSON text of ours in a file's header, with every kind of value checked that it is read as."""
-    size = int.from_bytes(raw[:8], "little")
-    if len(raw) < 8 or size > min(len(raw) - 8, _MOST_HEADER):
-        raise ValueError("it does not start with a header of the length that it says")
-    header = parse_json(raw[8 : 8 + size])
-    envelope = parse_json(header["__metadata__"][_KEY])
-    payload = envelope["payload"]
-    if envelope.keys() != {"payload", "sha256"} or payload.keys() != _KINDS.keys():
-        raise ValueError("it does not hold a payload and its sha256")
-    for name, kind in _KINDS.items():
-        if not isinstance(payload[name], kind) or isinstance(payload[name], bool):
-            raise ValueError(f"{name} must be a {kind}, got {short(payload[name])}")
-    return envelope
+def _first_nan(tensors: Mapping[str, Tensor]) -> str:
+    """Return the name of the first tensor that contains NaN, or an empty string."""
+    for name, tensor in tensors.items():  # infinite weights may be meant: the logarithm of 0
+        if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
+            return name
+    return ""

@@ -241,7 +241,7 @@ class RunRecord:
                 "text and val_fraction"
             )
         # A corpus of ids alone may stay without a tokenizer.
-        if tokenizer is not None or unpack_tokenizer(path, payload, self._model) is not None:
+        if tokenizer is not None or unpack_tokenizer(path, payload) is not None:
             then = unpack_symbols(path, payload, self._model)
             now = None if tokenizer is None else symbols_of(tokenizer)
             if then != now:
