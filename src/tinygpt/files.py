@@ -13,21 +13,16 @@ Source:
 import errno
 import json
 import os
-import platform
 import re
 import secrets
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 _TEMPORARY = re.compile(r"\.tinygpt-[0-9a-f]{16}\.tmp")
-_AS_IT_IS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # no link, no waiting
-_LOCK_TEXT = re.compile(r" ?process \d+ on [^\n]*(?:\n([0-9a-f]{16})\n)?|\0|\Z")  # or what power loss leaves
+AS_IT_IS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # no link, no waiting
 _MOST_LINE = 1 << 20  # bytes; no line of ours comes near
 
 
@@ -90,15 +85,15 @@ def _open_temporary(directory: Path) -> tuple[Path, int]:
     """Make an empty file and lock it: the system lets go of the lock of a writer that is killed."""
     while True:
         path = directory / f".tinygpt-{secrets.token_hex(8)}.tmp"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _AS_IT_IS, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | AS_IT_IS, 0o666)
         with suppress(OSError):  # a file system without locks: there nothing is taken for abandoned either
-            if not _take(handle) or not os.fstat(handle).st_nlink:
+            if not try_lock(handle) or not os.fstat(handle).st_nlink:
                 os.close(handle)  # another process was sweeping just now, and takes this file away
                 continue
         return path, handle
 
 
-def _take(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
     """Lock an open file if nobody else has."""
     from filelock import lock_descriptor  # here, since it sets hooks when it is imported
 
@@ -112,9 +107,9 @@ def sweep(directory: Path) -> None:
         for path in (directory / name for name in found):
             with suppress(OSError):
                 check_regular(path)
-                handle = os.open(path, os.O_RDWR | _AS_IT_IS)
+                handle = os.open(path, os.O_RDWR | AS_IT_IS)
                 try:
-                    if _take(handle):
+                    if try_lock(handle):
                         if os.name == "nt":
                             os.close(handle)
                             handle = -1
@@ -156,7 +151,7 @@ def append_line(path: Path, line: bytes) -> None:
         OSError: If it cannot be done, or the path is not that of a regular file.
     """
     check_regular(path)
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _AS_IT_IS, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | AS_IT_IS, 0o666)
     try:
         size = os.fstat(handle).st_size
         if size and os.lseek(handle, -1, os.SEEK_END) >= 0 and os.read(handle, 1) != b"\n":
@@ -246,109 +241,3 @@ def _refuse(word: str) -> Any:
 def to_json(value: object) -> str:
     """Return the one JSON text that stands for a value: plain ASCII, names sorted, equal for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-class Lock:
-    """A lock on a file, made if needed, that one process holds while it writes beside it.
-
-    It is held while at least one caller has taken it and not given it back; when the process ends, or is killed, the
-    system lets go of it. A forked child holds nothing. The file says who holds the lock, and bears a mark drawn at
-    random when it was made, by which a file that was removed and made again is told from the one before.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._handle = -1
-        self._holders = 0
-        self._mutex = threading.Lock()
-        self.forget()
-        _close_in_forked_children()
-        _LOCKS.add(self)
-
-    def forget(self) -> None:
-        """Take any file for the right one next time, in any process, unless the lock is held."""
-        if self._handle < 0:
-            self._process, self._mark = 0, ""
-
-    @property
-    def was_taken(self) -> bool:
-        """Whether the lock was ever taken, since it was told to forget so."""
-        return bool(self._process)
-
-    def acquire(self) -> None:
-        """Take the lock, or take it once more.
-
-        Raises:
-            BlockingIOError: If another holds it; its text is what that one wrote about itself.
-            ChildProcessError: If it was taken before this process was forked.
-            OSError: If the file was removed or made again since it was first taken, is not a file of this kind, or
-                cannot be made.
-        """
-        with self._mutex:
-            if self.was_taken and self._process != os.getpid():
-                raise ChildProcessError(errno.ECHILD, f"process {self._process} has begun it")
-            if self._handle < 0:
-                self._handle = self._open()
-            elif not self._is_at_path(self._handle):
-                raise OSError(errno.ESTALE, "it was removed and made again since this run began")
-            self._process = os.getpid()
-            self._holders += 1
-
-    def release(self) -> None:
-        """Give the lock back, as often as it was taken."""
-        with self._mutex:
-            if self._handle >= 0:  # not in a forked child
-                self._holders -= 1
-                if not self._holders:
-                    os.close(self._handle)
-                    self._handle = -1
-
-    def leave_to_parent(self) -> None:
-        """Let go in a forked child, which would keep the lock of a parent that ends before it does."""
-        self._mutex = threading.Lock()
-        if self._handle >= 0:
-            os.close(self._handle)
-        self._handle, self._holders = -1, 0
-
-    def _is_at_path(self, handle: int) -> bool:
-        return os.path.samestat(os.lstat(self.path), os.fstat(handle))
-
-    def _open(self) -> int:
-        """Open the file, lock it and write into it who holds it; return the handle."""
-        check_regular(self.path)
-        flags = os.O_RDWR | _AS_IT_IS | (0 if self.was_taken else os.O_CREAT)
-        handle = os.open(self.path, flags, 0o666)
-        try:
-            if not _take(handle):
-                os.lseek(handle, 1, os.SEEK_SET)  # the first byte is what Windows locks
-                holder = os.read(handle, 300).decode("utf-8", "replace").partition("\n")[0].strip()
-                raise BlockingIOError(errno.EAGAIN, holder or "another process")
-            found = _LOCK_TEXT.match(os.read(handle, 300).decode("utf-8", "replace"))
-            if found is None:
-                raise OSError(errno.EEXIST, "it is not a lock that tinygpt made")
-            mark = found[1] or secrets.token_hex(8)
-            if not self._is_at_path(handle) or (self._mark and self._mark != mark):
-                raise OSError(errno.ESTALE, "it was removed and made again since this run began")
-            text = f" process {os.getpid()} on {platform.node()}\n{mark}\n".encode("utf-8", "replace")
-            with suppress(OSError):  # a full disk: the lock is held all the same
-                os.lseek(handle, 0, os.SEEK_SET)
-                os.write(handle, text)
-                self._mark = mark
-                os.ftruncate(handle, len(text))
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle
-
-
-_LOCKS: WeakSet[Lock] = WeakSet()
-
-
-@cache
-def _close_in_forked_children() -> None:
-    def leave_all() -> None:
-        for lock in _LOCKS:
-            lock.leave_to_parent()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=leave_all)

@@ -27,7 +27,8 @@ from tinygpt.errors import (
     show,
     warn,
 )
-from tinygpt.files import Lock, append_line, check_regular, check_writable, parse_json, read_lines, write_whole
+from tinygpt.files import append_line, check_regular, check_writable, parse_json, read_lines, write_whole
+from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 from tinygpt.training.config import TrainerConfig
