@@ -27,13 +27,12 @@ from tinygpt.errors import (
     InputTypeError,
     NonFiniteError,
     TinyGPTError,
-    check_path,
     cut,
     short,
     show,
     warn,
 )
-from tinygpt.files import to_json, write_whole
+from tinygpt.files import check_path, to_json, write_whole
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.base import check_model

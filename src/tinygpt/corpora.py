@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeGuard
 
-from tinygpt.errors import DataError, check_number, check_path, cut, short, show, warn
-from tinygpt.files import read_whole, write_whole
+from tinygpt.errors import DataError, check_number, cut, short, show, warn
+from tinygpt.files import check_path, read_whole, write_whole
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"

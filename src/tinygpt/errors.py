@@ -7,7 +7,6 @@ fits, so ``except ValueError`` keeps working. A message states the rule, then wh
 import inspect
 import math
 import operator
-import os
 import re
 import reprlib
 import sys
@@ -232,39 +231,6 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     if not isinstance(value, str) or value not in words:
         allowed = ", ".join(map(repr, words))
         raise ConfigError(f"{name} must be one of {allowed}, got {short(value)}{did_you_mean(value, words)}")
-
-
-def check_path(name: str, value: Any) -> Path:
-    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` at its start expanded.
-
-    Raises:
-        InputTypeError: If it is neither a str nor a path, such as None.
-        ConfigError: If it is empty, has a character that no file name can have, or names an unknown user.
-
-    Example:
-        >>> check_path("run_dir", 7)
-        Traceback (most recent call last):
-            ...
-        tinygpt.errors.InputTypeError: run_dir must be a str or a path, got 7
-    """
-    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
-    if not isinstance(text, str):
-        raise InputTypeError(f"{name} must be a str or a path, got {short(value)}")
-    if not text:
-        raise ConfigError(f"{name} must not be empty, got {name}=''; the current directory is '.'")
-    try:
-        path = Path(text).expanduser()
-        is_name = b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        is_name = False
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{name} must begin with ~ only for a home directory that is known, got {name}={show(Path(text))}; use "
-            "'./~...' for a file of that name, or write the directory out"
-        ) from error
-    if not is_name:
-        raise ConfigError(f"{name} must have only characters that a file name can have, got {name}={short(text)}")
-    return path
 
 
 def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> Target:

@@ -21,9 +21,44 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tinygpt.errors import ConfigError, InputTypeError, short, show
+
 _TEMPORARY = re.compile(r"\.tinygpt-[0-9a-f]{16}\.tmp")
 AS_IT_IS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # no link, no waiting
 _MOST_LINE = 1 << 20  # bytes; no line of ours comes near
+
+
+def check_path(name: str, value: Any) -> Path:
+    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` at its start expanded.
+
+    Raises:
+        InputTypeError: If it is neither a str nor a path, such as None.
+        ConfigError: If it is empty, has a character that no file name can have, or names an unknown user.
+
+    Example:
+        >>> check_path("run_dir", 7)
+        Traceback (most recent call last):
+            ...
+        tinygpt.errors.InputTypeError: run_dir must be a str or a path, got 7
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
+        raise InputTypeError(f"{name} must be a str or a path, got {short(value)}")
+    if not text:
+        raise ConfigError(f"{name} must not be empty, got {name}=''; the current directory is '.'")
+    try:
+        path = Path(text).expanduser()
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{name} must begin with ~ only for a home directory that is known, got {name}={show(Path(text))}; use "
+            "'./~...' for a file of that name, or write the directory out"
+        ) from error
+    if not is_name:
+        raise ConfigError(f"{name} must have only characters that a file name can have, got {name}={short(text)}")
+    return path
 
 
 def check_regular(path: Path) -> None:

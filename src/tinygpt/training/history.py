@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
-from tinygpt.errors import DataError, check_path
+from tinygpt.errors import DataError
+from tinygpt.files import check_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,12 +22,11 @@ from tinygpt.errors import (
     RunExistsError,
     RunLockedError,
     TinyGPTError,
-    check_path,
     cut,
     show,
     warn,
 )
-from tinygpt.files import append_line, check_regular, check_writable, parse_json, read_lines, write_whole
+from tinygpt.files import append_line, check_path, check_regular, check_writable, parse_json, read_lines, write_whole
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
