@@ -136,10 +136,10 @@ def test_utf_8_that_is_damaged_or_cut_is_not_taken_for_another_encoding(text: st
     with pytest.raises(DataError, match=r"UTF-8 that ends within a character, so the file was cut; .*\[:-1\]\.decode"):
         read_text(path)
     path.write_bytes(raw[:last] + b"x" + raw[last + 1 :])
-    with pytest.raises(DataError, match=r"it is UTF-8 with \d damaged places; get another copy, or put U\+FFFD there"):
+    with pytest.raises(DataError, match=r"it is UTF-8 with \d damaged characters; get another copy, or replace them"):
         read_text(path)
     path.write_bytes(raw[:first] + b"\xff" + raw[first:])
-    with pytest.raises(DataError, match=f"byte 0xff at offset {first} .*it is UTF-8 with 1 damaged places"):
+    with pytest.raises(DataError, match=f"byte 0xff at offset {first} .*it is UTF-8 with 1 damaged characters"):
         read_text(path)
 
 
