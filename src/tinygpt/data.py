@@ -19,16 +19,15 @@ from tinygpt.errors import (
     check_number,
     checked_names,
 )
+from tinygpt.ids import as_integers, first_outside
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
 from tinygpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
-    as_integers,
     check_corpus,
     check_tokenizer,
     decode_ids,
     encode_text,
-    first_outside,
 )
 
 SPLITS = ("train", "val")

@@ -10,16 +10,17 @@ import operator
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
-from jaxtyping import Integer, UInt
+from jaxtyping import UInt
 
 from tinygpt.errors import InputTypeError, TokenizerError, short, warn
+from tinygpt.ids import as_integers, first_outside
 
 # An address, or a path as one would write it: without a space, and with the suffix of a file.
 _PATH = re.compile(
@@ -412,56 +413,3 @@ def _checked_text(text: Any, name: str = "text") -> str:
     hint = f"; read it first, e.g. read_text({short(str(text))})" if isinstance(text, os.PathLike) else hint
     hint = "; read it first, e.g. file.read()" if hasattr(text, "read") else hint
     raise InputTypeError(f"{name} must be a str, got {type(text).__name__}{hint}")
-
-
-def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
-    """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits, objects.
-
-    Integers beyond 64 bits come as an array of objects, for ``first_outside`` to find.
-
-    Args:
-        ids: A sequence, array, tensor or iterator.
-        name: What they are called in a message.
-
-    Raises:
-        InputTypeError: If they are anything but integers in one dimension.
-    """
-    if not isinstance(ids, np.ndarray):
-        return _from_numbers(ids, name)
-    is_masked = hasattr(ids, "mask") and np.ma.is_masked(ids)  # asked only then, since numpy.ma takes long to import
-    if ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and not is_masked:
-        return ids if ids.size else np.empty(0, np.int64)
-    hint = "; use one row of it, e.g. ids[0]" if ids.ndim > 1 else "; convert it, e.g. ids.astype(int)"
-    raise InputTypeError(
-        f"{name} must be a one-dimensional array of integers, got {ids.dtype} of shape {ids.shape}, {short(ids)}{hint}"
-    )
-
-
-def _from_numbers(ids: Any, name: str) -> np.ndarray:
-    """Return what is not yet an array as one, with each number looked at as Python has it."""
-    try:
-        numbers = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors of any library
-    except (TypeError, RuntimeError) as error:  # a sparse tensor, one without data
-        raise InputTypeError(
-            f"{name} must be integers that can be read, got {short(ids)}: {short(str(error))}"
-        ) from error
-    if isinstance(numbers, str | Mapping | Set) or not isinstance(numbers, Iterable):
-        hint = "; use its ids, e.g. encode(text).ids" if hasattr(ids, "ids") else ""
-        hint = "; use its entry 'input_ids'" if isinstance(ids, Mapping) and "input_ids" in ids else hint
-        raise InputTypeError(f"{name} must be a one-dimensional sequence of integers, got {short(ids)}{hint}")
-    numbers = list(numbers)
-    for kind in set(map(type, numbers)):
-        if not issubclass(kind, int | np.integer) or kind in (bool, np.timedelta64):
-            position, value = next((i, number) for i, number in enumerate(numbers) if type(number) is kind)
-            raise InputTypeError(
-                f"{name} must be integers, got {short(value)} of type {kind.__name__} at position {position}"
-            )
-    fits = not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
-    return np.array(numbers, np.int64 if fits else object)
-
-
-def first_outside(ids: Integer[np.ndarray, " N"] | np.ndarray, limit: int) -> int | None:
-    """Return the position of the first id that is not in ``range(limit)``, or None; without a copy of the ids."""
-    if not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < limit):
-        return None
-    return int(np.flatnonzero((ids < 0) | (ids >= limit))[0])
