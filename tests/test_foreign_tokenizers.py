@@ -150,7 +150,7 @@ def test_a_prompt_without_ids_starts_from_the_start_id(nothing: Any) -> None:
 
 
 @given(ids=st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=1), max_size=4))
-def test_every_list_is_taken_as_it_is_or_refused(ids: list[Any]) -> None:
+def test_every_list_is_accepted_or_refused(ids: list[Any]) -> None:
     right = bool(ids) and all(type(number) is int and 0 <= number < VOCAB for number in ids)
     tokenizer = foreign(lambda text: ids)
     if right:
@@ -167,7 +167,7 @@ def test_a_corpus_does_not_share_memory_with_its_tokenizer() -> None:
     assert data.train.tolist() == [1, 2, 3]
 
 
-def test_an_encode_of_a_subclass_is_the_one_that_is_used() -> None:
+def test_an_overridden_encode_is_used() -> None:
     class Lower(CharTokenizer):
         def encode(self, text: str) -> list[int]:
             return super().encode(text.lower())
@@ -285,13 +285,13 @@ AT_THE_DOOR = [
         (SimpleNamespace(vocab_size=9.0, encode=list, decode=list), r"whose vocab_size is 9\.0, not an integer"),
         (SimpleNamespace(vocab_size=True, encode=list, decode=list), "whose vocab_size is True, not an integer"),
         (SimpleNamespace(vocab_size=None, encode=list, decode=list), "whose vocab_size is None, not an integer"),
-        (list, r"tokenizer must be made first, .*, got the class list"),
+        (list, r"tokenizer must be an instance, .*, got the class list"),
         (lambda text: [1], "got function, which lacks vocab_size, encode, decode; wrap it: "),
         ("gpt2", "got str, which lacks vocab_size, decode; wrap it: "),
         ({"vocab_size": 3}, "got dict, which lacks vocab_size, encode, decode"),
     ],
 )
-def test_the_name_that_is_missing_or_wrong_is_named(door: Any, tokenizer: Any, message: str) -> None:
+def test_a_missing_or_wrong_name_is_named(door: Any, tokenizer: Any, message: str) -> None:
     with pytest.raises(InputTypeError, match=message) as caught:
         door(tokenizer)
     assert len(str(caught.value)) <= 300
@@ -299,13 +299,13 @@ def test_the_name_that_is_missing_or_wrong_is_named(door: Any, tokenizer: Any, m
 
 @pytest.mark.parametrize("door", AT_THE_DOOR)
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_vocabulary_of_nothing_is_named(door: Any, size: int) -> None:
+def test_an_empty_vocabulary_is_named(door: Any, size: int) -> None:
     with pytest.raises(TokenizerError, match=f"vocab_size of at least 1, got SimpleNamespace with vocab_size={size}"):
         door(SimpleNamespace(vocab_size=size, encode=list, decode=list))
 
 
 @pytest.mark.parametrize("tokenizer", [SentencePiece(), Tiktoken(), HuggingFace()])
-def test_the_adapter_of_the_message_works_as_it_stands(tokenizer: Any) -> None:
+def test_the_adapter_of_the_message_works(tokenizer: Any) -> None:
     with pytest.raises(InputTypeError) as caught:
         TokenDataset("text", tokenizer)
     adapter = str(caught.value).split("wrap it: ")[1]
@@ -331,7 +331,7 @@ SYMBOLS = sorted(set(TEXT))
 
 
 class Words:
-    """A tokenizer that no file can hold: its ids are places in a list of texts. The last id has no text."""
+    """A tokenizer that no file can hold: its ids are positions in a list of texts. The last id has no text."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
@@ -438,7 +438,7 @@ def test_a_run_goes_on_with_its_own_symbols_only(make: Any, tmp_path: Path) -> N
     assert resumed.model.trained_symbols == (*SYMBOLS, *([None] if make is Words else []))
 
 
-def test_foreign_ids_are_decoded_one_by_one_only_once() -> None:
+def test_foreign_ids_are_decoded_only_once() -> None:
     tokenizer = Words(SYMBOLS)
     model = train(tokenizer)
     once = tokenizer.calls

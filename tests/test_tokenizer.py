@@ -28,7 +28,7 @@ NOTEBOOK_SYMBOLS = "\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghij
 
 
 def check_round_trip(encode: Callable[[str], str], text: str) -> None:
-    """What is read is what was written, whatever is done to it in between."""
+    """Raise unless the text that is read is the one that was written."""
     assert encode(text) == text
 
 
@@ -50,7 +50,7 @@ def test_every_text_comes_back_as_it_was(text: str) -> None:
         (lambda text: text.replace("\r\n", "\n"), "a\r\nb"),
     ],
 )
-def test_a_text_that_was_tidied_up_would_be_noticed(fault: Callable[[str], str], text: str) -> None:
+def test_a_normalised_text_would_be_noticed(fault: Callable[[str], str], text: str) -> None:
     with pytest.raises(AssertionError):
         check_round_trip(fault, text)
     tokenizer = CharTokenizer.from_text(text)
@@ -75,7 +75,7 @@ def test_encoding_goes_character_by_character(a: str, b: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 254, 255, 256, 257, 65_535, 65_536, 65_537])
-def test_ids_take_the_smallest_unsigned_type_that_holds_them(size: int) -> None:
+def test_ids_have_the_smallest_unsigned_dtype(size: int) -> None:
     tokenizer = CharTokenizer(EVERYTHING[:size])
     expected = np.uint8 if size <= 256 else np.uint16 if size <= 65_536 else np.uint32
     for text in ("", EVERYTHING[size - 1], EVERYTHING[:size], EVERYTHING[:size] + EVERYTHING[0]):
@@ -88,7 +88,8 @@ def test_ids_take_the_smallest_unsigned_type_that_holds_them(size: int) -> None:
 
 @pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
 @given(text=ANY_TEXT, times=st.integers(1, 3))
-def test_the_vocabulary_depends_on_the_set_of_characters_alone(text: str, times: int) -> None:
+def test_the_vocabulary_depends_on_the_characters_only(text: str, times: int) -> None:
+    """Neither their order nor their number counts."""
     assert CharTokenizer.from_text(text[::-1] * times) == CharTokenizer.from_text(text)
     assert list(CharTokenizer.from_text(text).symbols) == sorted(set(text))
 
@@ -130,12 +131,13 @@ def test_decode_takes_integers_in_any_sequence(kind: Callable[[list[int]], Any])
         (7, InputTypeError, "one-dimensional sequence of integers, got 7"),
     ],
 )
-def test_ids_that_are_none_are_named(ids: Any, kind: type[Exception], message: str) -> None:
+def test_invalid_ids_are_named(ids: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         CharTokenizer("abc").decode(ids)
 
 
-def test_an_unknown_character_is_named_with_its_place_and_company() -> None:
+def test_an_unknown_character_is_named() -> None:
+    """With its position, and other unknown characters."""
     tokenizer = CharTokenizer("ab")
     message = r"text has 'z' \(U\+007A\) at position 2, which is not among the 2 symbols of this tokenizer"
     with pytest.raises(TokenizerError, match=message):
@@ -149,7 +151,7 @@ def test_an_unknown_character_is_named_with_its_place_and_company() -> None:
 
 
 @given(text=st.text("abxyz☃"))
-def test_unknown_characters_are_skipped_or_replaced_where_asked(text: str) -> None:
+def test_unknown_characters_are_skipped_or_replaced(text: str) -> None:
     kept = "".join(character for character in text if character in "ab")
     skipping, replacing = CharTokenizer("ab", on_unknown="skip"), CharTokenizer("ab", on_unknown="b")
     assert skipping.decode(skipping.encode(text)) == kept
@@ -203,20 +205,20 @@ def test_on_tiny_shakespeare_it_is_the_notebooks_encode() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([],), "symbols must hold at least one character, got none"),
-        ((["a", "b", "a"],), "symbols must be distinct, got 'a' as entry 0 and as entry 2"),
-        ((["a", "bc"],), "symbols must be single characters, got 'bc' as entry 1"),
-        ((["a", ""],), "got '' as entry 1"),
-        ((["a", 7],), "got 7 as entry 1"),
+        (([],), "symbols must not be empty, got 0 symbols"),
+        ((["a", "b", "a"],), "symbols must be distinct, got 'a' at positions 0 and 2"),
+        ((["a", "bc"],), "symbols must be single characters, got 'bc' at position 1"),
+        ((["a", ""],), "got '' at position 1"),
+        ((["a", 7],), "got 7 at position 1"),
     ],
 )
-def test_symbols_that_are_no_vocabulary_are_named(arguments: tuple[Any, ...], message: str) -> None:
+def test_invalid_symbols_are_named(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         CharTokenizer(*arguments)
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_no_symbols_at_all_are_named() -> None:
+def test_missing_symbols_are_named() -> None:
     with pytest.raises(
         InputTypeError, match=r"symbols must be characters, got None; use CharTokenizer\.from_text\(text"
     ):
@@ -224,7 +226,7 @@ def test_no_symbols_at_all_are_named() -> None:
 
 
 @pytest.mark.parametrize("policy", ["replace", "z", ""])
-def test_a_policy_that_is_none_is_named(policy: str) -> None:
+def test_an_unknown_policy_is_named(policy: str) -> None:
     with pytest.raises(TokenizerError, match=f"on_unknown must be 'error', 'skip', or the symbol .*, got '{policy}'"):
         CharTokenizer("ab", on_unknown=policy)
 
@@ -234,7 +236,7 @@ def test_a_policy_that_is_none_is_named(policy: str) -> None:
     ("text", "message"),
     [(b"ab", r"text must be a str, got bytes; decode it first, e\.g\."), (None, "got NoneType"), (["a"], "got list")],
 )
-def test_what_is_no_text_is_named(text: Any, message: str) -> None:
+def test_a_text_of_another_type_is_named(text: Any, message: str) -> None:
     for function in (CharTokenizer.from_text, CharTokenizer("ab").encode, CharTokenizer("ab").encode_array):
         with pytest.raises(InputTypeError, match=message):
             function(text)
@@ -246,18 +248,18 @@ def test_what_is_no_text_is_named(text: Any, message: str) -> None:
         ([1], InputTypeError, r"settings must be a dict of settings by name, got \[1\]"),
         ({"type": "x"}, TokenizerError, r"must have the names symbols and on_unknown, got \['type'\]"),
         ({"symbols": 7, "on_unknown": "error"}, InputTypeError, "symbols must be characters, got 7"),
-        ({"symbols": ["a", "a"], "on_unknown": "error"}, TokenizerError, "'a' as entry 0 and as entry 1"),
+        ({"symbols": ["a", "a"], "on_unknown": "error"}, TokenizerError, "'a' at positions 0 and 1"),
         ({"symbols": ["a"], "on_unknown": None}, TokenizerError, "on_unknown must be 'error', .*, got None"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
-def test_settings_of_no_tokenizer_are_named(settings: Any, kind: type[Exception], message: str) -> None:
+def test_invalid_settings_are_named(settings: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         CharTokenizer.from_dict(settings)
 
 
 def test_one_symbol_is_a_vocabulary_with_a_warning() -> None:
-    with pytest.warns(UserWarning, match="vocabulary has 1 symbol; its loss will be 0"):
+    with pytest.warns(UserWarning, match="vocabulary has 1 symbol, so the loss of every model is 0"):
         assert CharTokenizer.from_text("aaaa").encode("aa") == [0, 0]
 
 
@@ -305,7 +307,7 @@ LONG = "".join(chr(32 + i % 95) for i in range(1000)) * 4000  # 4 million charac
     ("policy", "most"),
     [("known", 1.3), ("error", 1.3), ("skip", 1.3), ("#", 1.3), ("from_text", 0.3), ("decode", 2.6)],
 )
-def test_memory_beside_the_text_is_a_small_multiple_of_its_length(policy: str, most: float, last: str) -> None:
+def test_memory_is_a_small_multiple_of_the_text(policy: str, most: float, last: str) -> None:
     """In bytes for each character: the ids of a small vocabulary take one, a text that is read back one or two."""
 
     def refuse() -> None:
@@ -331,7 +333,7 @@ def test_memory_beside_the_text_is_a_small_multiple_of_its_length(policy: str, m
 
 @given(text=st.text("abyzé☃", max_size=9), times=st.integers(1, 40))
 def test_a_text_of_many_chunks_is_encoded_as_one(text: str, times: int) -> None:
-    """Whatever the borders cut, and where unknown characters come in some chunks only."""
+    """The borders of chunks may be anywhere, and unknown characters in some chunks only."""
     with mock.patch.object(tokenizer_module, "_CHUNK", 7):
         for policy, instead in [("skip", ""), ("b", "b")]:
             tokenizer = CharTokenizer("abé☃", on_unknown=policy)

@@ -1,8 +1,8 @@
-"""Text to ids and back.
+"""Convert text to ids and back.
 
-:class:`Tokenizer` is what the rest of tinygpt asks of a tokenizer: three names. :class:`CharTokenizer` is the
-notebook's: every distinct character of a text is one id, in the order of code points. Results of any other tokenizer
-are checked here, by ``check_tokenizer``, ``encode_text`` and ``decode_ids``, and nowhere else.
+:class:`CharTokenizer` is the notebook's tokenizer: each distinct character of a text has one id, in the order of code
+points. Any object with the three names of :class:`Tokenizer` works too. The results of such an object are checked in
+this module, by ``check_tokenizer``, ``encode_text`` and ``decode_ids``.
 """
 
 import hashlib
@@ -22,24 +22,29 @@ from jaxtyping import UInt
 from tinygpt.errors import InputTypeError, TokenizerError, short, warn
 from tinygpt.ids import as_integers, first_outside
 
-# An address, or a path as one would write it: without a space, and with the suffix of a file.
+__all__ = ["CharTokenizer", "Tokenizer"]
+
+# A web address, or a file name without spaces and with a common suffix.
 _PATH = re.compile(
     r"https?://\S+|\S+\.(txt|text|md|rst|csv|tsv|jsonl?|html?|xml|log|tex|py|ipynb|bin|np[yz]|pt|gz|zip|pdf|docx?|epub|parquet)",
     re.IGNORECASE,
 )
 _LONGEST_PATH = 1024
-_ROWS_SHOWN = 20  # in a notebook
+_ROWS_SHOWN = 20  # of the table in a notebook
 _DECODED: deque[tuple[Any, int, tuple[str | None, ...]]] = deque(maxlen=4)  # tokenizers with their symbols
-_CHUNK = 1 << 15  # characters encoded at once: the working memory then stays in the processor's cache
+_CHUNK = 1 << 15  # characters encoded at once, so that the working memory stays in the processor's cache
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Whatever turns text into ids and ids into text; anything with these three names fits."""
+    """Convert text to ids and ids to text.
+
+    Any object with these three names is a tokenizer; it need not inherit from this class.
+    """
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are; every id is in ``range(vocab_size)``."""
+        """The number of ids ``V``; every id is in ``range(vocab_size)``."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text."""
@@ -52,13 +57,13 @@ def check_tokenizer(tokenizer: Any) -> Tokenizer:
     """Return a tokenizer if it has the three names of :class:`Tokenizer`.
 
     Raises:
-        InputTypeError: If a name is missing or of another kind, or if it is a class in place of a tokenizer made from
-            it. The message names what is wrong and shows an adapter.
+        InputTypeError: If a name is missing or of another kind, or if it is a class instead of an instance. The message
+            names what is wrong and shows an adapter.
         TokenizerError: If ``vocab_size`` is less than 1.
     """
     if isinstance(tokenizer, type):
         kind = f"the class {tokenizer.__name__}"
-        raise InputTypeError(f"tokenizer must be made first, e.g. with from_text(text), got {kind}")
+        raise InputTypeError(f"tokenizer must be an instance, e.g. CharTokenizer.from_text(text), got {kind}")
     names = ("vocab_size", "encode", "decode")
     missing = [name for name in names if not hasattr(tokenizer, name)]
     wrong = f"which lacks {', '.join(missing)}" if missing else ""
@@ -85,7 +90,7 @@ def check_tokenizer(tokenizer: Any) -> Tokenizer:
 
 
 def _adapter(tokenizer: Any) -> str:
-    """Return the line that makes a tokenizer of another library, called ``t`` in it, have the three names."""
+    """Return an expression that gives ``t``, a tokenizer of another library, the three names."""
     size, encode, decode = "...", "...", "..."
     if hasattr(tokenizer, "n_vocab"):  # tiktoken
         size, encode, decode = "t.n_vocab", "t.encode_ordinary", "t.decode"
@@ -97,13 +102,13 @@ def _adapter(tokenizer: Any) -> str:
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> UInt[np.ndarray, " N"]:
-    """Return the ids of a text, in the smallest unsigned integers that hold the vocabulary.
+    """Return the ids of a text, in the smallest unsigned dtype that holds the vocabulary.
 
-    A tokenizer may return them in any sequence, array, tensor or iterator. They are checked before they are converted.
+    ``encode`` may return a sequence, array, tensor or iterator. Its ids are checked before they are converted.
 
     Raises:
-        InputTypeError: If what ``encode`` returned is not a one-dimensional sequence of integers.
-        TokenizerError: If one of them is not in ``range(vocab_size)``.
+        InputTypeError: If ``encode`` returned anything but integers in one dimension.
+        TokenizerError: If an id is not in ``range(vocab_size)``.
     """
     if isinstance(tokenizer, CharTokenizer) and type(tokenizer).encode is CharTokenizer.encode:
         return tokenizer.encode_array(text)
@@ -124,10 +129,10 @@ def decode_ids(tokenizer: Tokenizer, ids: list[int]) -> str:
     Raises:
         InputTypeError: If ``decode`` returned anything but a str.
     """
-    return _checked_decoded(tokenizer, tokenizer.decode(ids))
+    return _check_decoded(tokenizer, tokenizer.decode(ids))
 
 
-def _checked_decoded(tokenizer: Tokenizer, text: Any) -> str:
+def _check_decoded(tokenizer: Tokenizer, text: Any) -> str:
     if not isinstance(text, str):
         hint = "; decode them, e.g. text.decode('utf-8', 'replace')" if isinstance(text, bytes) else ""
         raise InputTypeError(
@@ -138,10 +143,10 @@ def _checked_decoded(tokenizer: Tokenizer, text: Any) -> str:
 
 
 def symbols_of(tokenizer: Tokenizer) -> tuple[str | None, ...]:
-    """Return the text of each id alone, None where ``decode`` raises: what a model learns to write with its ids.
+    """Return the text of each id alone, or None where ``decode`` raises.
 
-    The ids of a foreign tokenizer are decoded once for each tokenizer, not once for each call. Of a long text the
-    beginning and a digest stand for it.
+    A model that was trained with a tokenizer keeps these symbols. A long text is replaced by its beginning and a
+    digest. The ids of a foreign tokenizer are decoded once and then cached.
 
     Raises:
         InputTypeError: If ``decode`` returned anything but a str.
@@ -157,11 +162,20 @@ def symbols_of(tokenizer: Tokenizer) -> tuple[str | None, ...]:
     return symbols
 
 
+def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
+    try:
+        text = tokenizer.decode([id])
+    except Exception:  # a foreign tokenizer may raise anything for an unused id or a part of a character
+        return None
+    raw = _check_decoded(tokenizer, text).encode("utf-8", "backslashreplace")  # JSON would join lone surrogates
+    return (raw if len(raw) <= 64 else raw[:32] + hashlib.sha256(raw).hexdigest().encode()).decode("utf-8", "replace")
+
+
 def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
-    """Raise if a model was trained with other symbols than those of a tokenizer; a new model takes any.
+    """Raise if a model was trained with other symbols than those of a tokenizer.
 
     Raises:
-        TokenizerError: With the first id that stands for another symbol, and the way to forget what was learnt.
+        TokenizerError: Naming the first id that stands for another symbol, and how to use the tokenizer nevertheless.
     """
     then = model.trained_symbols
     if then is None or then == (now := symbols_of(tokenizer)):
@@ -174,37 +188,32 @@ def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
 
 
 def first_difference(then: Sequence[str | None], now: Sequence[str | None]) -> tuple[int, str, str]:
-    """Return the first id for which two lists of symbols differ, and both symbols, as a message shows them."""
+    """Return the first id whose symbols differ, and both symbols in the form that a message shows."""
     pairs = enumerate(zip(then, now, strict=False))
     id = next((id for id, (a, b) in pairs if a != b), min(len(then), len(now)))
     shown = [short(symbols[id]) if id < len(symbols) else "nothing" for symbols in (then, now)]
     return id, shown[0], shown[1]
 
 
-def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
-    try:
-        text = tokenizer.decode([id])
-    except Exception:  # a hole in the vocabulary, or a piece of a character: any error of a stranger's code
-        return None
-    raw = _checked_decoded(tokenizer, text).encode("utf-8", "backslashreplace")  # lone surrogates do not survive JSON
-    return (raw if len(raw) <= 64 else raw[:32] + hashlib.sha256(raw).hexdigest().encode()).decode("utf-8", "replace")
-
-
 class CharTokenizer:
-    """A vocabulary of single characters.
+    """Number the characters of a vocabulary.
 
-    Characters are Unicode code points, all of them: nothing is normalised, stripped or translated, so
-    ``decode(encode(text)) == text`` for every text of known characters, lone surrogates included.
+    Characters are Unicode code points. Nothing is normalised, stripped or translated, so
+    ``decode(encode(text)) == text`` for every text of known characters, including lone surrogates.
 
     Args:
-        symbols: The characters, each once; the id of a character is its place. :meth:`from_text` collects them from
-            a text.
-        on_unknown: What :meth:`encode` does with a character outside the vocabulary: ``"error"`` raises, ``"skip"``
-            leaves it out, and any symbol of the vocabulary is put in its place.
+        symbols: The characters, each once. The id of a character is its position. :meth:`from_text` collects them
+            from a text.
+        on_unknown: Treatment of a character outside the vocabulary in :meth:`encode`: ``"error"`` raises, ``"skip"``
+            drops the character, and any symbol of the vocabulary replaces it.
+
+    Attributes:
+        stoi: The id of each symbol ("string to integer").
 
     Raises:
-        TokenizerError: If a symbol is not one character or appears twice, if there is none, or if ``on_unknown``
-            is neither a policy nor a symbol.
+        InputTypeError: If ``symbols`` cannot be iterated over.
+        TokenizerError: If ``symbols`` is empty, a symbol is not one character or appears twice, or ``on_unknown`` is
+            neither a policy nor a symbol.
 
     Example:
         >>> tokenizer = CharTokenizer.from_text("to be, or not to be")
@@ -214,6 +223,8 @@ class CharTokenizer:
         [4, 5, 7]
         >>> tokenizer.decode([2, 3])
         'be'
+        >>> tokenizer.stoi["n"], tokenizer.itos[4], len(tokenizer)
+        (4, 'n', 8)
         >>> CharTokenizer.from_text("to be", on_unknown=" ").decode([1, 4, 0])
         'bt '
     """
@@ -224,22 +235,22 @@ class CharTokenizer:
         self.symbols = tuple(symbols)
         self.on_unknown = on_unknown
         if not self.symbols:
-            raise TokenizerError("symbols must hold at least one character, got none; fit a text that is not empty")
+            raise TokenizerError("symbols must not be empty, got 0 symbols; use a text with at least one character")
         self.stoi: dict[str, int] = {}
-        for entry, symbol in enumerate(self.symbols):
+        for position, symbol in enumerate(self.symbols):
             if not isinstance(symbol, str) or len(symbol) != 1:
-                raise TokenizerError(f"symbols must be single characters, got {short(symbol)} as entry {entry}")
-            if self.stoi.setdefault(symbol, entry) != entry:
+                raise TokenizerError(f"symbols must be single characters, got {short(symbol)} at position {position}")
+            if self.stoi.setdefault(symbol, position) != position:
                 raise TokenizerError(
-                    f"symbols must be distinct, got {symbol!r} as entry {self.stoi[symbol]} and as entry {entry}"
+                    f"symbols must be distinct, got {symbol!r} at positions {self.stoi[symbol]} and {position}"
                 )
         if not isinstance(on_unknown, str) or (on_unknown not in ("error", "skip") and on_unknown not in self.stoi):
             raise TokenizerError(
-                "on_unknown must be 'error', 'skip', or the symbol of the vocabulary to put in place of an unknown "
+                "on_unknown must be 'error', 'skip', or the symbol of the vocabulary that replaces an unknown "
                 f"character, got {short(on_unknown)}"
             )
-        # Two tables do the work: from id to code point, and from code point to id. In the latter every code point
-        # that is no symbol holds the id `vocab_size`, and so does the last entry, which stands for all beyond it.
+        # From id to code point, and from code point to id. In the latter, code points outside the vocabulary have the
+        # id `vocab_size`; its last entry stands for all larger code points.
         self._code_points = np.array([ord(symbol) for symbol in self.symbols], dtype="<u4")
         self._ids = np.full(int(self._code_points.max()) + 2, self.vocab_size, np.min_scalar_type(self.vocab_size))
         self._ids[self._code_points] = np.arange(self.vocab_size)
@@ -249,53 +260,57 @@ class CharTokenizer:
     def from_text(cls, text: str, *, on_unknown: str = "error") -> "CharTokenizer":
         """Collect the distinct characters of a text, sorted by code point.
 
+        Warns:
+            UserWarning: If the text has one distinct character only.
+
         Raises:
-            InputTypeError: If ``text`` is not a string, or names a file in place of holding its text.
-            TokenizerError: If it is empty.
+            InputTypeError: If ``text`` is not a str, or is the name of a file.
+            TokenizerError: If ``text`` is empty.
         """
         symbols = sorted(set(check_corpus("text", text)))
         if len(symbols) == 1:
-            warn("the vocabulary has 1 symbol; its loss will be 0, whatever is learnt")
+            warn("the vocabulary has 1 symbol, so the loss of every model is 0; use a text with several characters")
         return cls(symbols, on_unknown=on_unknown)
 
     @property
     def vocab_size(self) -> int:
-        """The number of symbols, ``V``."""
+        """The number of symbols ``V``."""
         return len(self.symbols)
 
     @property
     def itos(self) -> tuple[str, ...]:
-        """The symbol of each id, the same as ``symbols``."""
+        """The symbol of each id ("integer to string"), the same as ``symbols``."""
         return self.symbols
 
     def __len__(self) -> int:
         return self.vocab_size
 
     def encode(self, text: str) -> list[int]:
-        """Return the id of each character, as a list. :meth:`encode_array` is the fast one.
+        """Return the id of each character as a list; :meth:`encode_array` is faster.
 
         Raises:
-            InputTypeError: If ``text`` is not a string.
+            InputTypeError: If ``text`` is not a str.
             TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``.
         """
         return self.encode_array(text).tolist()
 
     def encode_array(self, text: str) -> UInt[np.ndarray, " N"]:
-        """Return the id of each character, in the smallest unsigned integers that hold them all.
+        """Return the id of each character, in the smallest unsigned dtype that holds ``V`` ids.
 
         Raises:
-            InputTypeError: If ``text`` is not a string.
+            InputTypeError: If ``text`` is not a str.
             TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``.
 
         Example:
             >>> CharTokenizer("abc").encode_array("cab")
             array([2, 0, 1], dtype=uint8)
         """
-        ids = np.empty(len(_checked_text(text)), np.min_scalar_type(self.vocab_size - 1))
+        ids = np.empty(len(_check_text(text)), np.min_scalar_type(self.vocab_size - 1))
         filled = 0
         for start in range(0, len(text), _CHUNK):
-            part = self._look_up(text[start : start + _CHUNK])
-            if part.max() == self.vocab_size:  # the id of what is unknown is the largest
+            code_points = np.frombuffer(text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")
+            part = self._ids.take(code_points, mode="clip")
+            if part.max() == self.vocab_size:  # the id of an unknown character
                 unknown = part == self.vocab_size
                 if self.on_unknown == "error":
                     raise TokenizerError(self._describe_unknown(text))
@@ -307,7 +322,7 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """Return the text of some ids: a list, a tuple, a one-dimensional array or a tensor of integers.
+        """Return the text of some ids: a sequence, or a one-dimensional array or tensor.
 
         Raises:
             InputTypeError: If an id is not an integer.
@@ -329,7 +344,7 @@ class CharTokenizer:
             >>> CharTokenizer("ab").to_dict()
             {'symbols': ['a', 'b'], 'on_unknown': 'error'}
         """
-        # A list, not one string: JSON would read two lone surrogates side by side as one character.
+        # A list, since JSON would join two lone surrogates in one string.
         return {"symbols": list(self.symbols), "on_unknown": self.on_unknown}
 
     @classmethod
@@ -337,8 +352,8 @@ class CharTokenizer:
         """Return the tokenizer that :meth:`to_dict` described.
 
         Raises:
-            TokenizerError: If a name is missing or unknown, or a value is invalid.
             InputTypeError: If ``settings`` is not a mapping of settings by name.
+            TokenizerError: If a name is missing or unknown, or a value is invalid.
         """
         if not isinstance(settings, Mapping):
             raise InputTypeError(f"settings must be a dict of settings by name, got {short(settings)}")
@@ -347,10 +362,10 @@ class CharTokenizer:
         return cls(settings["symbols"], on_unknown=settings["on_unknown"])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharTokenizer) and self._identity == other._identity
+        return isinstance(other, CharTokenizer) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash(self._identity)
+        return hash((self.symbols, self.on_unknown))
 
     def __repr__(self) -> str:
         policy = "" if self.on_unknown == "error" else f", on_unknown={self.on_unknown!r}"
@@ -368,17 +383,8 @@ class CharTokenizer:
             f"<table><tr><th>id</th><th>symbol</th></tr>{rows}</table>{rest}"
         )
 
-    @property
-    def _identity(self) -> tuple[Any, ...]:
-        return (self.symbols, self.on_unknown)
-
-    def _look_up(self, text: str) -> np.ndarray:
-        """Return an id for each character of a short text, ``vocab_size`` for an unknown one."""
-        code_points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        return self._ids.take(code_points, mode="clip")
-
     def _describe_unknown(self, text: str) -> str:
-        """Return a message that names the first unknown character, how many there are, and some of them."""
+        """Return a message with the first unknown character, how many there are, and some of them."""
         counts = Counter(character for character in text if character not in self.stoi)
         first, *_ = shown = list(counts)[:5]
         message = (
@@ -392,21 +398,21 @@ class CharTokenizer:
 
 
 def check_corpus(name: str, text: Any) -> str:
-    """Return a text if it is one to learn from, and not the name of a file or an address.
+    """Return a text to learn from if it is one, and not the name of a file.
 
     Raises:
-        InputTypeError: If it is not a str, names an existing file, or looks like a path or an address.
+        InputTypeError: If it is not a str, is the name of an existing file, or looks like a path or a web address.
     """
-    _checked_text(text, name)
+    _check_text(text, name)
     if len(text) <= _LONGEST_PATH and "\n" not in text:
-        with suppress(OSError, ValueError):  # too long, or with characters that no name of a file has
+        with suppress(OSError, ValueError):  # too long for a name, or with characters that names cannot have
             if _PATH.fullmatch(text) or Path(text).is_file():
                 way = "download it first" if "://" in text else f"use read_text({short(text)})"
                 raise InputTypeError(f"{name} must be a text, got the name of a file, {short(text)}; {way}")
     return str(text)
 
 
-def _checked_text(text: Any, name: str = "text") -> str:
+def _check_text(text: Any, name: str = "text") -> str:
     if isinstance(text, str):
         return text
     hint = "; decode it first, e.g. text.decode('utf-8')" if isinstance(text, bytes | bytearray) else ""
