@@ -16,7 +16,7 @@ from tinygpt import CharTokenizer, TokenDataset
 from tinygpt.errors import ConfigError, DataError, InputTypeError
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
 
-COUNTING = TokenDataset(range(60), val_fraction=0.25)  # each id is its own place
+COUNTING = TokenDataset(range(60), val_fraction=0.25)  # each id is its own position
 
 
 def check_reaches_every_window(draw: Callable[[int], int], length: int, block_size: int) -> None:
@@ -24,7 +24,7 @@ def check_reaches_every_window(draw: Callable[[int], int], length: int, block_si
     assert {draw(number) for number in range(50 * length)} == set(range(length - block_size))
 
 
-def test_batches_reach_every_window_also_the_last() -> None:
+def test_batches_reach_every_window() -> None:
     def start(step: int) -> int:
         return int(COUNTING.batch("train", step=step, batch_size=1, block_size=7).x[0, 0])
 
@@ -177,7 +177,8 @@ def test_a_memory_mapped_corpus_stays_on_the_disk(tmp_path: Path) -> None:
     assert torch.equal(y, x + 1)
 
 
-def test_a_batch_of_the_notebooks_size_takes_at_most_a_millisecond() -> None:
+def test_a_batch_takes_at_most_a_millisecond() -> None:
+    """Of 64 windows of 256 ids, as in the notebook."""
     data = TokenDataset(np.arange(1_000_000) % 65)
     steps = iter(range(100))
     times = timeit.repeat(
@@ -210,7 +211,7 @@ LETTERS = CharTokenizer("abc")
             InputTypeError,
             "vocab_size, encode and decode, got object, which lacks vocab_size, encode, decode; wrap it",
         ),
-        ([0.5, 1.0], {}, InputTypeError, "ids, which must be integers, got 0.5 of type float at position 0"),
+        ([0.5, 1.0], {}, InputTypeError, "and ids must be integers, got 0.5 of type float at position 0"),
         ([1, 2.0], {}, InputTypeError, "got 2.0 of type float at position 1"),
         ([1, True], {}, InputTypeError, "got True of type bool at position 1"),
         (["1"], {}, InputTypeError, "got '1' of type str at position 0"),
@@ -232,7 +233,7 @@ LETTERS = CharTokenizer("abc")
         (torch.tensor([1.0, 2.0]), {}, InputTypeError, "got 1.0 of type float at position 0"),
         (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), {}, InputTypeError, "got 1.0 of type float at position 0"),
         (torch.tensor([True]), {}, InputTypeError, "got True of type bool at position 0"),
-        (torch.tensor(3), {}, InputTypeError, "source must be a text, or ids, .*, got"),
+        (torch.tensor(3), {}, InputTypeError, "source must be a text or ids, .*, got"),
         (torch.tensor([0, 1]).to_sparse(), {}, InputTypeError, "integers that can be read, got"),
         (torch.empty(3, dtype=torch.int64, device="meta"), {}, InputTypeError, "integers that can be read, got"),
         ({1: 2}, {}, InputTypeError, "one-dimensional sequence of integers, got {1: 2}"),
@@ -258,9 +259,7 @@ LETTERS = CharTokenizer("abc")
         ([1, 2], {"val_fraction": -0.1}, ConfigError, "got val_fraction=-0.1"),
     ],
 )
-def test_sources_that_are_no_corpus_are_named(
-    source: Any, options: dict[str, Any], kind: type[Exception], message: str
-) -> None:
+def test_invalid_sources_are_named(source: Any, options: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         TokenDataset(source, **options)
 
@@ -308,14 +307,14 @@ def test_a_short_text_is_a_text(text: str) -> None:
     assert len(TokenDataset(text, CharTokenizer(sorted(set(text))), val_fraction=0).train) == len(text)
 
 
-def test_a_split_that_is_too_short_is_named_with_a_way_out() -> None:
+def test_a_split_that_is_too_short_is_named() -> None:
     data = TokenDataset(range(100))
-    message = r"the val split has 10 of 100 ids, need at least block_size\+1 = 13; use val_fraction=0.14 or a lower"
+    message = r"the val split has 10 of 100 tokens, need at least block_size\+1 = 13; use val_fraction=0.14 or a lower"
     with pytest.raises(DataError, match=message):
         data.batch("val", step=0, batch_size=1, block_size=12)
     assert TokenDataset(range(100), val_fraction=0.14).batch("val", step=0, batch_size=1, block_size=12)
     message = (
-        r"the train split has 90 of 100 ids, need at least block_size\+1 = 96; use a lower block_size or more text"
+        r"the train split has 90 of 100 tokens, need at least block_size\+1 = 96; use a lower block_size or more text"
     )
     for method in (data.windows, data.epoch):
         with pytest.raises(DataError, match=message):

@@ -1,4 +1,4 @@
-"""A corpus as windows: what a model is trained on and measured with."""
+"""Split a corpus and cut it into batches of windows, to train and to evaluate with."""
 
 import hashlib
 import operator
@@ -30,34 +30,47 @@ from tinygpt.tokenizer import (
     encode_text,
 )
 
+__all__ = ["Batch", "TokenDataset"]
+
 SPLITS = ("train", "val")
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
-_HASHED_TOGETHER = 1 << 24  # ids: a mapped file is read piece by piece
+_HASHED_TOGETHER = 1 << 24  # ids, so that a memory-mapped file is read in pieces
 
 
 class Batch(NamedTuple):
-    """Windows of ids and the ids that follow them: ``y[:, t]`` comes right after ``x[:, t]`` in the corpus."""
+    """Windows of ids and the ids that follow them: ``y[:, t]`` comes right after ``x[:, t]``.
+
+    Attributes:
+        x: Inputs.
+        y: Targets.
+    """
 
     x: Int64[Tensor, "B T"]
     y: Int64[Tensor, "B T"]
 
 
 class TokenDataset:
-    """A corpus of ids, its beginning to train on and its end to validate on.
+    """Split a corpus into its beginning, to train on, and its end, to validate on.
 
-    The ids stay in the array they came in, so a corpus larger than memory works as a memory-mapped file.
+    An array of ids is not copied, so a memory-mapped file may be larger than memory.
 
     Args:
         source: A text, or token ids as a one-dimensional sequence, array, tensor, iterator or :class:`numpy.memmap`.
-        tokenizer: Turns the text into ids, and later ids into samples. Needed for a text.
-        val_fraction: The share of the corpus, at its end, that is kept for validation. The first
-            ``int((1 - val_fraction) * n)`` of ``n`` ids are the training split, as in the notebook and in nanoGPT.
+        tokenizer: Converts the text to ids, and later ids to samples. By default, a text gets a
+            :class:`CharTokenizer` of its characters, and ids get none.
+        val_fraction: Share of the corpus, at its end, for validation. The first ``int((1 - val_fraction) * n)`` of
+            ``n`` tokens are the training split, as in the notebook and in nanoGPT.
+
+    Attributes:
+        train: Ids of the training split.
+        val: Ids of the validation split.
+        tokenizer: The tokenizer, or None.
+        vocab_size: Number of distinct ids ``V``: that of the tokenizer, or else the largest id plus one.
 
     Raises:
-        InputTypeError: If ``source`` is no text and holds no integers, names a file in place of holding its text, or is
-            a text and there is no tokenizer.
-        DataError: If it is empty, or has ids that are negative or outside the tokenizer's vocabulary.
-        TokenizerError: If the tokenizer gives a text such ids, or does not know a character.
+        InputTypeError: If ``source`` is neither a text nor integers, or is the name of a file.
+        DataError: If ``source`` is empty, or contains ids that are negative or outside the tokenizer's vocabulary.
+        TokenizerError: If the tokenizer returns such ids for a text, or does not know a character.
         ConfigError: If ``val_fraction`` is outside ``[0, 1)``.
 
     Example:
@@ -84,9 +97,9 @@ class TokenDataset:
         self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
         ids = _as_ids(source, self.tokenizer)
         if not len(ids):
-            raise DataError("corpus is empty; give at least block_size + 1 characters or ids for each split")
+            raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
         self.vocab_size = int(ids.max()) + 1 if tokenizer is None else operator.index(tokenizer.vocab_size)
-        # The notebook's and nanoGPT's int(0.9 * n). Rounding first keeps 0.58 * 100 = 57.99999999999999 at 58.
+        # As int(0.9 * n) in the notebook and in nanoGPT. Rounding first makes 0.58 * 100 = 57.99999999999999 58.
         boundary = int(round((1 - val_fraction) * len(ids), 6))
         self.train, self.val = ids[:boundary], ids[boundary:]
 
@@ -109,11 +122,11 @@ class TokenDataset:
         return "characters" if isinstance(self.tokenizer, CharTokenizer) else "tokens"
 
     def split(self, name: str, *, block_size: int = 1) -> Integer[np.ndarray, " N"]:
-        """Return the ids of ``"train"`` or ``"val"``, which must hold at least one window of ``block_size``.
+        """Return the ids of ``"train"`` or ``"val"``.
 
         Raises:
             ConfigError: If there is no such split.
-            DataError: If it is too short.
+            DataError: If the split is shorter than ``block_size + 1``, too short for a window.
         """
         check_choice("split", name, SPLITS)
         ids: np.ndarray = self.train if name == "train" else self.val
@@ -124,22 +137,23 @@ class TokenDataset:
             else:
                 hint = "a lower block_size or more text"
             raise DataError(
-                f"the {name} split has {len(ids)} of {total} ids, need at least block_size+1 = {block_size + 1}; "
+                f"the {name} split has {len(ids)} of {total} tokens, need at least block_size+1 = {block_size + 1}; "
                 f"use {hint}"
             )
         return ids
 
     def batch(self, split: str, *, step: int, batch_size: int, block_size: int, seed: int = 0) -> Batch:
-        """Return random windows: a pure function of its arguments that reaches every window of the split.
+        """Return random windows, as a pure function of the arguments.
 
-        In a run of several processes, rank ``r`` of ``world`` takes the rows ``r::world``.
+        Every window of the split can be drawn. In a run of several processes, rank ``r`` of ``world`` takes the rows
+        ``r::world``.
 
         Args:
             split: ``"train"`` or ``"val"``.
-            step: Which batch of the stream.
+            step: Number of the batch in the stream, from 0.
             batch_size: Number of windows ``B``.
-            block_size: Length ``T`` of a window.
-            seed: Which stream.
+            block_size: Length ``T`` of a window in tokens.
+            seed: Number of the stream.
 
         Returns:
             ``(x, y)``, each ``B T`` int64 on the CPU.
@@ -164,16 +178,20 @@ class TokenDataset:
         stride: int | None = None,
         seed: int = 0,
     ) -> Iterator[Batch]:
-        """Return batches that go through a split once, in random order and without replacement.
+        """Return an iterator over a split in random order, without replacement.
 
         Args:
             split: ``"train"`` or ``"val"``.
             batch_size: Number of windows ``B``; the last batch may have fewer.
-            block_size: Length ``T`` of a window.
-            epoch: Which pass: each has its own order.
-            stride: How far apart windows start; by default ``block_size``, so that windows do not overlap (but for the
-                last, which ends where the split ends). With 1, every window of the split comes once.
-            seed: Which stream.
+            block_size: Length ``T`` of a window in tokens.
+            epoch: Number of the pass, from 0. Each pass has its own order.
+            stride: Distance in tokens between the starts of windows. By default it is ``block_size``, so that windows
+                do not overlap, except the last one, which ends where the split ends. With 1, every window of the split
+                comes once.
+            seed: Number of the stream.
+
+        Returns:
+            Batches of ``B T`` int64 on the CPU.
 
         Raises:
             DataError: If the split is shorter than ``block_size + 1``.
@@ -194,13 +212,16 @@ class TokenDataset:
         return (_gather(ids, batch, block_size) for batch in batches)
 
     def windows(self, split: str, *, batch_size: int, block_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Return batches that together predict every id of a split once, in order; the last window may be shorter.
+        """Return an iterator whose windows predict each token of a split once, in order.
 
         Args:
             split: ``"train"`` or ``"val"``.
             batch_size: Number of windows ``B``; the last batches may have fewer.
-            block_size: Length ``T`` of a window.
-            limit: If given, at most this many whole windows, spread evenly over the split.
+            block_size: Length ``T`` of a window in tokens; the last window may be shorter.
+            limit: Largest number of windows, which are then spread evenly over the split; None for all.
+
+        Returns:
+            Batches of ``B T`` int64 on the CPU.
 
         Raises:
             DataError: If the split is shorter than ``block_size + 1``.
@@ -217,7 +238,7 @@ class TokenDataset:
         return (_gather(ids, rows, length) for rows, length in [*((rows, block_size) for rows in batches), *tail])
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids and of where they are split: equal for equal corpora."""
+        """Return the SHA-256 of the ids, their dtype and the sizes of the splits."""
         digest = hashlib.sha256(f"{self.train.dtype.str} {len(self.train)} {len(self.val)}".encode())
         for ids in (self.train, self.val):
             for start in range(0, len(ids), _HASHED_TOGETHER):
@@ -225,9 +246,9 @@ class TokenDataset:
         return digest.hexdigest()
 
     def characters_per_id(self, split: str) -> float:
-        """Return the mean length in characters of a split's ids: 1 for characters, about 4 for byte-pair tokens.
+        """Return the mean number of characters per token of a split.
 
-        Without a tokenizer an id counts as one character.
+        It is 1 for a :class:`CharTokenizer` and without a tokenizer, and about 4 for byte-pair encodings.
         """
         if self.tokenizer is None or isinstance(self.tokenizer, CharTokenizer):
             return 1.0
@@ -236,13 +257,13 @@ class TokenDataset:
 
 
 def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
-    """Cut windows out of the ids, all in one indexing operation."""
+    """Cut all windows out of the ids in one indexing operation."""
     windows = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
     return Batch(windows[:, :-1], windows[:, 1:])
 
 
 def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
-    """Return the ids of a text, or ids given as such, which are not copied from an array or a tensor of integers."""
+    """Return the ids of a text, or ids as an array; an array or a tensor on the CPU is not copied."""
     if isinstance(source, str):
         text = check_corpus("source", source)
         return np.empty(0, np.int64) if tokenizer is None else encode_text(tokenizer, text)
@@ -257,8 +278,8 @@ def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
         and not source.is_meta
     ):
         source = source.numpy(force=True)
-    ids = as_integers(source, "source must be a text, or ids, which")
-    limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # the last that int64 counts
+    ids = as_integers(source, "source must be a text or ids, and ids")
+    limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # ids are counted in int64
     outside = first_outside(ids, limit)
     if outside is not None:
         rule = "0 or more, and below 2**63 - 1"

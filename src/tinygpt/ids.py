@@ -12,20 +12,21 @@ __all__ = ["as_integers", "first_outside"]
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
-    """Return ids as an array, refusing what NumPy would quietly convert: bools, floats, digits, objects.
+    """Return ids as an array; unlike NumPy, refuse bools, floats, digits and objects.
 
-    Integers beyond 64 bits come as an array of objects, for ``first_outside`` to find.
+    Integers beyond 64 bits give an array of objects, which ``first_outside`` can search.
 
     Args:
         ids: A sequence, array, tensor or iterator.
-        name: What they are called in a message.
+        name: Name of the ids in a message.
 
     Raises:
         InputTypeError: If they are anything but integers in one dimension.
     """
     if not isinstance(ids, np.ndarray):
         return _from_numbers(ids, name)
-    is_masked = hasattr(ids, "mask") and np.ma.is_masked(ids)  # asked only then, since numpy.ma takes long to import
+    # numpy.ma is slow to import, so that only an array with a mask is checked for one.
+    is_masked = hasattr(ids, "mask") and np.ma.is_masked(ids)
     if ids.ndim == 1 and (ids.dtype.kind in "iu" or not ids.size) and not is_masked:
         return ids if ids.size else np.empty(0, np.int64)
     hint = "; use one row of it, e.g. ids[0]" if ids.ndim > 1 else "; convert it, e.g. ids.astype(int)"
@@ -35,9 +36,9 @@ def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
 
 
 def _from_numbers(ids: Any, name: str) -> np.ndarray:
-    """Return what is not yet an array as one, with each number looked at as Python has it."""
+    """Return anything but an array as one, after a check of the type of each number."""
     try:
-        numbers = ids.tolist() if hasattr(ids, "tolist") else ids  # arrays and tensors of any library
+        numbers = ids.tolist() if hasattr(ids, "tolist") else ids  # an array or a tensor of any library
     except (TypeError, RuntimeError) as error:  # a sparse tensor, one without data
         raise InputTypeError(
             f"{name} must be integers that can be read, got {short(ids)}: {short(str(error))}"
@@ -58,7 +59,7 @@ def _from_numbers(ids: Any, name: str) -> np.ndarray:
 
 
 def first_outside(ids: Integer[np.ndarray, " N"] | np.ndarray, limit: int) -> int | None:
-    """Return the position of the first id that is not in ``range(limit)``, or None; without a copy of the ids."""
+    """Return the position of the first id outside ``range(limit)``, or None, without a copy of the ids."""
     if not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < limit):
         return None
     return int(np.flatnonzero((ids < 0) | (ids >= limit))[0])

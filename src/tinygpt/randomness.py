@@ -1,8 +1,8 @@
-"""Randomness as a function of what it is for, not as a state that everyone shares.
+"""Random numbers as a function of a key and a number, without shared state.
 
-A draw here depends on its arguments alone: the batch of step 700 is the same whether or not anybody sampled a text
-before it, and a run that stops and goes on draws what it would have drawn. The generator is SplitMix64, whose n-th
-output is a mix of ``key + n * GOLDEN`` and needs no earlier one.
+A draw depends on its arguments only: the batch of step 700 is the same whether or not a text was sampled before it, and
+a run that stops and is resumed draws the same numbers as an uninterrupted one. The generator is SplitMix64, whose n-th
+output is a mix of ``key + n * GOLDEN`` and needs no earlier output.
 
 Source:
     Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014, figure 17.
@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 
 from tinygpt.errors import check_integer
 
+__all__ = ["check_seed", "derive_seed", "permutation", "uniforms"]
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 
@@ -26,13 +28,15 @@ def check_seed(seed: Any) -> int:
     """Return a seed if it is an integer from 0 to 2**64 - 1.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If it is anything else.
     """
     return check_integer("seed", seed, minimum=0, maximum=_WORD)
 
 
 def derive_seed(*words: int | str) -> int:
-    """Mix numbers and names into one 64-bit seed: the same words give the same seed, others an unrelated one.
+    """Mix numbers and names into one 64-bit seed.
+
+    The same words give the same seed, and other words give an unrelated seed.
 
     Example:
         >>> derive_seed(0, "dropout", 7) == derive_seed(0, "dropout", 7)
@@ -48,10 +52,10 @@ def derive_seed(*words: int | str) -> int:
 
 
 def uniforms(keys: ArrayLike, numbers: ArrayLike) -> Float64[np.ndarray, "*shape"]:
-    """Return the draws of these numbers from the streams of these keys, each uniform in ``[0, 1)``.
+    """Return draws uniform in ``[0, 1)``, one for each key and number.
 
-    Keys and numbers broadcast: one key and many numbers are a piece of one stream, many keys and one number a draw
-    from each.
+    A key names a stream, and a number the draw in it. Keys and numbers broadcast: one key with many numbers gives a
+    piece of one stream, many keys with one number give a draw from each stream.
 
     Example:
         >>> uniforms(7, [0, 1, 2]).shape, uniforms([7, 8], 2).shape
@@ -61,16 +65,16 @@ def uniforms(keys: ArrayLike, numbers: ArrayLike) -> Float64[np.ndarray, "*shape
     """
     steps = (np.asarray(numbers, np.uint64) + np.uint64(1)) * np.array([_GOLDEN], np.uint64)
     words = _mix(np.asarray(keys, np.uint64) + steps)
-    return (words >> np.uint64(11)) * 2.0**-53  # the upper 53 bits: all that a float64 holds
+    return (words >> np.uint64(11)) * 2.0**-53  # the upper 53 bits, as many as a float64 holds
 
 
 def permutation(key: int, count: int) -> Int[np.ndarray, " N"]:
-    """Return the numbers ``0`` to ``count - 1`` in an order drawn from the stream ``key``."""
+    """Return the numbers ``0`` to ``count - 1`` in a random order, drawn from the stream ``key``."""
     return np.argsort(uniforms(key, np.arange(count)), kind="stable")
 
 
 def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
-    """Scramble 64-bit words so that neighbours come out unrelated; arithmetic wraps, as it must."""
+    """Scramble 64-bit words, modulo 2**64, so that neighbours become unrelated."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
