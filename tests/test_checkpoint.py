@@ -115,15 +115,15 @@ def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
 
 def test_every_changed_bit_is_noticed(path: Path) -> None:
     raw = path.read_bytes()
-    for place in range(8 * len(raw)):
+    for bit in range(8 * len(raw)):
         changed = bytearray(raw)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         with pytest.raises((CheckpointCorruptError, CheckpointVersionError), match=r"model\.safetensors"):
             tinygpt.load(path)
 
 
-def test_without_the_digest_a_changed_weight_would_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_digest_a_change_would_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changed = bytearray(path.read_bytes())
     changed[-1] ^= 1
     path.write_bytes(changed)
@@ -132,7 +132,8 @@ def test_without_the_digest_a_changed_weight_would_pass(path: Path, monkeypatch:
     tinygpt.load(path)
 
 
-def test_a_file_cut_anywhere_grown_or_with_a_block_lost_is_noticed(path: Path) -> None:
+def test_a_cut_or_grown_file_is_noticed(path: Path) -> None:
+    """Blocks of 64 bytes may also be missing, zero, or in another order."""
     raw = path.read_bytes()
     blocks = [raw[start : start + 64] for start in range(0, len(raw), 64)]
     spoilt = [b"".join([*blocks[:i], bytes(len(blocks[i])), *blocks[i + 1 :]]) for i in range(len(blocks))]
@@ -144,7 +145,7 @@ def test_a_file_cut_anywhere_grown_or_with_a_block_lost_is_noticed(path: Path) -
             tinygpt.load(path)
 
 
-def test_weights_that_do_not_fit_are_named_all_at_once(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     tinygpt.save(tmp_path / "model", make_gpt())
     with pytest.raises(
         CheckpointMismatchError, match=r"token_embedding.weight is \(5, 4\) torch.float32, expected \(6, 4\)"
@@ -159,7 +160,8 @@ def test_weights_that_do_not_fit_are_named_all_at_once(tmp_path: Path) -> None:
         tinygpt.load(tmp_path / "two", into=make_gpt())
 
 
-def test_a_model_of_another_kind_or_composed_by_hand_is_named(path: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_rebuilt_is_named(path: Path, tmp_path: Path) -> None:
+    """It is of another class than the model passed, or composed by hand."""
     with pytest.raises(CheckpointMismatchError, match="contains a 'BigramLanguageModel', got a GPTLanguageModel"):
         tinygpt.load(path, into=make_gpt())
     tinygpt.save(tmp_path / "own", make_composed())
@@ -178,9 +180,8 @@ def change_cap(model: GPTLanguageModel) -> None:
 
 
 @pytest.mark.parametrize("change", [change_norm, change_cap])
-def test_a_change_without_weights_is_not_lost_on_the_way(
-    change: Callable[[GPTLanguageModel], None], tmp_path: Path
-) -> None:
+def test_a_change_without_weights_is_noticed(change: Callable[[GPTLanguageModel], None], tmp_path: Path) -> None:
+    """The norm and the cap of the logits have no weights."""
     changed, again = (
         GPTConfig.modern(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4).build() for _ in range(2)
     )
@@ -234,7 +235,7 @@ def test_a_save_passes_through_five_files(tmp_path: Path) -> None:
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    """Change the payload of a file and sign it anew, as a newer or a stranger's program might."""
+    """Change the payload of a file and sign it again, as a newer or a foreign program might."""
     with safe_open(path, framework="pt") as file:
         payload = json.loads(file.metadata()["tinygpt"])["payload"] | changes
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
@@ -250,13 +251,13 @@ def test_a_newer_format_is_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [{"vocab_size": 0}, {"n_layer": 1}, {}])
-def test_a_config_that_does_not_fit_is_a_checkpoint_error(path: Path, config: Any) -> None:
+def test_an_invalid_config_is_a_checkpoint_error(path: Path, config: Any) -> None:
     rewrite(path, config=config)
     with pytest.raises(CheckpointCorruptError, match="contains invalid settings"):
         tinygpt.load(path)
 
 
-def test_paths_that_hold_no_model_are_named(tmp_path: Path) -> None:
+def test_a_path_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"there is no model file '.*absent'"):
         tinygpt.load(tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
@@ -268,7 +269,7 @@ def test_paths_that_hold_no_model_are_named(tmp_path: Path) -> None:
         tinygpt.load(tmp_path / "pipe")
 
 
-def test_what_cannot_be_written_is_named_and_leaves_all_as_it_was(path: Path, tmp_path: Path) -> None:
+def test_a_failed_save_leaves_the_old_file(path: Path, tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(
         CheckpointSaveError,
@@ -284,7 +285,7 @@ def test_what_cannot_be_written_is_named_and_leaves_all_as_it_was(path: Path, tm
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
-def test_a_new_file_has_the_mode_that_any_file_would_have(mask: int, mode: int, tmp_path: Path) -> None:
+def test_a_new_file_respects_the_umask(mask: int, mode: int, tmp_path: Path) -> None:
     previous = os.umask(mask)
     try:
         tinygpt.save(tmp_path / "model", make_gpt())
@@ -293,7 +294,7 @@ def test_a_new_file_has_the_mode_that_any_file_would_have(mask: int, mode: int, 
     assert (tmp_path / "model").stat().st_mode & 0o777 == mode
 
 
-def test_a_link_stays_a_link_and_a_mode_stays_a_mode(path: Path, tmp_path: Path) -> None:
+def test_a_save_keeps_the_link_and_the_mode(path: Path, tmp_path: Path) -> None:
     path.chmod(0o640)
     link = tmp_path / "link"
     link.symlink_to(path)
@@ -304,7 +305,7 @@ def test_a_link_stays_a_link_and_a_mode_stays_a_mode(path: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> None:
+def test_arguments_of_wrong_types_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputTypeError, match="model must be a LanguageModel, got Linear"):
         tinygpt.save(tmp_path / "model", nn.Linear(2, 2))  # type: ignore[arg-type] # wrong on purpose
     with pytest.raises(InputTypeError, match="tokenizer must be a CharTokenizer or None, got str"):
@@ -316,7 +317,7 @@ def test_only_models_and_character_tokenizers_are_written(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_refused_leaves_the_model_as_it_was(path: Path) -> None:
+def test_an_invalid_file_leaves_the_model_unchanged(path: Path) -> None:
     payload, tensors = read(path)
     payload["tokenizer"]["symbols"] = ["a", "a", "b"]
     write(path, tensors, payload)

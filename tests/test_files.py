@@ -1,4 +1,4 @@
-"""Files: whole or not at all, whatever happens at whichever instant; and read without trusting them."""
+"""Files are written completely or not at all, and read without trusting them."""
 
 import errno
 import itertools
@@ -69,7 +69,8 @@ def calls_of_a_save(path: Path) -> list[tuple[str, tuple[Any, ...], Any]]:
     return disk.calls
 
 
-def test_a_save_is_written_in_pieces_and_forced_to_the_disk(path: Path) -> None:
+def test_a_save_is_forced_to_the_disk(path: Path) -> None:
+    """Between the pieces that are written, nothing else happens."""
     names = [name for name, _, _ in calls_of_a_save(path)]
     assert names == [
         "stat",
@@ -89,7 +90,8 @@ def test_a_save_is_written_in_pieces_and_forced_to_the_disk(path: Path) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("call", range(12))
-def test_killed_at_any_call_it_leaves_the_old_file_or_the_new_one(call: int, after: bool, path: Path) -> None:
+def test_a_kill_leaves_the_old_file_or_the_new_one(call: int, after: bool, path: Path) -> None:
+    """The process is killed before and after each call to the system."""
     calls = calls_of_a_save(path)
     assert len(calls) == 12
 
@@ -156,14 +158,14 @@ def faults(calls: list[tuple[str, tuple[Any, ...], Any]]) -> list[Crash]:
     return [state for state, is_done in crash_states(calls) if state.target not in ({NEW} if is_done else {OLD, NEW})]
 
 
-def test_no_loss_of_power_leaves_anything_but_the_old_file_or_the_new_one(path: Path) -> None:
+def test_a_power_loss_leaves_the_old_file_or_the_new_one(path: Path) -> None:
     calls = calls_of_a_save(path)
     assert len(list(crash_states(calls))) > 50
     assert faults(calls) == []
 
 
 @pytest.mark.parametrize("left_out", [5, 10], ids=["force the file", "force the name"])
-def test_a_save_that_does_not_force_what_it_wrote_would_be_noticed(left_out: int, path: Path) -> None:
+def test_a_save_without_fsync_would_be_noticed(left_out: int, path: Path) -> None:
     calls = calls_of_a_save(path)
     assert calls[left_out][0] == "fsync"
     assert faults(calls[:left_out] + calls[left_out + 1 :])
@@ -181,7 +183,8 @@ def test_a_save_in_place_would_be_noticed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
-def test_whichever_call_fails_the_old_file_stays_and_the_next_save_works(code: int, path: Path) -> None:
+def test_a_failed_call_leaves_the_old_file(code: int, path: Path) -> None:
+    """The next save works."""
 
     def fail(name: str) -> Callable[..., Any]:
         def failing(*arguments: Any) -> None:
@@ -204,14 +207,14 @@ def test_whichever_call_fails_the_old_file_stays_and_the_next_save_works(code: i
         path.write_bytes(OLD)
 
 
-def test_a_write_that_takes_less_goes_on_with_the_rest(path: Path) -> None:
+def test_a_partial_write_continues_with_the_rest(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", Disk(2, lambda _: lambda handle, data: os.write(handle, data[:1])))
         write_whole(path, NEW)
     assert path.read_bytes() == NEW
 
 
-def test_a_write_that_forgot_the_rest_would_be_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_without_the_rest_would_be_noticed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "os", Disk(2, lambda _: lambda handle, data: (os.write(handle, data[:1]), len(data))[1]))
     write_whole(path, NEW)
     assert path.read_bytes() != NEW
@@ -263,7 +266,7 @@ def test_a_real_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "ü☃", "100%d", "two\nlines", "x" * 255, "~", "-rf"])
-def test_any_name_that_the_system_takes_is_a_name(name: str, tmp_path: Path) -> None:
+def test_any_name_of_the_system_is_accepted(name: str, tmp_path: Path) -> None:
     write_whole(tmp_path / name, NEW)
     assert (tmp_path / name).read_bytes() == NEW
     assert len(list(tmp_path.iterdir())) == 1

@@ -131,7 +131,7 @@ HEADERS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", HEADERS)
-def test_a_file_that_is_no_model_is_refused_at_once(kind: str, path: Path) -> None:
+def test_an_invalid_file_is_refused_at_once(kind: str, path: Path) -> None:
     path.write_bytes(HEADERS[kind]())
     assert isinstance(refusal(path), CheckpointCorruptError)
 
@@ -147,7 +147,7 @@ def test_names_of_tensors_are_only_names(name: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "device", "larger than can be read"])
-def test_what_is_no_regular_file_is_refused_without_waiting(kind: str, tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_refused_without_waiting(kind: str, tmp_path: Path) -> None:
     target = tmp_path / "x"
     if kind == "directory":
         target.mkdir()
@@ -231,9 +231,7 @@ def test_a_pickle_is_never_opened(make: Callable[[Bomb], bytes], suffix: str, tm
     ids=str,
 )
 @pytest.mark.parametrize("model", ["BigramLanguageModel", "GPTLanguageModel"])
-def test_settings_that_do_not_fit_are_refused_before_a_model_is_built(
-    model: str, config: dict[str, Any], message: str, path: Path
-) -> None:
+def test_invalid_settings_are_refused(model: str, config: dict[str, Any], message: str, path: Path) -> None:
     path.write_bytes(signed(TABLE, config=config, model=model))
     error = refusal(path)
     assert model == "GPTLanguageModel" or message in str(error)
@@ -269,7 +267,7 @@ def test_a_huge_config_beside_small_tensors_costs_nothing(sizes: dict[str, Any],
     ],
     ids=str,
 )
-def test_a_payload_of_other_kinds_is_refused(changes: dict[str, Any], message: str, path: Path) -> None:
+def test_an_invalid_payload_is_refused(changes: dict[str, Any], message: str, path: Path) -> None:
     path.write_bytes(signed(TABLE, **changes))
     assert message in str(refusal(path))
 
@@ -277,15 +275,15 @@ def test_a_payload_of_other_kinds_is_refused(changes: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("symbols", "message"),
     [
-        (["a", "b", "a"], "as entry 2"),
-        (["a", "", "c"], "as entry 1"),
-        (["a", "bc"], "as entry 1"),
-        (["a", 7], "as entry 1"),
+        (["a", "b", "a"], "at positions 0 and 2"),
+        (["a", "", "c"], "at position 1"),
+        (["a", "bc"], "at position 1"),
+        (["a", 7], "at position 1"),
         ([chr(number) for number in range(32, 100_000) if not 0xD800 <= number < 0xE000], "ids for a model of 3"),
     ],
     ids=["twice", "empty", "two", "number", "many"],
 )
-def test_a_tokenizer_that_does_not_fit_is_refused(symbols: list[Any], message: str, path: Path) -> None:
+def test_an_invalid_tokenizer_is_refused(symbols: list[Any], message: str, path: Path) -> None:
     tokenizer = {"type": "CharTokenizer", "symbols": symbols, "on_unknown": "error"}
     path.write_bytes(signed(TABLE, tokenizer=tokenizer))
     assert message in str(refusal(path))
@@ -307,7 +305,7 @@ def test_tensors_that_do_not_fit_are_refused(tensors: dict[str, Tensor], message
     assert message in str(refusal(path))
 
 
-def test_a_model_that_is_spoilt_is_not_saved_and_infinite_weights_are(path: Path) -> None:
+def test_nan_is_not_saved_but_infinite_weights_are(path: Path) -> None:
     model = BigramLanguageModel(3)
     before = path.read_bytes()
     with torch.no_grad():
@@ -355,7 +353,7 @@ def test_a_checkpoint_with_a_strange_state_is_refused(change: dict[str, Any], tm
     assert again.steps_taken == 0
 
 
-# --- whatever the bytes -----------------------------------------------------------------------------------------------
+# --- random bytes -----------------------------------------------------------------------------------------------------
 
 with tempfile.TemporaryDirectory() as _directory:
     tinygpt.save(Path(_directory) / "seed", BigramLanguageModel(3), CharTokenizer("abc"))
@@ -388,14 +386,14 @@ FUZZED = st.one_of(st.binary(max_size=4096), mutations(), st.binary(max_size=300
 
 @settings(max_examples=200)
 @given(raw=FUZZED)
-def test_whatever_the_bytes_only_typed_errors_come_out(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_random_files_raise_only_typed_errors(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     check_only_typed_errors(raw, tmp_path_factory.getbasetemp() / "fuzzed")
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000)
 @given(raw=FUZZED)
-def test_whatever_ten_thousand_files_hold(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_ten_thousand_random_files(raw: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     check_only_typed_errors(raw, tmp_path_factory.getbasetemp() / "fuzzed")
 
 
@@ -407,7 +405,7 @@ FORBIDDEN_CALLS = {"torch.load", "torch.save", "np.load", "numpy.load", "os.syst
 
 
 def suspects(source: str) -> Iterator[str]:
-    """Yield whatever in a source could run code that is not its own."""
+    """Yield everything in a source that could run foreign code."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN_NAMES:
             yield ast.unparse(node.func)
@@ -496,7 +494,8 @@ def test_loading_resuming_and_sampling_reach_nothing_else(tmp_path: Path) -> Non
     assert not (tmp_path / "sentinel").exists()
 
 
-def test_a_file_that_is_cut_while_its_model_is_in_use_does_no_harm(path: Path) -> None:
+def test_a_model_does_not_depend_on_its_file(path: Path) -> None:
+    """The file is cut while the model is in use."""
     model, tokenizer = tinygpt.load(path)
     assert tokenizer is not None
     expected = tinygpt.Sampler(model, tokenizer).generate("a", 20)
@@ -505,7 +504,7 @@ def test_a_file_that_is_cut_while_its_model_is_in_use_does_no_harm(path: Path) -
     assert tinygpt.Sampler(model, tokenizer).generate("a", 20) == expected
 
 
-def test_a_file_may_be_written_over_that_its_model_was_read_from(path: Path) -> None:
+def test_a_model_may_overwrite_its_own_file(path: Path) -> None:
     model, tokenizer = tinygpt.load(path)
     before = path.read_bytes()
     tinygpt.save(path, model, tokenizer)
@@ -525,7 +524,7 @@ def test_a_file_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert reads == [path]
 
 
-def test_a_file_holds_nothing_of_the_machine_it_was_written_on(tmp_path: Path) -> None:
+def test_a_file_says_nothing_about_the_machine(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     next(iter(trainer))
     target = trainer.save()
@@ -538,7 +537,7 @@ def test_a_file_holds_nothing_of_the_machine_it_was_written_on(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_readers_never_see_half_a_file_while_another_process_writes(tmp_path: Path) -> None:
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "model"
     model = GPTConfig(vocab_size=9, block_size=8, n_layer=2, n_head=2, n_embd=32).build()
 
@@ -568,7 +567,7 @@ def test_readers_never_see_half_a_file_while_another_process_writes(tmp_path: Pa
 
 @pytest.mark.parametrize("shape", [(0,), (1,)], ids=str)
 @pytest.mark.parametrize("prefix", ["", "blocks."], ids=["any name", "names of blocks"])
-def test_blocks_without_weights_of_their_own_are_not_built(shape: tuple[int, ...], prefix: str, path: Path) -> None:
+def test_blocks_without_weights_are_not_built(shape: tuple[int, ...], prefix: str, path: Path) -> None:
     """The file has as many tensors as blocks, each of a few bytes."""
     count = 5_000
     config = {"vocab_size": 3, "block_size": 2, "n_layer": count, "n_head": 1, "n_embd": 2, "dropout": 0.0}
@@ -577,7 +576,7 @@ def test_blocks_without_weights_of_their_own_are_not_built(shape: tuple[int, ...
     assert f"n_layer={count} and n_embd=2 need at least 20000 tensors of 240000 weights in blocks" in str(refusal(path))
 
 
-def test_a_file_with_enough_weights_in_few_tensors_is_refused(path: Path) -> None:
+def test_enough_weights_in_few_tensors_are_refused(path: Path) -> None:
     count = 5_000
     config = {"vocab_size": 3, "block_size": 2, "n_layer": count, "n_head": 1, "n_embd": 2, "dropout": 0.0}
     tensors = {"blocks.0.attention.qkv.weight": torch.zeros(12 * 4 * count)}
@@ -596,7 +595,7 @@ def test_numbers_in_eight_bits_are_refused_both_ways(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_weights_in_several_dtypes_are_refused_unless_the_model_has_them(path: Path) -> None:
+def test_several_dtypes_need_a_model_that_has_them(path: Path) -> None:
     config = GPTConfig(vocab_size=3, block_size=2, n_layer=1, n_head=1, n_embd=2)
     model = config.build()
     model.head.bfloat16()
@@ -608,7 +607,7 @@ def test_weights_in_several_dtypes_are_refused_unless_the_model_has_them(path: P
     assert torch.equal(loaded.get_parameter("head.weight"), model.get_parameter("head.weight"))
 
 
-def test_a_file_larger_than_memory_is_refused_and_a_smaller_one_is_not(path: Path) -> None:
+def test_a_file_larger_than_memory_is_refused(path: Path) -> None:
     assert max(8 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) <= MOST_BYTES
     with path.open("wb") as file:
         file.truncate(MOST_BYTES + 1)

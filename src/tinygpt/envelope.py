@@ -1,4 +1,4 @@
-"""The format of a model file: a safetensors file whose metadata holds a payload and a digest.
+"""Read the format of a model file: safetensors with a payload and a digest in its metadata.
 
 The metadata has one entry, ``"tinygpt"``: a JSON text ``{"payload": ..., "sha256": ...}``. A file is read strictly,
 since it may come from anywhere. The error for any other file says what the file looks like and what to do with it.

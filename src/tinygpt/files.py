@@ -1,12 +1,11 @@
-"""What touches the disk, and reads what lies there without trusting it.
+"""Write files completely or not at all, and read untrusted files.
 
-A file is written whole or not at all: into a temporary one beside it, which is forced to the disk and then takes its
-name in one step. A process that is killed, a full disk or a loss of power at any instant leaves the old file or the
-new one.
+A file is first written to a temporary file in the same directory. That file is forced to the disk, and then renamed in
+one step. A process that is killed, a full disk or a loss of power at any instant leaves the old file or the new one.
 
 Source:
     Pillai et al., *All File Systems Are Not Created Equal: On the Complexity of Crafting Crash-Consistent
-    Applications*, OSDI 2014 (why the file and then the directory must be forced to the disk).
+    Applications*, OSDI 2014: why the file and then the directory must be forced to the disk.
     https://www.usenix.org/conference/osdi14/technical-sessions/presentation/pillai
 """
 
@@ -23,17 +22,34 @@ from typing import Any
 
 from tinygpt.errors import ConfigError, InputTypeError, short, show
 
+__all__ = [
+    "OPEN_FLAGS",
+    "append_line",
+    "check_path",
+    "check_regular",
+    "check_writable",
+    "memory_bytes",
+    "parse_json",
+    "read_lines",
+    "read_whole",
+    "sweep",
+    "to_json",
+    "try_lock",
+    "write_whole",
+]
+
 _TEMPORARY = re.compile(r"\.tinygpt-[0-9a-f]{16}\.tmp")
-AS_IT_IS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))  # no link, no waiting
-_MOST_LINE = 1 << 20  # bytes; no line of ours comes near
+# Flags of an open call that does not follow a link, wait for a writer, or translate newlines.
+OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+_MOST_LINE = 1 << 20  # bytes; the lines of a metrics file are far shorter
 
 
 def check_path(name: str, value: Any) -> Path:
-    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` at its start expanded.
+    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` expanded.
 
     Raises:
-        InputTypeError: If it is neither a str nor a path, such as None.
-        ConfigError: If it is empty, has a character that no file name can have, or names an unknown user.
+        InputTypeError: If ``value`` is neither a str nor a path.
+        ConfigError: If ``value`` is empty, has a character that no file name can have, or names an unknown user.
 
     Example:
         >>> check_path("run_dir", 7)
@@ -62,10 +78,10 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Raise unless the path is free or has a regular file; a link is never followed.
+    """Raise unless a path is unused or that of a regular file; a link is not followed.
 
     Raises:
-        OSError: If a link, a directory, a device, a pipe or a socket is there.
+        OSError: If the path is that of a link, a directory, a device, a pipe or a socket.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -78,14 +94,14 @@ def check_regular(path: Path) -> None:
 
 
 def write_whole(path: Path, raw: bytes) -> None:
-    """Put the bytes at the path. When this returns they survive a loss of power; until then the old file does.
+    """Write a file completely or not at all.
 
-    The mode of an existing file stays, and a link stays a link. What killed processes left half written in the
-    directory is removed.
+    When this returns, the bytes survive a loss of power; until then the old file does. The mode of an existing file is
+    kept, and a link stays a link. Temporary files that killed processes left in the directory are removed.
 
     Raises:
-        OSError: If it cannot be done, or the path is not that of a file. Until the new file has taken its name, the
-            old one is untouched, and nothing is left beside it.
+        OSError: If the file cannot be written, or the path is not that of a file. Then the old file is unchanged, and
+            no temporary file is left, unless only the last step failed: forcing the new name to the disk.
     """
     try:
         target = path.resolve()
@@ -98,14 +114,14 @@ def write_whole(path: Path, raw: bytes) -> None:
     try:
         rest = memoryview(raw)
         while rest:
-            rest = rest[os.write(handle, rest) :]  # a disk that is nearly full takes less than it was given
+            rest = rest[os.write(handle, rest) :]  # a call may write less than it was given
         os.fsync(handle)
         if mode is not None:
             os.chmod(temporary, mode)
-        if os.name == "nt":  # where an open file cannot be renamed, and none can be removed that another writes
+        if os.name == "nt":  # Windows cannot rename an open file, and protects one that another process writes
             os.close(handle)
             handle = -1
-        os.replace(temporary, target)  # still locked, so that nobody takes it for abandoned
+        os.replace(temporary, target)  # still locked, so that no other process removes it
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -117,32 +133,32 @@ def write_whole(path: Path, raw: bytes) -> None:
 
 
 def _open_temporary(directory: Path) -> tuple[Path, int]:
-    """Make an empty file and lock it: the system lets go of the lock of a writer that is killed."""
+    """Create and lock an empty file. The system releases the lock of a process that is killed."""
     while True:
         path = directory / f".tinygpt-{secrets.token_hex(8)}.tmp"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | AS_IT_IS, 0o666)
-        with suppress(OSError):  # a file system without locks: there nothing is taken for abandoned either
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o666)
+        with suppress(OSError):  # on a file system without locks, no process removes the files of another
             if not try_lock(handle) or not os.fstat(handle).st_nlink:
-                os.close(handle)  # another process was sweeping just now, and takes this file away
+                os.close(handle)  # another process has locked the file in order to remove it
                 continue
         return path, handle
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file if nobody else has."""
-    from filelock import lock_descriptor  # here, since it sets hooks when it is imported
+    """Lock an open file and return True, or return False if another process holds the lock."""
+    from filelock import lock_descriptor  # imported here, since the import registers hooks
 
     return lock_descriptor(handle, blocking=False)
 
 
 def sweep(directory: Path) -> None:
-    """Remove the temporary files of ours whose writers are dead. Where that is not possible they stay."""
+    """Remove temporary files of processes that were killed, as far as that is possible."""
     with suppress(OSError):
         found = [entry.name for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
         for path in (directory / name for name in found):
             with suppress(OSError):
                 check_regular(path)
-                handle = os.open(path, os.O_RDWR | AS_IT_IS)
+                handle = os.open(path, os.O_RDWR | OPEN_FLAGS)
                 try:
                     if try_lock(handle):
                         if os.name == "nt":
@@ -155,8 +171,8 @@ def sweep(directory: Path) -> None:
 
 
 def _force_directory(directory: Path) -> None:
-    """Make the new name survive a loss of power; Windows does so by itself."""
-    if os.name == "nt":
+    """Force the names in a directory to the disk."""
+    if os.name == "nt":  # Windows does so without being asked
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
@@ -166,27 +182,28 @@ def _force_directory(directory: Path) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Raise unless files can be written in a directory, or one can be made there; nothing is left behind.
+    """Raise unless a file can be created in a directory, or in its nearest parent that exists.
 
     Raises:
-        OSError: If not.
+        OSError: If none can be created.
     """
-    existing = next(place for place in (directory, *directory.absolute().parents) if os.path.lexists(place))
+    existing = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
     probe, handle = _open_temporary(existing)
     os.close(handle)
     os.unlink(probe)
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line to a file, which is made if needed. One that fails leaves the file as it was, if it can.
+    """Append a line to a file, which is created if needed.
 
-    A line that was cut short before is ended first, so that no two lines ever merge.
+    A last line without an end is ended first, so that two lines never merge. If the line cannot be written, the file is
+    cut to its old size.
 
     Raises:
-        OSError: If it cannot be done, or the path is not that of a regular file.
+        OSError: If the line cannot be written, or the path is not that of a regular file.
     """
     check_regular(path)
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | AS_IT_IS, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | OPEN_FLAGS, 0o666)
     try:
         size = os.fstat(handle).st_size
         if size and os.lseek(handle, -1, os.SEEK_END) >= 0 and os.read(handle, 1) != b"\n":
@@ -204,10 +221,10 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a regular file with their ends; one that is cut short or far too long is left out.
+    """Yield the lines of a regular file with their ends, except incomplete and far too long ones.
 
     Raises:
-        OSError: If it is not a regular file, or cannot be read.
+        OSError: If the path is not that of a regular file, or the file cannot be read.
     """
     check_regular(path)
     with open(path, "rb") as file:
@@ -219,13 +236,13 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_whole(path: Path, most: int) -> bytes:
-    """Return the bytes of a regular file, read once, of at most ``most`` bytes.
+    """Return the bytes of a regular file of at most ``most`` bytes, read once.
 
     Raises:
-        FileNotFoundError: If there is none.
-        OSError: If it is a directory, a device or a pipe, is larger, or cannot be read.
+        FileNotFoundError: If there is no such file.
+        OSError: If the path is that of a directory, a device or a pipe, or the file is larger or cannot be read.
     """
-    kind = os.stat(path)  # before it is opened: opening a pipe would wait for a writer
+    kind = os.stat(path)  # before the file is opened, since opening a pipe would wait for a writer
     if not stat.S_ISREG(kind.st_mode):
         raise OSError("it is not a regular file")
     if kind.st_size > most:
@@ -235,7 +252,7 @@ def read_whole(path: Path, most: int) -> bytes:
 
 
 def memory_bytes() -> int:
-    """Return the size of the machine's memory in bytes, 0 where the system does not say."""
+    """Return the size of the machine's memory in bytes, or 0 if it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -243,10 +260,10 @@ def memory_bytes() -> int:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text says, read strictly: no NaN, no infinity, and no name twice in one object.
+    """Parse JSON strictly: without NaN, infinity, or a name that comes twice in one object.
 
     Raises:
-        ValueError: If it is not JSON, or nested too deeply.
+        ValueError: If the text is not such JSON, or is nested too deeply.
 
     Example:
         >>> parse_json('{"n_head": 4, "n_head": 5}')
@@ -274,5 +291,5 @@ def _refuse(word: str) -> Any:
 
 
 def to_json(value: object) -> str:
-    """Return the one JSON text that stands for a value: plain ASCII, names sorted, equal for equal values."""
+    """Return a value as JSON, in ASCII and with sorted names, so that equal values give equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,4 @@
-"""A lock on a file, by which one process keeps others from writing beside it."""
+"""Lock a file, so that one process at a time writes to its directory."""
 
 import errno
 import os
@@ -11,19 +11,20 @@ from functools import cache
 from pathlib import Path
 from weakref import WeakSet
 
-from tinygpt.files import AS_IT_IS, check_regular, try_lock
+from tinygpt.files import OPEN_FLAGS, check_regular, try_lock
 
 __all__ = ["Lock"]
 
-_LOCK_TEXT = re.compile(r" ?process \d+ on [^\n]*(?:\n([0-9a-f]{16})\n)?|\0|\Z")  # or what power loss leaves
+# The text of a lock file with its mark; a loss of power may leave zeros or an empty file.
+_LOCK_TEXT = re.compile(r" ?process \d+ on [^\n]*(?:\n([0-9a-f]{16})\n)?|\0|\Z")
 
 
 class Lock:
-    """A lock on a file, made if needed, that one process holds while it writes beside it.
+    """Lock a file, which is created if needed, for one process.
 
-    It is held while at least one caller has taken it and not given it back; when the process ends, or is killed, the
-    system lets go of it. A forked child holds nothing. The file says who holds the lock, and bears a mark drawn at
-    random when it was made, by which a file that was removed and made again is told from the one before.
+    The lock is held until :meth:`release` was called as often as :meth:`acquire`. The system releases the lock of a
+    process that ends or is killed, and a forked child does not inherit the lock. The file states which process holds
+    the lock. It also contains a random mark, which shows whether the file was removed and created again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,23 +37,23 @@ class Lock:
         _LOCKS.add(self)
 
     def forget(self) -> None:
-        """Take any file for the right one next time, in any process, unless the lock is held."""
+        """Accept any lock file and any process the next time, unless the lock is held."""
         if self._handle < 0:
             self._process, self._mark = 0, ""
 
     @property
     def was_taken(self) -> bool:
-        """Whether the lock was ever taken, since it was told to forget so."""
+        """Whether the lock was taken since it was created or last told to forget."""
         return bool(self._process)
 
     def acquire(self) -> None:
         """Take the lock, or take it once more.
 
         Raises:
-            BlockingIOError: If another holds it; its text is what that one wrote about itself.
-            ChildProcessError: If it was taken before this process was forked.
-            OSError: If the file was removed or made again since it was first taken, is not a file of this kind, or
-                cannot be made.
+            BlockingIOError: If another process holds the lock; the message names that process.
+            ChildProcessError: If the lock was taken before this process was forked.
+            OSError: If the file was removed or replaced since the lock was first taken, is not a lock file, or cannot
+                be created.
         """
         with self._mutex:
             if self.was_taken and self._process != os.getpid():
@@ -65,7 +66,7 @@ class Lock:
             self._holders += 1
 
     def release(self) -> None:
-        """Give the lock back, as often as it was taken."""
+        """Release the lock; the last of as many calls as :meth:`acquire` had frees it."""
         with self._mutex:
             if self._handle >= 0:  # not in a forked child
                 self._holders -= 1
@@ -74,7 +75,7 @@ class Lock:
                     self._handle = -1
 
     def leave_to_parent(self) -> None:
-        """Let go in a forked child, which would keep the lock of a parent that ends before it does."""
+        """Close the file in a forked child, which would otherwise hold the lock after its parent ended."""
         self._mutex = threading.Lock()
         if self._handle >= 0:
             os.close(self._handle)
@@ -84,13 +85,13 @@ class Lock:
         return os.path.samestat(os.lstat(self.path), os.fstat(handle))
 
     def _open(self) -> int:
-        """Open the file, lock it and write into it who holds it; return the handle."""
+        """Open and lock the file, write this process into it, and return the handle."""
         check_regular(self.path)
-        flags = os.O_RDWR | AS_IT_IS | (0 if self.was_taken else os.O_CREAT)
+        flags = os.O_RDWR | OPEN_FLAGS | (0 if self.was_taken else os.O_CREAT)
         handle = os.open(self.path, flags, 0o666)
         try:
             if not try_lock(handle):
-                os.lseek(handle, 1, os.SEEK_SET)  # the first byte is what Windows locks
+                os.lseek(handle, 1, os.SEEK_SET)  # Windows locks the first byte
                 holder = os.read(handle, 300).decode("utf-8", "replace").partition("\n")[0].strip()
                 raise BlockingIOError(errno.EAGAIN, holder or "another process")
             found = _LOCK_TEXT.match(os.read(handle, 300).decode("utf-8", "replace"))
@@ -100,7 +101,7 @@ class Lock:
             if not self._is_at_path(handle) or (self._mark and self._mark != mark):
                 raise OSError(errno.ESTALE, "it was removed and made again since this run began")
             text = f" process {os.getpid()} on {platform.node()}\n{mark}\n".encode("utf-8", "replace")
-            with suppress(OSError):  # a full disk: the lock is held all the same
+            with suppress(OSError):  # the lock is held even if the disk is full
                 os.lseek(handle, 0, os.SEEK_SET)
                 os.write(handle, text)
                 self._mark = mark
