@@ -34,7 +34,7 @@ def tinygpt(dtype: torch.dtype) -> dict[str, Writer]:
     tokenizer = CharTokenizer(map(chr, range(VOCAB)))
 
     def writer(sampler: Sampler) -> Writer:
-        return lambda rows, n: sampler.generate([chr(1)] * rows, n)
+        return lambda rows, n: sampler.generate([chr(1)] * rows, max_new_tokens=n)
 
     name = f"tinygpt, {str(dtype).removeprefix('torch.')}"
     return {

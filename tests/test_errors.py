@@ -105,8 +105,12 @@ ARGUMENTS: list[tuple[Callable[..., object], str, str]] = [
     (lambda **n: Sampler(MODEL, DATA.tokenizer, **n), "temperature", "use Sampler.generate(temperature=...)"),  # type: ignore[arg-type]
     (lambda **n: sampler().generate("a", **n), "max_tokens", "did you mean 'max_new_tokens'?"),
     (lambda **n: sampler().generate("a", **n), "max_length", "'max_new_tokens'? It does not count the prompt"),
-    (lambda **n: sampler().generate("a", 3, **n), "n", "did you mean 'prompt'? [text] * 3 for three texts of"),
-    (lambda **n: sampler().generate("a", 3, **n), "temp", "did you mean 'temperature'?"),
+    (
+        lambda **n: sampler().generate("a", max_new_tokens=3, **n),
+        "n",
+        "did you mean 'prompt'? [text] * 3 for three texts of",
+    ),
+    (lambda **n: sampler().generate("a", max_new_tokens=3, **n), "temp", "did you mean 'temperature'?"),
     (lambda **n: sampler().stream("a", **n), "max_tokens", "Sampler.stream has no argument 'max_tokens'; did you mean"),
     (lambda **n: MODEL.generate(torch.zeros(1, 1).long(), **n), "max_tokens", "did you mean 'max_new_tokens'?"),
     (

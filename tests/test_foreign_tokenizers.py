@@ -48,8 +48,8 @@ def make_sampler(tokenizer: Any) -> Sampler:
 
 DOORS = [
     pytest.param(lambda tokenizer: TokenDataset("text", tokenizer).train.tolist(), id="dataset"),
-    pytest.param(lambda tokenizer: make_sampler(tokenizer).generate("text", 1), id="generate"),
-    pytest.param(lambda tokenizer: list(make_sampler(tokenizer).stream("text", 1)), id="stream"),
+    pytest.param(lambda tokenizer: make_sampler(tokenizer).generate("text", max_new_tokens=1), id="generate"),
+    pytest.param(lambda tokenizer: list(make_sampler(tokenizer).stream("text", max_new_tokens=1)), id="stream"),
     pytest.param(lambda tokenizer: make_sampler(tokenizer).score("text"), id="score"),
 ]
 every_door = pytest.mark.parametrize("door", DOORS)
@@ -139,14 +139,15 @@ def test_ids_in_any_sequence_go_the_same_way(kind: Callable[[list[int]], Any]) -
     assert data.train.dtype == np.uint8
     assert data.digest() == TokenDataset("text", listed, val_fraction=0).digest()
     model = BigramLanguageModel(VOCAB)
-    assert Sampler(model, other).generate("text", 5) == Sampler(model, listed).generate("text", 5)
+    texts = [Sampler(model, each).generate("text", max_new_tokens=5, seed=0) for each in (other, listed)]
+    assert texts[0] == texts[1]
     assert torch.equal(Sampler(model, other).score("text"), Sampler(model, listed).score("text"))
 
 
 @pytest.mark.parametrize("nothing", [[], (), np.array([]), torch.tensor([]), iter(())])
 def test_a_prompt_without_ids_starts_from_the_start_id(nothing: Any) -> None:
     sampler = make_sampler(foreign(lambda text: nothing))
-    assert len(sampler.generate("", 3)) == 3
+    assert len(sampler.generate("", max_new_tokens=3)) == 3
 
 
 @given(ids=st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=1), max_size=4))
@@ -212,8 +213,8 @@ def test_a_vocabulary_that_has_grown_is_named() -> None:
 def test_a_text_that_is_not_a_str_is_named(result: Any, message: str) -> None:
     tokenizer = foreign(lambda text: [1, 2, 3], lambda ids: result)
     doors: list[Callable[[], Any]] = [
-        lambda: make_sampler(tokenizer).generate("text", 1),
-        lambda: list(make_sampler(tokenizer).stream("text", 1)),
+        lambda: make_sampler(tokenizer).generate("text", max_new_tokens=1),
+        lambda: list(make_sampler(tokenizer).stream("text", max_new_tokens=1)),
         lambda: TokenDataset("text", tokenizer).characters_per_id("train"),
     ]
     for door in doors:
@@ -312,7 +313,7 @@ def test_the_adapter_of_the_message_works(tokenizer: Any) -> None:
     adapted = eval(adapter, {"types": __import__("types"), "t": tokenizer})
     assert isinstance(adapted, Tokenizer)
     assert TokenDataset("text", adapted, val_fraction=0).train.tolist() == [1, 2, 3]
-    assert make_sampler(adapted).generate("text", 5) == "text" + "x" * 5
+    assert make_sampler(adapted).generate("text", max_new_tokens=5) == "text" + "x" * 5
 
 
 def test_a_vocabulary_size_of_numpy_is_a_number() -> None:
@@ -383,7 +384,7 @@ def test_a_trained_model_refuses_other_symbols(way: Any, make: Any, tmp_path: Pa
     tokenizer, other = make(SYMBOLS), make(swapped(SYMBOLS))
     model = way(train(tokenizer), tokenizer, tmp_path)
     doors: list[Callable[[Any], Any]] = [
-        lambda tokenizer: Sampler(model, tokenizer).generate("", 3, seed=1),
+        lambda tokenizer: Sampler(model, tokenizer).generate("", max_new_tokens=3, seed=1),
         lambda tokenizer: train(tokenizer, model),
     ]
     if make is CharTokenizer:
@@ -405,7 +406,7 @@ def test_a_new_model_takes_any_symbols(tmp_path: Path) -> None:
     model = BigramLanguageModel(len(SYMBOLS))
     assert model.trained_symbols is None
     for symbols in (SYMBOLS, swapped(SYMBOLS)):
-        Sampler(model, CharTokenizer(symbols)).generate("", 3)
+        Sampler(model, CharTokenizer(symbols)).generate("", max_new_tokens=3)
         tinygpt.save(tmp_path / "model.safetensors", model, CharTokenizer(symbols))
         assert tinygpt.load(tmp_path / "model.safetensors")[0].trained_symbols == tuple(symbols)
     tinygpt.save(tmp_path / "model.safetensors", model)

@@ -453,7 +453,7 @@ trainers = [make_trainer(directory / "run") for _ in range(2)]  # here, since Py
 def work():
     torch.set_default_dtype(torch.float32)
     model, tokenizer = tinygpt.load(directory / "run" / "best.safetensors")
-    tinygpt.Sampler(model, tokenizer).generate("the", 5)
+    tinygpt.Sampler(model, tokenizer).generate("the", max_new_tokens=5)
     trainers.pop().resume()
     try:
         tinygpt.load(directory / "bad")
@@ -498,10 +498,10 @@ def test_a_model_does_not_depend_on_its_file(path: Path) -> None:
     """The file is cut while the model is in use."""
     model, tokenizer = tinygpt.load(path)
     assert tokenizer is not None
-    expected = tinygpt.Sampler(model, tokenizer).generate("a", 20)
+    expected = tinygpt.Sampler(model, tokenizer).generate("a", max_new_tokens=20, seed=1)
     with path.open("r+b") as file:
         file.truncate(10)
-    assert tinygpt.Sampler(model, tokenizer).generate("a", 20) == expected
+    assert tinygpt.Sampler(model, tokenizer).generate("a", max_new_tokens=20, seed=1) == expected
 
 
 def test_a_model_may_overwrite_its_own_file(path: Path) -> None:

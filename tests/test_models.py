@@ -504,7 +504,9 @@ def test_any_part_may_be_wrapped_and_the_model_learns_and_writes(layout: str, na
     Trainer(model, data, config).fit(progress=False)
     model.eval()
     likeliest = model.generate(torch.tensor([[0, 1]]), 9, temperature=0)[0].tolist()
-    assert Sampler(model, tokenizer, stride=1).generate("ab", 9, temperature=0) == tokenizer.decode(likeliest)
+    assert Sampler(model, tokenizer, stride=1).generate("ab", max_new_tokens=9, temperature=0) == tokenizer.decode(
+        likeliest
+    )
     cache = model.new_cache(2)
     assert cache is not None or not is_linear
     if cache is not None:
@@ -531,7 +533,7 @@ def test_a_model_without_parameters_is_a_model(counts: Tensor | None) -> None:
     assert model(ids(), ids(seed=1)).loss is not None
     assert model.num_parameters() == 0
     sampler = Sampler(model, CharTokenizer("abcdefg"))
-    assert len(sampler.generate("ab", 20)) == 22
+    assert len(sampler.generate("ab", max_new_tokens=20)) == 22
     assert sampler.score("abcdefg").shape == (7,)
     assert model.generate(ids(), 3).shape == (2, BLOCK + 3)
     assert model.to("meta").device == torch.device("cpu" if counts is None else "meta")
@@ -540,7 +542,7 @@ def test_a_model_without_parameters_is_a_model(counts: Tensor | None) -> None:
 def test_a_huge_block_takes_no_memory_before_it_is_filled() -> None:
     model = make_gpt("modern", block_size=10**9)
     sampler = Sampler(model, CharTokenizer("abcdefg"))
-    assert len(sampler.generate(["a", "abc"], 100)[0]) == 101
+    assert len(sampler.generate(["a", "abc"], max_new_tokens=100)[0]) == 101
     cache = model.new_cache(2)
     assert cache is not None
     model.compute_logits(ids(), cache=cache)

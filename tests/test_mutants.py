@@ -40,6 +40,7 @@ from tinygpt import (
 )
 from tinygpt.sampling import draw, keep_top_k, keep_top_p
 from tinygpt.sampling import sampler as sampler_module
+from tinygpt.sampling.filters import filter_logits
 from tinygpt.sampling.window import Reader
 from tinygpt.testing import (
     check_batch_independent,
@@ -154,7 +155,7 @@ def position_matters() -> None:
 def sampler_is_the_definition() -> None:
     model = gpt()
     tokenizer = CharTokenizer("abcdefg")
-    written = Sampler(model, tokenizer, stride=1).generate("abc", 20, temperature=0)
+    written = Sampler(model, tokenizer, stride=1).generate("abc", max_new_tokens=20, temperature=0)
     expected = model.generate(torch.tensor([[0, 1, 2]]), 20, temperature=0)[0]
     assert written == tokenizer.decode(expected)
 
@@ -162,21 +163,25 @@ def sampler_is_the_definition() -> None:
 def cached_is_uncached() -> None:
     model = gpt()
     sampler = Sampler(model, CharTokenizer("abcdefg"), stride=1)
-    with_cache = [sampler.generate("abc", 20, seed=seed) for seed in range(9)]
+    with_cache = [sampler.generate("abc", max_new_tokens=20, seed=seed) for seed in range(9)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GPTLanguageModel, "new_cache", lambda self, batch_size: None)
-        assert with_cache == [sampler.generate("abc", 20, seed=seed) for seed in range(9)]
+        assert with_cache == [sampler.generate("abc", max_new_tokens=20, seed=seed) for seed in range(9)]
 
 
 def rows_are_independent() -> None:
     sampler = Sampler(gpt(), CharTokenizer("abcdefg"))
-    together = sampler.generate(["ab", "abc", "g"], 15, seed=[4, 5, 6])
-    assert together == [sampler.generate(p, 15, seed=s) for p, s in zip(["ab", "abc", "g"], [4, 5, 6], strict=True)]
+    together = sampler.generate(["ab", "abc", "g"], max_new_tokens=15, seed=[4, 5, 6])
+    assert together == [
+        sampler.generate(p, max_new_tokens=15, seed=s) for p, s in zip(["ab", "abc", "g"], [4, 5, 6], strict=True)
+    ]
 
 
 def continuing_is_one_text() -> None:
     sampler = Sampler(gpt(), CharTokenizer("abcdefg"))
-    assert sampler.generate(sampler.generate("ab", 9, seed=3), 9, seed=3) == sampler.generate("ab", 18, seed=3)
+    assert sampler.generate(
+        sampler.generate("ab", max_new_tokens=9, seed=3), max_new_tokens=9, seed=3
+    ) == sampler.generate("ab", max_new_tokens=18, seed=3)
 
 
 def top_k_keeps_k() -> None:
@@ -189,8 +194,8 @@ def top_p_keeps_the_one_that_crosses() -> None:
 
 
 def temperature_sharpens() -> None:
-    filters = tinygpt.sampling.filters.Filters(0.5, None, None, None)
-    same(filters(torch.tensor([[1.0, 2.0]])).softmax(-1), torch.tensor([[1.0, 2.0]]).mul(2).softmax(-1))
+    filtered = filter_logits(torch.tensor([[1.0, 2.0]]), temperature=0.5, top_k=None, top_p=None, min_p=None)
+    same(filtered.softmax(-1), torch.tensor([[1.0, 2.0]]).mul(2).softmax(-1))
 
 
 def draws_follow_the_probabilities() -> None:
@@ -204,12 +209,12 @@ def spoilt_logits_are_named() -> None:
     with torch.no_grad():
         model.get_parameter("head.bias").fill_(math.nan)
     with pytest.raises(tinygpt.errors.NonFiniteError):
-        Sampler(model, CharTokenizer("abcdefg")).generate("a", 2)
+        Sampler(model, CharTokenizer("abcdefg")).generate("a", max_new_tokens=2)
 
 
 def mode_is_restored() -> None:
     model = gpt().train()
-    Sampler(model, CharTokenizer("abcdefg")).generate("a", 2)
+    Sampler(model, CharTokenizer("abcdefg")).generate("a", max_new_tokens=2)
     assert model.training
 
 

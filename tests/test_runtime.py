@@ -55,7 +55,10 @@ def test_memory_that_was_freed_is_used_again() -> None:
     ("place", "act"),
     [
         ("training.trainer", lambda: next(iter(make_trainer()))),
-        ("sampling.sampler", lambda: Sampler(BigramLanguageModel(3), CharTokenizer("abc")).generate("a", 1)),
+        (
+            "sampling.sampler",
+            lambda: Sampler(BigramLanguageModel(3), CharTokenizer("abc")).generate("a", max_new_tokens=1),
+        ),
     ],
     ids=["trainer", "sampler"],
 )

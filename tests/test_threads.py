@@ -54,9 +54,11 @@ def test_several_threads_sample_as_one_does() -> None:
     model = make_model().train()
     sampler = Sampler(model, TOKENIZER)
     lengths = [5, 40, 120, 80]
-    expected = [sampler.generate("the", length, seed=length) for length in lengths]
+    expected = [sampler.generate("the", max_new_tokens=length, seed=length) for length in lengths]
     for _ in range(3):
-        works = [lambda length=length: sampler.generate("the", length, seed=length) for length in lengths]
+        works = [
+            lambda length=length: sampler.generate("the", max_new_tokens=length, seed=length) for length in lengths
+        ]
         assert together(*works) == expected
     assert all(module.training for module in model.modules())
 
@@ -68,13 +70,23 @@ def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropou
         model, DATA, TrainerConfig(**SETTINGS), make_optimizer=lambda m: torch.optim.SGD(m.parameters(), lr=0.0)
     )
     sampler = Sampler(model, TOKENIZER)
-    expected = sampler.generate("the", 100), sampler.score(TEXT[:60]).tolist(), trainer.evaluate().nats
+    expected = (
+        sampler.generate("the", max_new_tokens=100, seed=0),
+        sampler.score(TEXT[:60]).tolist(),
+        trainer.evaluate().nats,
+    )
 
     def train() -> Tensor:
         return torch.tensor([step.loss for step in trainer])
 
     def read() -> list[Any]:
-        return [(sampler.generate("the", 100), sampler.score(TEXT[:60]).tolist(), trainer.evaluate().nats)]
+        return [
+            (
+                sampler.generate("the", max_new_tokens=100, seed=0),
+                sampler.score(TEXT[:60]).tolist(),
+                trainer.evaluate().nats,
+            )
+        ]
 
     losses, *found = together(train, read, read)
     assert found == [[expected], [expected]]

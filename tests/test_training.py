@@ -156,7 +156,7 @@ def test_other_randomness_in_the_loop_changes_nothing_and_is_not_changed() -> No
     drawn = []
     for _ in trainer:
         drawn.append(torch.rand(1))
-        Sampler(trainer.model, TOKENIZER).generate("th", 3)
+        Sampler(trainer.model, TOKENIZER).generate("th", max_new_tokens=3)
     assert torch.equal(weights(trainer), trained(dropout=0.3))
     torch.manual_seed(7)
     assert drawn == [torch.rand(1) for _ in drawn]

@@ -3,9 +3,6 @@
 Probabilities are computed in float64 whatever the dtype of the logits: rounded to 16 bits they would keep other ids.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -109,27 +106,28 @@ def _precise(x: Tensor) -> Tensor:
     return x.float() if x.device.type == "mps" else x.double()
 
 
-class Filters:
-    """The options of a draw, checked, as one function of logits."""
+def filter_logits(
+    logits: Float64[Tensor, "B V"],
+    *,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+) -> Float64[Tensor, "B V"]:
+    """Return the logits to draw from, after the temperature and each filter that is given.
 
-    def __init__(self, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> None:
-        check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
-        self._temperature = temperature
-        self._filters: list[tuple[Callable[[Tensor, Any], Tensor], float]] = [
-            (keep, option)
-            for keep, option in ((keep_top_k, top_k), (keep_top_p, top_p), (keep_min_p, min_p))
-            if option is not None
-        ]
-        probe = torch.zeros(1)
-        for keep, option in self._filters:
-            keep(probe, option)  # each checks its own option
-
-    def __call__(self, logits: Float64[Tensor, "B V"]) -> Float64[Tensor, "B V"]:
-        """Return the logits to draw from."""
-        if self._temperature == 0:
-            return keep_top_k(logits, 1)
-        if self._temperature != 1:
-            logits = (logits - logits.amax(dim=-1, keepdim=True)) / self._temperature  # no overflow, however cold
-        for keep, option in self._filters:
-            logits = keep(logits, option)
-        return logits
+    Raises:
+        ConfigError: If an option is out of range.
+    """
+    check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
+    if temperature == 0:
+        logits = keep_top_k(logits, 1)
+    elif temperature != 1:
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # a maximum of 0 cannot overflow
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = keep_top_p(logits, top_p)
+    if min_p is not None:
+        logits = keep_min_p(logits, min_p)
+    return logits

@@ -1,4 +1,4 @@
-"""The window of ids that a model reads while it writes, and the cache behind it."""
+"""The window of tokens that a model reads during generation, and the cache behind it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,38 +13,48 @@ from tinygpt.models import LanguageModel
 from tinygpt.sampling.text_stream import Pieces
 
 
+def window_start(length: int, block_size: int, stride: int) -> int:
+    """Return where the window starts after ``length`` tokens: a function of these numbers alone.
+
+    Rows of one length therefore share their window, and a text that is continued later is read as if it had never
+    stopped.
+    """
+    over = max(0, length - block_size)
+    return -(-over // stride) * stride
+
+
 class Row:
-    """One text being written: its last ids, how long it is in all, and where it ends."""
+    """One text during generation: its last ids, its length in tokens, and where it ends."""
 
     def __init__(self, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
         self.ids = deque(ids, maxlen=block_size)
         self.length = len(ids)
         self.end = end
-        self.key = key
+        self.key = key  # of its stream of random numbers
         self.pieces = pieces
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is to be written."""
+        """Whether the row needs no more tokens."""
         return self.length >= self.end or self.pieces.stopped
 
     def append(self, new: int) -> str:
-        """Take an id, and return the text that is certain now."""
+        """Append a token, and return the text that is certain now."""
         self.ids.append(new)
         self.length += 1
         return self.pieces.add(new, last=self.length == self.end)
 
 
 def read_one(model: LanguageModel, idx: Int64[Tensor, "B 1"], cache: Any) -> Float[Tensor, "B V"]:
-    """Return the logits after one more id of each row."""
+    """Return the logits after one more token of each row."""
     return model.compute_logits(idx, cache=cache)[:, -1]
 
 
 class Reader:
-    """Gives the logits after the last id of some rows, with a cache while it fits and afresh where it does not.
+    """Computes the logits after the last token of each row, through a cache as long as the window stays.
 
     Args:
-        model: What reads.
+        model: The language model.
         read_compiled: :func:`read_one`, or the same compiled.
     """
 
@@ -60,7 +70,7 @@ class Reader:
         """Read rows of one length, whose window starts at ``start``."""
         continues = self._cache is not None and start == self._start and length == self._length + 1
         self._length = length
-        if continues and set(rows) <= set(self._rows):  # rows that are done stay in the batch until it is remade
+        if continues and set(rows) <= set(self._rows):  # finished rows stay in the batch until the window moves
             idx = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
             past = length - start - 1
             is_apart = past < 2 or room_for(past) < room_for(past + 1)  # a past of one, or caches that grow
