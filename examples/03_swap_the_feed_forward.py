@@ -20,6 +20,7 @@ from tinygpt import (
     GPTLanguageModel,
     MultiHeadAttention,
     TokenDataset,
+    Trainer,
     TrainerConfig,
     compare,
     shakespeare,
@@ -58,4 +59,4 @@ models = {
     "gated": make_model(lambda: GatedFeedForward(64)),
 }
 config = TrainerConfig(max_iters=600, batch_size=32, eval_interval=600, preview_tokens=0)
-print(compare(models, data, config, sample_length=0))
+print(compare({name: Trainer(model, data, config) for name, model in models.items()}, max_new_tokens=0))

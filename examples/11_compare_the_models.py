@@ -14,6 +14,7 @@ from tinygpt import (
     CharTokenizer,
     GPTConfig,
     TokenDataset,
+    Trainer,
     TrainerConfig,
     compare,
     shakespeare,
@@ -25,12 +26,12 @@ data = TokenDataset(text, tokenizer, val_fraction=0.02)  # 2 % of 4.8 million ch
 
 torch.manual_seed(0)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=128, n_layer=3, n_head=4, n_embd=144)
-models = {
-    "bigram": BigramLanguageModel(data.vocab_size),
-    "gpt": config.build(),
+table = TrainerConfig(
+    max_iters=600, batch_size=32, block_size=128, learning_rate=0.05, eval_interval=300, preview_tokens=0
+)
+settings = TrainerConfig(max_iters=800, batch_size=12, learning_rate=7e-3, eval_interval=400, preview_tokens=200)
+trainers = {
+    "bigram": Trainer(BigramLanguageModel(data.vocab_size), data, table),
+    "gpt": Trainer(config.build(), data, settings),
 }
-configs = {
-    "bigram": TrainerConfig(max_iters=600, batch_size=32, learning_rate=0.05, eval_interval=300, preview_tokens=0),
-    "gpt": TrainerConfig(max_iters=800, batch_size=12, learning_rate=7e-3, eval_interval=400, preview_tokens=200),
-}
-print(compare(models, data, configs, prompt="ROMEO:\n", sample_length=500, temperature=0.8))
+print(compare(trainers, prompt="ROMEO:\n", max_new_tokens=500))

@@ -26,7 +26,6 @@ from tinygpt import (
     TokenDataset,
     Trainer,
     TrainerConfig,
-    compare,
 )
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, ShapeError
 from tinygpt.optim import Muon
@@ -87,7 +86,6 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: Sampler(bigram(), CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
     (lambda: TokenDataset(TEXT, CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
     (lambda: TokenDataset(TEXT.encode(), TOKENIZER), InputTypeError, "got bytes; decode them first"),
-    (lambda: compare(dict.fromkeys("ab", bigram()), DATA), ConfigError, "models must be distinct, got the same one"),
     (lambda: TrainerConfig(compile="yes"), ConfigError, "compile must be True or False, got compile='yes'"),  # type: ignore[arg-type]
     (
         lambda: block(norm=nn.LayerNorm(8)),
@@ -137,7 +135,6 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         ShapeError,
         "the cache has 3 positions, got 4 more after 0",
     ),
-    (lambda: compare({"a": 5}, DATA), InputTypeError, r"models\['a'\] must be a LanguageModel, got int"),  # type: ignore[dict-item]
     (lambda: Muon(bigram().parameters(), lr=0.1), InputTypeError, "groups must be mappings with 'params', "),  # type: ignore[arg-type]
     (lambda: Muon([{"is_muon": True}], lr=0.1), InputTypeError, "groups must be mappings with 'params', "),
     (lambda: Muon([], dtype=torch.int8), InputTypeError, "dtype must be a dtype of floating point or None"),

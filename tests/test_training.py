@@ -31,7 +31,6 @@ from tinygpt import (
     TokenDataset,
     Trainer,
     TrainerConfig,
-    compare,
 )
 from tinygpt.errors import (
     ConfigError,
@@ -792,115 +791,6 @@ def test_compiled_training_gives_the_same_losses_and_clean_names() -> None:
     # In a process of its own: the runtime type checks of these tests are what the compiler cannot read.
     run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-
-
-# --- compare ----------------------------------------------------------------------------------------------------------
-
-
-def test_compare_trains_measures_and_samples_each_model() -> None:
-    models = {"bigram": BigramLanguageModel(DATA.vocab_size), "gpt": make_gpt()}
-    config = TrainerConfig(**(QUICK | {"max_iters": 60, "learning_rate": 0.05}))
-    found = compare(models, DATA, config, prompt="the ", sample_length=20, progress=False)
-    assert [contender.name for contender in found.contenders] == ["gpt", "bigram"]
-    assert found.guess.nats == math.log(DATA.vocab_size)
-    for contender in found.contenders:
-        model = models[contender.name]
-        assert contender.parameters == model.num_parameters()
-        again = Trainer(model, DATA, TrainerConfig(block_size=BLOCK, batch_size=4)).evaluate("val")
-        assert contender.loss.nats == pytest.approx(again.nats, abs=1e-12)
-        assert contender.loss.nats < found.guess.nats
-        assert len(contender.sample) == 24
-    table = str(found)
-    for word in (
-        "even guess",
-        f"{found.guess.nats:.4f}",
-        "bits/char",
-        "gpt writes:",
-        f"{models['gpt'].num_parameters():,}",
-    ):
-        assert word in table
-
-
-class Stage:
-    """Lets something happen to the second of three models at a stage of its comparison."""
-
-    def __init__(self, stage: str, happen: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.models = {name: BigramLanguageModel(DATA.vocab_size) for name in "abc"}
-        kind, method = {"training": (Trainer, "_advance"), "measuring": (Trainer, "evaluate")}.get(
-            stage, (Sampler, "generate")
-        )
-        real = getattr(kind, method)
-
-        def call(self_: Any, *arguments: Any, **options: Any) -> Any:
-            is_trial = options.get("max_new_tokens") == 1
-            if self_.model is self.models["b"] and not is_trial:
-                happen()
-            return real(self_, *arguments, **options)
-
-        monkeypatch.setattr(kind, method, call)
-
-    def compare(self) -> Any:
-        return compare(self.models, DATA, TrainerConfig(**QUICK), sample_length=9, progress=False)
-
-
-def fail() -> None:
-    raise RuntimeError("out of memory")
-
-
-@pytest.mark.parametrize("stage", ["training", "measuring", "sampling"])
-def test_a_model_that_fails_does_not_lose_the_others(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = Stage(stage, fail, monkeypatch)
-    said = "'b' writes no sample: " if stage == "sampling" else "'b' is left out of the comparison: "
-    with pytest.warns(UserWarning, match=said + "RuntimeError: out of memory"):
-        found = staged.compare()
-    names = {contender.name: len(contender.sample) for contender in found.contenders}
-    assert names == ({"a": 9, "b": 0, "c": 9} if stage == "sampling" else {"a": 9, "c": 9})
-    assert ("b is left out: RuntimeError: out of memory" in str(found)) == (stage != "sampling")
-
-
-@pytest.mark.parametrize("stage", ["training", "measuring", "sampling"])
-def test_ctrl_c_does_not_lose_what_was_compared(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = Stage(stage, lambda: os.kill(os.getpid(), signal.SIGINT), monkeypatch)
-    found = staged.compare()
-    names = {contender.name for contender in found.contenders}
-    assert names == ({"a"} if stage == "measuring" else {"a", "b"})
-    assert found.left_out["c"] == "interrupted before its training"
-    assert "c is left out: interrupted before its training" in str(found)
-    assert ("b was interrupted after step 1" in str(found)) == (stage == "training")
-
-
-def test_if_all_models_fail_the_first_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    staged = Stage("training", fail, monkeypatch)
-    del staged.models["a"], staged.models["c"]
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(RuntimeError, match="out of memory"):
-        staged.compare()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"prompt": "☃"}, "☃"),
-        ({"temperature": -1.0}, "got temperature=-1"),
-        ({"sample_length": -1}, "sample_length=-1"),
-    ],
-)
-def test_what_is_wrong_with_the_samples_shows_before_any_training(
-    options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("it has trained"))
-    with pytest.raises(tinygpt.errors.TinyGPTError, match=message):
-        compare({"a": BigramLanguageModel(DATA.vocab_size)}, DATA, TrainerConfig(**QUICK), **options)
-
-
-def test_compare_takes_a_config_for_each_and_names_what_is_missing() -> None:
-    models = {"a": BigramLanguageModel(DATA.vocab_size), "b": make_gpt()}
-    with pytest.raises(ConfigError, match=r"config must have the names \['a', 'b'\], got \['a'\]"):
-        compare(models, DATA, {"a": TrainerConfig()})
-    with pytest.raises(InputTypeError, match=r"models must be models by name, .* got {}"):
-        compare({}, DATA)
-    configs = {"a": TrainerConfig(**QUICK), "b": TrainerConfig(**(QUICK | {"max_iters": 2}))}
-    found = compare(models, DATA, configs, sample_length=0, progress=False)
-    assert {contender.name: contender.history.last.step for contender in found.contenders} == {"a": 6, "b": 2}
 
 
 # --- which parameters, which targets ----------------------------------------------------------------------------------

@@ -1,175 +1,316 @@
-"""Several models on the same data: which one has learnt more, at what cost, and how it writes."""
+"""Several models side by side: which one has learnt more, at what cost, and how it writes."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, InputTypeError, check_integer, checked_names, cut, short, warn
-from tinygpt.models import LanguageModel
-from tinygpt.models.base import check_model
+from tinygpt.errors import (
+    ConfigError,
+    InputTypeError,
+    check_choice,
+    check_integer,
+    check_path,
+    check_truth,
+    checked_names,
+    cut,
+    short,
+    warn,
+)
 from tinygpt.sampling import Sampler
-from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import History, Loss
+from tinygpt.training.progress import named
 from tinygpt.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One model after its training.
+    """One model after its training, or several that differ in their seed.
 
     Attributes:
-        name: What it was called in the call of :func:`compare`.
-        parameters: How many numbers it learnt.
-        loss: Its loss on the whole validation split, with its best weights.
-        seconds: Time its training steps took.
-        sample: What it writes.
-        history: The record of its run.
+        name: Its name in the call of :func:`compare`.
+        parameters: Number of parameters that it learnt.
+        loss: Its loss on the whole validation split, with the best weights; the mean over its trainers.
+        losses: The loss of each trainer, in nats.
+        seconds: Time of its training steps; the mean over its trainers.
+        block_size: Length of the windows that it was trained and measured on.
+        sample: A text of its first trainer, empty if there is none.
+        histories: The record of each trainer by its name, ``"gpt"``, or ``"gpt/0"`` for the first one of a list.
     """
 
     name: str
     parameters: int
     loss: Loss
+    losses: list[float]
     seconds: float
-    sample: str
-    history: History
+    block_size: int
+    sample: str = field(repr=False)
+    histories: Mapping[str, History] = field(repr=False)
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of ``losses``, 0 for a single trainer."""
+        return stdev(self.losses) if len(self.losses) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found; printed, it is a table and a sample of each model.
+    """The result of :func:`compare`: printed, a table and a sample of each model.
 
     Attributes:
         contenders: The models that were trained and measured, the best first.
-        guess: The loss of guessing evenly among all ids, ``ln V`` nats.
-        left_out: The names of the other models, each with the reason: its error, or an interruption.
+        even_guess: The loss of guessing evenly among all ids, ``ln V`` nats.
+        left_out: The names of the other trainers, each with the reason: its error, or an interruption.
     """
 
     contenders: list[Contender]
-    guess: Loss
+    even_guess: Loss
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        head = f"{'':<16}{'nats':>8}{'bits/char':>11}{'perplexity':>12}{'parameters':>12}{'seconds':>9}"
-        lines = [head, "-" * len(head)]
-        for name, loss, parameters, seconds in [
-            ("even guess", self.guess, 0, 0.0),
-            *((c.name, c.loss, c.parameters, c.seconds) for c in reversed(self.contenders)),
-        ]:
-            numbers = f"{loss.nats:>8.4f}{loss.bits_per_character:>11.3f}{loss.perplexity:>12.2f}"
-            lines.append(f"{name:<16}{numbers}{parameters:>12,}{seconds:>9.1f}")
+        table = self._table()
+        first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in table]
+        lines.insert(1, "-" * len(lines[0]))
+        samples = [line for name, text in self._samples() for line in ("", f"--- {name} writes:", text)]
+        return "\n".join([*lines, *self._notes(), *samples])
+
+    def _repr_html_(self) -> str:
+        """Return the table and the samples for a notebook."""
+        head, *rows = ([escape(cell) for cell in row] for row in self._table())
+        cells = [f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows]
+        table = f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{''.join(cells)}</table>"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes())
+        samples = (f"<h4>{escape(name)}</h4><pre>{escape(text)}</pre>" for name, text in self._samples())
+        return table + notes + "".join(samples)
+
+    def plot(self, x: str = "parameters") -> "Figure":
+        """Draw the loss of each model over its parameters or its training time.
+
+        Needs matplotlib: ``pip install "tinygpt[plots]"``.
+
+        Args:
+            x: ``"parameters"`` or ``"seconds"``.
+
+        Raises:
+            ConfigError: If ``x`` is another word.
+        """
+        from matplotlib.figure import Figure
+
+        check_choice("x", x, ("parameters", "seconds"))
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.subplots()
         for contender in self.contenders:
-            if contender.history.stopped == "interrupted":
-                lines.append(f"{contender.name} was interrupted after step {contender.history.last.step:,}")
-        lines += [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
-        for contender in self.contenders:
-            if contender.sample:
-                lines += ["", f"--- {contender.name} writes:", contender.sample.strip()]
-        return "\n".join(lines)
+            point = getattr(contender, x), contender.loss.nats
+            axes.errorbar(*point, yerr=contender.spread, fmt="o", capsize=3)
+            axes.annotate(contender.name, point, xytext=(6, 4), textcoords="offset points")
+        axes.set(xscale="log", xlabel=x, ylabel="validation loss (nats per token)")
+        axes.margins(x=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def _table(self) -> list[list[str]]:
+        """Return the cells of the head and of each row, the worst model first."""
+        has_seeds = any(len(contender.losses) > 1 for contender in self.contenders)
+        rows = [["", "nats", *(["n"] if has_seeds else []), "bits/char", "perplexity", "parameters", "seconds"]]
+        guess = [("even guess", self.even_guess, 0.0, 0, 0, 0.0)]
+        models = [(c.name, c.loss, c.spread, len(c.losses), c.parameters, c.seconds) for c in self.contenders]
+        for name, loss, spread, count, parameters, seconds in guess + models[::-1]:
+            nats = f"{loss.nats:.4f}" + (f" ± {spread:.4f}" if count > 1 else "")
+            counts = [str(count) if count else ""] if has_seeds else []
+            units = f"{loss.bits_per_character:.3f}", f"{loss.perplexity:.2f}"
+            rows.append([name, nats, *counts, *units, f"{parameters:,}", f"{seconds:.1f}"])
+        return rows
+
+    def _notes(self) -> list[str]:
+        """Return what a reader of the table must know besides."""
+        lengths = {contender.name: contender.block_size for contender in self.contenders}
+        notes = [
+            f"{name} was interrupted after step {history.last.step:,}"
+            for contender in self.contenders
+            for name, history in contender.histories.items()
+            if history.stopped == "interrupted"
+        ]
+        notes += [f"{name} is left out: {reason}" for name, reason in self.left_out.items()]
+        if len(set(lengths.values())) > 1:
+            windows = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            notes.append(f"measured on the same tokens, in windows of different lengths: {windows}")
+        return notes
+
+    def _samples(self) -> list[tuple[str, str]]:
+        return [(contender.name, contender.sample.strip()) for contender in self.contenders if contender.sample]
+
+
+class _Run(NamedTuple):
+    """A trainer with the name of its contender, and one of its own."""
+
+    name: str
+    label: str
+    trainer: Trainer
 
 
 @checked_names
 def compare(
-    models: Mapping[str, LanguageModel],
-    data: TokenDataset,
-    config: TrainerConfig | Mapping[str, TrainerConfig] | None = None,
+    trainers: Mapping[str, Trainer | Sequence[Trainer]],
     *,
+    run_dir: str | os.PathLike[str] | None = None,
     prompt: str = "",
-    sample_length: int = 300,
-    temperature: float = 1.0,
+    max_new_tokens: int = 300,
+    temperature: float = 0.8,
     progress: bool = True,
 ) -> Comparison:
-    """Train each model, measure it on the whole validation split, and let it write.
+    """Train several models, measure each on the validation split, and let it write.
 
-    All are trained and measured on windows of one length: the config's, or the shortest that all models read.
+    All are measured on the same tokens: each model predicts every token of the validation split once, with its best
+    weights, in consecutive windows of its trainer's ``block_size``. With equal lengths the windows are the same. With
+    different ones a model is measured with the context that it was trained for, and the table names the lengths; pass
+    ``TrainerConfig(block_size=...)`` to compare at one length.
 
-    A model that fails is left out, with a warning, and so is a sample that cannot be written. Ctrl-C ends the training
-    of the present model, which is compared with what it has learnt, and leaves out the models after it.
+    A trainer that fails is left out, with a warning, and so is a sample that cannot be written. Ctrl-C ends the
+    training of the present model, which is compared with what it has learnt, and leaves out the models after it.
+    Called again, the comparison goes on where each trainer stopped: with the same trainers, or in another process
+    with equal ones and the same ``run_dir``.
 
     Args:
-        models: The models by name.
-        data: The corpus, the same for all.
-        config: How to train, for all or for each by name: a table of bigrams wants another learning rate than a GPT.
-        prompt: What the samples continue.
-        sample_length: How many ids each model writes; 0 for none.
-        temperature: Of the samples.
+        trainers: The trainers by name, all on the same data. A list under one name stands for trainers that differ in
+            their seed: the table shows their mean and standard deviation.
+        run_dir: A directory for trainers without a ``run_dir`` of their own: each gets ``run_dir/name``, those of a
+            list ``run_dir/name/0`` and so on.
+        prompt: The text that the samples continue.
+        max_new_tokens: Number of tokens that each model writes; 0 writes no samples.
+        temperature: Temperature of the samples.
         progress: Whether to show each training.
 
     Raises:
-        ConfigError: If the names of the configs are not those of the models, a model has two names, or a setting of
-            the samples is out of range.
-        InputTypeError: If ``models`` is not a mapping of language models, with at least one.
+        ConfigError: If trainers have different data or share parameters, a name cannot be that of a directory in
+            ``run_dir``, or a setting of the samples is out of range.
+        InputTypeError: If ``trainers`` is not a mapping of trainers, with at least one.
         TokenizerError: If the prompt has a symbol that the tokenizer does not know.
-        Exception: The error of the first model, if all of them fail.
+        Exception: The error of the first trainer, if all of them fail.
 
     Example:
         >>> text = "to be, or not to be: that is the question. " * 20
         >>> data = TokenDataset(text, CharTokenizer.from_text(text))
-        >>> models = {"bigram": BigramLanguageModel(data.vocab_size)}
-        >>> config = TrainerConfig(max_iters=200, batch_size=8, learning_rate=0.1)
-        >>> comparison = compare(models, data, config, progress=False)
-        >>> comparison.contenders[0].loss.nats < comparison.guess.nats
-        True
+        >>> def trainer(rate):
+        ...     config = TrainerConfig(max_iters=100, batch_size=8, learning_rate=rate)
+        ...     return Trainer(BigramLanguageModel(data.vocab_size), data, config)
+        >>> comparison = compare({f"rate {rate}": trainer(rate) for rate in (0.01, 0.1)}, progress=False)
+        >>> comparison.contenders[0].name
+        'rate 0.1'
     """
-    if not isinstance(models, Mapping) or not models:
-        raise InputTypeError(f'models must be models by name, e.g. {{"gpt": model}}, got {short(models)}')
-    for name, model in models.items():
-        check_model(f"models[{short(name)}]", model)
-    if len(set(map(id, models.values()))) < len(models):
-        raise ConfigError("models must be distinct, got the same one under two names; build each one separately")
-    parameters = [id(parameter) for model in models.values() for parameter in model.parameters()]
-    if len(set(parameters)) < len(parameters):
-        raise ConfigError("models must not share parameters, got some that do; build the parts of each one separately")
-    configs = config if isinstance(config, Mapping) else dict.fromkeys(models, check_config(config))
-    if configs.keys() != models.keys():
-        raise ConfigError(f"config must have the names {sorted(models)}, got {sorted(configs)}")
-    lengths = [configs[name].block_size or model.block_size for name, model in models.items()]
-    shortest = min(filter(None, lengths), default=None)
-    trainers = {name: Trainer(models[name], data, replace(configs[name], block_size=shortest)) for name in models}
-    check_integer("sample_length", sample_length, minimum=0)
-    for trainer in trainers.values() if sample_length else ():
-        _write(trainer, prompt, 1, temperature)  # what is wrong with the prompt shows before an hour of training
-    contenders: list[Contender] = []
+    runs = _checked(trainers)
+    check_truth("progress", progress)
+    check_integer("max_new_tokens", max_new_tokens, minimum=0)
+    for run in runs if max_new_tokens else ():
+        _write(run.trainer, prompt, 1, temperature)  # an invalid prompt shows before an hour of training
+    if run_dir is not None:
+        _give_directories(runs, check_path("run_dir", run_dir))
+    finished: dict[str, list[_Run]] = {}
+    losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
     errors: list[Exception] = []
     is_interrupted = False
-    for name, trainer in trainers.items():
+    for run in runs:
         if is_interrupted:
-            left_out[name] = "interrupted before its training"
+            left_out[run.label] = "interrupted before its training"
             continue
         try:
-            history = trainer.fit(progress=progress)
+            with named(run.label):
+                history = run.trainer.fit(resume="auto", progress=progress)
             is_interrupted = history.stopped == "interrupted"
-            loss = trainer.evaluate("val")
-        except KeyboardInterrupt:  # a second one, or while it was measured
-            left_out[name], is_interrupted = "interrupted", True
-            continue
+            losses[run.label] = run.trainer.evaluate("val").nats
+            finished.setdefault(run.name, []).append(run)
+        except KeyboardInterrupt:  # a second one, or during the measurement
+            left_out[run.label], is_interrupted = "interrupted", True
         except Exception as error:
-            left_out[name] = f"{type(error).__name__}: {cut(str(error))}"
+            left_out[run.label] = f"{type(error).__name__}: {cut(str(error))}"
             errors.append(error)
-            warn(f"{short(name)} is left out of the comparison: {left_out[name]}")
-            continue
-        sample = ""
-        try:
-            sample = _write(trainer, prompt, sample_length, temperature)
-        except KeyboardInterrupt:
-            is_interrupted = True
-        except Exception as error:
-            warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
-        number = trainer.model.num_parameters()
-        contenders.append(Contender(name, number, loss, history.last.seconds, sample, history))
-    if errors and not contenders:
-        raise errors[0]
-    if not contenders:
-        raise KeyboardInterrupt
+            warn(f"{short(run.label)} is left out of the comparison: {left_out[run.label]}")
+    if not finished:
+        raise errors[0] if errors else KeyboardInterrupt
+    samples: dict[str, str] = {}
+    try:
+        for name, (run, *_) in finished.items():
+            try:
+                samples[name] = _write(run.trainer, prompt, max_new_tokens, temperature)
+            except Exception as error:
+                warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
+    except KeyboardInterrupt:
+        pass  # the samples so far are enough
+    data = runs[0].trainer.data
+    characters = data.characters_per_id("val")
+    contenders = [
+        Contender(
+            name,
+            those[0].trainer.model.num_parameters(),
+            Loss.from_nats(fmean(losses[run.label] for run in those), characters),
+            [losses[run.label] for run in those],
+            fmean(run.trainer.history.last.seconds for run in those),
+            those[0].trainer.block_size,
+            samples.get(name, ""),
+            {run.label: run.trainer.history for run in those},
+        )
+        for name, those in finished.items()
+    ]
     contenders.sort(key=lambda contender: contender.loss.nats)
-    guess = Loss.from_nats(math.log(data.vocab_size), data.characters_per_id("val"))
-    return Comparison(contenders, guess, left_out)
+    return Comparison(contenders, Loss.from_nats(math.log(data.vocab_size), characters), left_out)
 
 
-def _write(trainer: Trainer, prompt: str, length: int, temperature: float) -> str:
-    """Return what the model of a trainer writes, if it has a tokenizer to write with."""
-    if not length or trainer.data.tokenizer is None:
+def _checked(trainers: Any) -> list[_Run]:
+    """Return the trainers in order, or raise unless they can be compared."""
+    way = 'e.g. {"gpt": Trainer(model, data)}'
+    if not isinstance(trainers, Mapping) or not trainers:
+        got = "{}" if isinstance(trainers, Mapping) else type(trainers).__name__
+        raise InputTypeError(f"trainers must be trainers by name, {way}, got {got}")
+    runs: list[_Run] = []
+    for name, given in trainers.items():
+        is_list = isinstance(given, Sequence)
+        several = list(given) if is_list else [given]
+        if not isinstance(name, str) or not several or not all(isinstance(each, Trainer) for each in several):
+            got = short([type(each).__name__ for each in several]) if is_list else type(given).__name__
+            raise InputTypeError(
+                f"trainers must have a Trainer or a list of them under each name, {way}, got {got} under {short(name)}"
+            )
+        runs += [_Run(name, f"{name}/{i}" if is_list else name, each) for i, each in enumerate(several)]
+    owners: dict[int, str] = {}
+    data = runs[0].trainer.data
+    for _, label, trainer in runs:
+        for parameter in trainer.model.parameters():
+            if owners.setdefault(id(parameter), label) != label:
+                raise ConfigError(
+                    f"trainers must not share parameters, got some in {short(owners[id(parameter)])} and in "
+                    f"{short(label)}; build each model separately"
+                )
+        if trainer.data is not data and trainer.data.digest() != data.digest():
+            raise ConfigError(
+                f"trainers must have the same data, got other data in {short(label)} than in {short(runs[0].label)}; "
+                "make one TokenDataset and pass it to all of them"
+            )
+    return runs
+
+
+def _give_directories(runs: list[_Run], path: Path) -> None:
+    """Set the run directory of each trainer that has none."""
+    for name in {run.name for run in runs}:
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise ConfigError(
+                f"names must be names of directories in run_dir, got {short(name)}; use letters, digits, '_' and '='"
+            )
+    for run in runs:
+        if run.trainer.run_dir is None:
+            run.trainer.run_dir = path / run.label
+
+
+def _write(trainer: Trainer, prompt: str, max_new_tokens: int, temperature: float) -> str:
+    """Return a sample of a trainer's model, if there is a tokenizer to write with."""
+    if not max_new_tokens or trainer.data.tokenizer is None:
         return ""
     sampler = Sampler(trainer.model, trainer.data.tokenizer)
-    return sampler.generate(prompt, max_new_tokens=length, temperature=temperature)
+    return sampler.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)

@@ -3,7 +3,9 @@
 import os
 import sys
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -12,6 +14,18 @@ from tinygpt.training.history import Evaluation, History
 from tinygpt.training.step import Step
 
 _TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of writing
+
+_NAME = ContextVar("name", default="")
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Show a name with the progress of each run inside the block."""
+    token = _NAME.set(name)
+    try:
+        yield
+    finally:
+        _NAME.reset(token)
 
 
 class Progress:
@@ -31,10 +45,13 @@ class Progress:
         self._shown = len(history.evaluations)
         self._screen = Screen(sys.stderr if is_shown else None)
         self._bar: tqdm[NoReturn] | None = None
+        name = harmless(_NAME.get())
+        if name:
+            self.write(f"--- {name}")
         with suppress(Exception):
             if self._screen.redraws:
-                width = self._screen.width()
-                self._bar = tqdm(total=total, initial=done, unit="step", file=self._screen, ncols=width)
+                shape: dict[str, Any] = {"file": self._screen, "ncols": self._screen.width()}
+                self._bar = tqdm(desc=name or None, total=total, initial=done, unit="step", **shape)
 
     def __enter__(self) -> "Progress":
         return self

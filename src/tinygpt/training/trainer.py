@@ -149,7 +149,10 @@ class Trainer:
     @run_dir.setter
     def run_dir(self, path: str | Path | None) -> None:
         if self._has_begun:
-            raise ConfigError(f"run_dir must be set before the run begins, got {short(path)} after it")
+            raise ConfigError(
+                f"run_dir must be set before the run begins, got run_dir={short(str(path))} for a run in "
+                f"{self._run.place}; make a new Trainer"
+            )
         self._run = RunDirectory(path)
 
     @checked_names
