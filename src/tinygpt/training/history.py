@@ -2,10 +2,9 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinygpt.errors import DataError
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LOSSES = 1 << 15  # what a history keeps of them, and so what a checkpoint does: 256 KiB
-_MATTERS = 0.01  # nats: a smaller difference is about one percent of perplexity, and counts as none
-_ABOUT = 0.05  # of the way from the even guess to the bigram: this near to either is no better than it
-_RISE = 1.0  # nats: a training loss so far above its best is no noise of batches, which is some tenths
 
 
 class Loss(NamedTuple):
@@ -143,120 +139,9 @@ class History:
         A difference counts from 0.01 nats, or twice the spread of the last evaluations where that is more. Within a
         twentieth of the way from the even guess to the bigram, a loss is about the one or the other.
         """
-        best, last = self.best, self.last
-        said = f"best validation loss {best.val_loss:.4f} at step {best.step:,}"
-        said += ", the last" if best is last else f"; the last {last.val_loss:.4f}"
-        named = {"even guess": self.even_guess, "bigram": self.bigram}
-        known = ", ".join(f"{name} {loss:.3f}" for name, loss in named.items() if loss is not None)
-        said += f" ({known})" if known else ""
-        ends = {
-            "early": f"stopped early after step {last.step:,}: ",
-            "interrupted": f"interrupted after step {last.step:,}: ",
-        }
-        return f"{ends.get(self.stopped, '')}{said}: {self._finding()}"
+        from tinygpt.training.verdict import judge  # which imports this file
 
-    def _finding(self) -> str:
-        """Return what the losses show, and what to do about it; the first that holds."""
-        best, first, last = self.best, self.evaluations[0], self.last
-        counts = max(_MATTERS, 2 * _spread([evaluation.val_loss for evaluation in self.evaluations]))
-        if len(self.evaluations) == 1:
-            if last.step == 0 and not self.losses:
-                return "no step was taken yet; call trainer.fit()"
-            return "nothing to compare it with; use a lower eval_interval"
-        if rise := self._rise():
-            step, low, high = rise
-            rose = f"the training loss rose from {low:.2f} to {high:.2f}"
-            return f"diverged at step {step:,}, {rose}; use a lower learning rate"
-        if self._is_stuck():
-            return "stuck from early on, worse than a bigram; use a lower learning rate, or more steps"
-        worse = last.val_loss > best.val_loss + counts
-        if worse and last.train_loss < best.train_loss:
-            return f"overfitting from step {best.step:,}; keep those weights, or use more text or more dropout"
-        if worse:
-            return f"got worse from step {best.step:,}, and so did the training loss; use a lower learning rate"
-        if self.even_guess is not None and best.val_loss > self.even_guess - self._about:
-            return "nothing was learnt beyond an even guess; use a higher learning rate, more steps, or other data"
-        if first.val_loss - best.val_loss < counts:
-            return "nothing was learnt since the first evaluation; use a higher learning rate, or stop: it may be done"
-        hint = ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
-        return self._course(counts) + (hint if self._is_poor else "")
-
-    def _course(self, counts: float) -> str:
-        """Say whether the loss still falls, and whether it would if the learning rate had not fallen.
-
-        Where the learning rate has come down, a flat end shows nothing. Only a run that gained nothing since it was
-        high has converged.
-        """
-        last, peak = self.last, self._peak
-        earlier = [each for each in self.evaluations if each.step <= 0.75 * last.step] or self.evaluations[:1]
-        since = ([each for each in earlier if self._is_high(each)] or earlier)[-1]
-        if since.val_loss - last.val_loss < counts:
-            return f"converged, it gained less than {counts:.2f} since step {since.step:,}"
-        if last.schedule is None:
-            return "still falling; train longer"
-        if self._is_high(last):
-            return "still falling at full learning rate; train longer"
-        share = last.schedule / peak
-        late = ([each for each in self.evaluations if each.step <= 0.9 * last.step] or earlier)[-1]
-        state = "flat because" if late.val_loss - last.val_loss < counts else "still falling while"
-        rate = "reached zero" if share < 0.02 else f"fell to {share:.0%} of its peak"
-        return f"{state} the learning rate {rate}, not converged; more steps with a longer schedule may still help"
-
-    @property
-    def _peak(self) -> float:
-        return max(each.schedule or 0.0 for each in self.evaluations)
-
-    def _is_high(self, evaluation: Evaluation) -> bool:
-        """Return whether the learning rate was at least half of its peak, or is unknown."""
-        return evaluation.schedule is None or evaluation.schedule >= self._peak / 2
-
-    def _is_stuck(self) -> bool:
-        """Return whether the loss, worse than a bigram, fell at once and then no more, though the rate was high.
-
-        No more: from the second quarter of that time to its second half by less than a fifth of what it had fallen
-        before, and of what it still has to fall to the bigram.
-        """
-        if self.bigram is None or not self._is_poor:
-            return False
-        high = max((each.step for each in self.evaluations if self._is_high(each)), default=self.last.step)
-        count = high // self.steps_per_loss
-        early, later = self.losses[count // 4 : count // 2], self.losses[count // 2 : count]
-        if len(early) < 8:
-            return False
-        before, still = self.evaluations[0].train_loss - fmean(early), fmean(early) - self.bigram
-        return fmean(early) - fmean(later) < 0.2 * min(before, still)
-
-    @property
-    def _about(self) -> float:
-        """How near to the even guess or the bigram is no better than it, in nats."""
-        if self.even_guess is None or self.bigram is None:
-            return _MATTERS
-        return max(_MATTERS, _ABOUT * (self.even_guess - self.bigram))
-
-    @property
-    def _is_poor(self) -> bool:
-        """Whether the best is worse than a bigram."""
-        return self.bigram is not None and self.best.val_loss > self.bigram + self._about
-
-    def _rise(self) -> tuple[int, float, float] | None:
-        """Return where the training loss rose far above its best for good, from what and to what; None if nowhere.
-
-        For good: it did not come back to where it was, or the model is still worse than a bigram.
-        """
-        is_poor = self._is_poor
-        evaluated = [(each.step, each.train_loss) for each in self.evaluations]
-        width = max(1, min(8, len(self.losses) // 4), len(self.losses) // 256)  # single batches are noisy
-        batches = evaluated[:1] + [
-            (start * self.steps_per_loss + 1, fmean(self.losses[start : start + width]))
-            for start in range(0, len(self.losses) - width + 1, width)
-        ]
-        for points in (batches, evaluated):
-            low, end = math.inf, points[-1][1]
-            for step, loss in points:
-                if not loss <= low + _RISE and (is_poor or not end <= low):
-                    return step, low, max(each for at, each in points if at >= step)
-                low = min(low, loss)
-        return None
+        return judge(self)
 
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the losses over the steps, and save the figure if there is a path.
@@ -314,13 +199,3 @@ def steps_per_loss(steps: int) -> int:
     while steps > MOST_LOSSES * each:
         each *= 2
     return each
-
-
-def _spread(losses: Sequence[float]) -> float:
-    """Return the standard deviation of the later half around its course, 0 if there are too few to tell.
-
-    From second differences, which a straight course leaves at zero; by their median, which no bend upsets.
-    """
-    late = losses[len(losses) // 2 :]
-    bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
-    return median(bends) / (0.6745 * math.sqrt(6)) if len(bends) >= 4 else 0.0
