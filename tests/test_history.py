@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -251,6 +252,8 @@ def test_there_is_a_verdict_of_any_losses(
     history.evaluations = [replace(each, step=each.step + first) for each in history.evaluations]
     assert history.verdict.startswith(f"best validation loss {history.best.val_loss:.4f} at step ")
     assert len(history.verdict) < 400
+    assert len(repr(history).splitlines()) == 2
+    assert history._repr_html_().startswith("<svg")
 
 
 def test_an_evaluation_made_by_hand_is_seen_at_once() -> None:
@@ -395,6 +398,30 @@ def test_steps_without_an_evaluation_do_not_look_for_the_best(monkeypatch: pytes
     for _ in Trainer(BigramLanguageModel(DATA.vocab_size), DATA, config):
         pass
     assert looked < 10
+
+
+# --- what a notebook shows --------------------------------------------------------------------------------------------
+
+
+def test_a_repr_has_at_most_three_lines_of_rounded_numbers() -> None:
+    history = after([0.123456789 * i for i in range(2000)])
+    assert repr(history) == "History(no evaluations)"
+    history.evaluations += [Evaluation(i, 1 / (i + 1), 1 / (i + 1), 1.23456, 9.87654) for i in range(0, 2001, 100)]
+    lines = repr(history).splitlines()
+    assert lines == ["History(2,000 steps, 21 evaluations, 1.2 seconds)", history.verdict]
+
+
+def test_a_notebook_shows_the_curves_and_the_verdict() -> None:
+    history = measured((4, 4.5), (math.nan, 2), (1, 1.5))
+    shown = history._repr_html_()
+    image, verdict = ElementTree.fromstring(f"<div>{shown}</div>")
+    assert verdict.text == history.verdict
+    train, val = (each.get("points", "").split() for each in image.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert (len(train), len(val)) == (2, 3)
+    assert (val[0], train[-1]) == ("60.0,20.0", "460.0,140.0")
+    assert {each.text for each in image.iter("{http://www.w3.org/2000/svg}text")} >= {"4.500", "1.000", "200"}
+    assert History()._repr_html_() == "<pre>History(no evaluations)</pre>"
+    assert "polyline" in measured((math.nan, math.nan))._repr_html_()
 
 
 # --- the plot ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
@@ -143,6 +145,20 @@ class History:
 
         return judge(self)
 
+    def __repr__(self) -> str:
+        if not self.evaluations:
+            return "History(no evaluations)"
+        count, last = len(self.evaluations), self.last
+        return f"History({last.step:,} steps, {count} evaluations, {last.seconds:.1f} seconds)\n{self.verdict}"
+
+    def _repr_html_(self) -> str:
+        """Return the losses as a curve, and the verdict, for a notebook."""
+        if not self.evaluations:
+            return f"<pre>{escape(repr(self))}</pre>"
+        train = [(each.step, each.train_loss) for each in self.evaluations if math.isfinite(each.train_loss)]
+        val = [(each.step, each.val_loss) for each in self.evaluations if math.isfinite(each.val_loss)]
+        return f"{_curves(train, val)}<p>{escape(self.verdict)}</p>"
+
     def plot(self, path: str | Path | None = None) -> "Figure":
         """Draw the losses over the steps, and save the figure if there is a path.
 
@@ -199,3 +215,28 @@ def steps_per_loss(steps: int) -> int:
     while steps > MOST_LOSSES * each:
         each *= 2
     return each
+
+
+def _curves(train: Sequence[tuple[int, float]], val: Sequence[tuple[int, float]]) -> str:
+    """Return an SVG image of two losses over the steps."""
+    steps, losses = zip(*train, *val, strict=True) if train or val else ((0,), (0.0,))
+    first, low = min(steps), min(losses)
+    wide, high = max(steps) - first or 1, max(losses) - low or 1.0
+
+    def line(points: Sequence[tuple[int, float]], style: str) -> str:
+        corners = (f"{60 + 400 * (x - first) / wide:.1f},{140 - 120 * (y - low) / high:.1f}" for x, y in points)
+        return f'<polyline fill="none" {style} points="{" ".join(corners)}"/>'
+
+    labels = [
+        (52, 24, "end", f"{max(losses):.3f}"),
+        (52, 144, "end", f"{low:.3f}"),
+        (60, 158, "start", f"step {first:,}"),
+        (460, 158, "end", f"{max(steps):,}"),
+        (460, 12, "end", "loss in nats: validation, dashed: training"),
+    ]
+    texts = (f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in labels)
+    dashed, solid = 'stroke="#ff7f0e" stroke-dasharray="4"', 'stroke="#1f77b4" stroke-width="2"'
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="164" fill="currentColor" font-size="11">'
+        f"{line(train, dashed)}{line(val, solid)}{''.join(texts)}</svg>"
+    )
