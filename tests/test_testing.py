@@ -66,7 +66,7 @@ def test_what_is_sound_passes_and_stays_as_it_was(
 
 
 class Leaky(nn.Module):
-    """Adds the mean over all places: a leak that no shape tells of."""
+    """Adds the mean over all positions: a leak that no shape shows."""
 
     def __init__(self, over: int | tuple[int, ...]) -> None:
         super().__init__()
@@ -99,15 +99,15 @@ class Detached(nn.Module):
     ("check", "part", "message"),
     [
         (check_shape, nn.Linear(8, 9), r"an input of \(2, 1, 8\) must give an output of \(2, 1, 8\), got \(2, 1, 9\)"),
-        (check_causal, Leaky(1), "output at place 0 must not depend on place 1, after it, got an effect of"),
-        (check_causal, MultiHeadAttention(8, n_head=2, causal=False), "must not depend on place 1"),
-        (check_causal, nn.Identity(), "output at place 1 must depend on place 0, got no effect"),
+        (check_causal, Leaky(1), "output at position 0 must not depend on the later position 1, got an effect of"),
+        (check_causal, MultiHeadAttention(8, n_head=2, causal=False), "must not depend on the later position 1"),
+        (check_causal, nn.Identity(), "output at position 1 must depend on position 0, got no effect"),
         (check_batch_independent, Leaky(0), "row 0 alone must be row 0 of the batch, got a difference of"),
-        (check_prefix_consistent, Leaky(1), "the output on the first 1 places must be the beginning of the whole"),
-        (check_cache_equal, Forgetful(8, n_head=2), "with a cache of 1 places the next 1 must be as without one"),
+        (check_prefix_consistent, Leaky(1), "the output on the first 1 positions must be the beginning of the whole"),
+        (check_cache_equal, Forgetful(8, n_head=2), "with a cache of 1 positions the next 1 must be as without one"),
         (check_cache_equal, nn.Identity(), "Identity keeps no cache: new_cache is missing or returned None"),
-        (check_gradients, Detached(False), "every parameter must have an effect, got none of 'mix.weight'"),
-        (check_gradients, Detached(True), "derivatives must be those of finite differences"),
+        (check_gradients, Detached(False), "every parameter must have an effect, got no derivative for 'mix.weight'"),
+        (check_gradients, Detached(True), "derivatives must equal finite differences"),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__)[:30],
 )
@@ -116,15 +116,17 @@ def test_what_is_not_is_named_with_what_was_seen(check: Callable[..., None], par
         check(part, X)
 
 
-def test_a_part_that_works_on_each_place_reaches_nowhere() -> None:
+def test_a_part_that_works_on_each_position_reaches_nowhere() -> None:
     check_causal(FeedForward(8), X, reach=0)
-    with pytest.raises(CheckError, match="must not depend on place 1"):
+    with pytest.raises(CheckError, match="must not depend on the later position 1"):
         check_causal(Leaky(1), X, reach=0)
 
 
 def test_a_model_that_cannot_learn_is_named() -> None:
     idx = torch.tensor([[1, 1, 2, 1, 3, 1]])  # what follows a 1 a bigram cannot know
-    with pytest.raises(CheckError, match=r"learnt by heart, below 0\.05 nats; got [\d.]+ after 300 steps"):
+    with pytest.raises(
+        CheckError, match=r"one batch must be overfitted to below 0\.05 nats, got [\d.]+ after 300 steps"
+    ):
         check_trains(BigramLanguageModel(5), idx)
 
 
@@ -132,7 +134,7 @@ def test_a_model_that_cannot_learn_is_named() -> None:
 def test_inputs_of_another_kind_are_named() -> None:
     with pytest.raises(InputTypeError, match=r"x must be ids of shape \(B, T\) for a model"):
         check_causal(gpt(), X)
-    with pytest.raises(InputTypeError, match=r"x must be a stream of shape \(B, T, C\) for a part"):
+    with pytest.raises(InputTypeError, match=r"x must be a residual stream of shape \(B, T, C\) for a part"):
         check_causal(block(), IDX)
     with pytest.raises(InputTypeError, match="part must be a module, got 3"):
         check_causal(3, X)  # type: ignore[arg-type]

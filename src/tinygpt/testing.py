@@ -1,8 +1,8 @@
-"""Property checks for parts of your own: does it look ahead, does it mix sequences, does its cache tell the truth.
+"""Property checks for parts of your own: causality, independent sequences, a cache that changes nothing.
 
-Each check takes a part and an input of your sizes, and raises :class:`CheckError` with what it saw. It works on a copy
-in float64 with random weights, in evaluation mode: yours is not changed, and no weight that starts at zero hides a
-fault. Small sizes find as much as large ones, and sooner::
+Each check takes a part and an input, and raises :class:`CheckError` with the first violation. It works on a copy in
+float64 with random weights, in evaluation mode, so the part is not changed and no weight that starts at zero hides a
+fault. Small inputs find as much as large ones, and sooner::
 
     from tinygpt.testing import check_causal
 
@@ -15,7 +15,7 @@ With Hypothesis (``pip install hypothesis``), :func:`sizes` draws the sizes as w
     def test_my_attention_does_not_look_ahead(s):
         check_causal(MyAttention(s.n_embd), s.stream())
 
-A part is a module that maps ``B T C`` to ``B T C``, with a stream as its input, or a language model, with ids.
+A part is a module that maps ``B T C`` to ``B T C``, with a residual stream as its input, or a language model, with ids.
 """
 
 import copy
@@ -35,23 +35,23 @@ from tinygpt.models import GPTLanguageModel, LanguageModel
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-_SEEN = 1e-12  # a derivative below this is none
-_TOLERANCE = 1e-10  # by which two ways to the same numbers may differ in float64
+_SEEN = 1e-12  # a smaller derivative counts as zero
+_TOLERANCE = 1e-10  # largest difference between two ways to the same numbers in float64
 
 
 class CheckError(TinyGPTError, AssertionError):
-    """A part does not keep a promise; the message says where."""
+    """A part fails a check; the message says where."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a case, named as everywhere; ``n_embd`` is derived, so that ``n_head`` always divides it.
+    """The sizes of a test case; ``n_embd`` is derived, so ``n_head`` always divides it.
 
     Attributes:
         batch_size: Number of sequences ``B``.
-        length: Their length ``T``.
+        length: Length ``T`` of a sequence.
         n_head: Number of heads ``H``.
-        head_size: Width ``D`` of a head, even, so that rotary positions take it.
+        head_size: Width ``D`` of a head, even, so that rotary positions accept it.
         vocab_size: Number of distinct ids ``V``.
         seed: Decides the numbers of :meth:`stream` and :meth:`ids`.
     """
@@ -65,30 +65,30 @@ class Sizes:
 
     @property
     def n_embd(self) -> int:
-        """Width ``C`` of the stream."""
+        """Width ``C`` of the residual stream."""
         return self.n_head * self.head_size
 
     def generator(self) -> torch.Generator:
-        """Return a generator of this case's own."""
+        """Return a generator seeded with the seed of this case."""
         return torch.Generator().manual_seed(self.seed)
 
     def stream(self) -> Tensor:
-        """Return a stream ``B T C`` of unit-variance numbers in float64."""
+        """Return a residual stream ``B T C`` of unit-variance numbers in float64."""
         shape = (self.batch_size, self.length, self.n_embd)
         return torch.randn(shape, generator=self.generator(), dtype=torch.float64)
 
     def ids(self, length: int | None = None) -> Tensor:
-        """Return ids ``B T``, of this length or another."""
+        """Return random ids ``B T``, by default of this length."""
         shape = (self.batch_size, self.length if length is None else length)
         return torch.randint(self.vocab_size, shape, generator=self.generator())
 
 
 def sizes(*, min_length: int = 1, max_length: int = 7) -> "SearchStrategy[Sizes]":
-    """Return a Hypothesis strategy for sizes that are small, and of which no two axes are equal by design.
+    """Return a Hypothesis strategy for small sizes.
 
     Args:
-        min_length: Shortest ``T``.
-        max_length: Longest ``T``.
+        min_length: Smallest ``T``.
+        max_length: Largest ``T``.
     """
     from hypothesis import strategies as st
 
@@ -104,9 +104,9 @@ def sizes(*, min_length: int = 1, max_length: int = 7) -> "SearchStrategy[Sizes]
 
 
 def randomise(part: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter of a part a random value that matters, in place, and return the part.
+    """Give every parameter of a part random values, and return the part.
 
-    Matrices get a standard deviation of one over the root of their width, all else a half.
+    Matrices get a standard deviation of one over the root of their width, other parameters one of a half.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -117,10 +117,12 @@ def randomise(part: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def check_shape(part: nn.Module, x: Tensor) -> None:
-    """Check that a part gives a finite ``B T C`` for a ``B T C``, or a model ``B T V`` for ``B T``, at every length.
+    """Check that the output has the right shape and is finite, at every length.
+
+    A part must return ``B T C`` for ``B T C``, a model logits ``B T V`` for ids ``B T``.
 
     Raises:
-        CheckError: If a shape is another, or a number is not finite.
+        CheckError: If a shape is wrong, or a number is not finite.
 
     Example:
         >>> check_shape(nn.Linear(8, 9), torch.randn(2, 5, 8))
@@ -141,47 +143,50 @@ def check_shape(part: nn.Module, x: Tensor) -> None:
 
 
 def check_causal(part: nn.Module, x: Tensor, *, reach: int | None = None) -> None:
-    """Check that each place sees all that came before it, itself too, and nothing that comes later.
+    """Check that each position depends on itself and all earlier ones, and on no later one.
 
-    For a part the derivative of each output to each input to its right must be zero, exactly, and to its left it must
-    not. For a model each id is changed in turn: the logits before it must stay, those from it on must not.
+    For a part, the derivative of each output with respect to each later input must be exactly zero, and with respect
+    to each earlier one it must not be zero. For a model, each id is changed in turn: the logits before it must not
+    change, and the logits from it on must.
 
     Args:
-        part: What to check.
-        x: A stream or ids, at least two places long.
-        reach: How far back a place must see: by default to the beginning. 0 for a part that works on each place by
-            itself, a width for attention in a window.
+        part: The part or model to check.
+        x: A residual stream or ids, at least two positions long.
+        reach: How many earlier positions each one must depend on; by default all. Use 0 for a part that works on each
+            position separately, and the width for attention in a window.
 
     Raises:
-        CheckError: If a place sees too much or too little.
+        CheckError: If a position depends on too much or too little.
 
     Example:
         >>> check_causal(MultiHeadAttention(8, n_head=2), torch.randn(2, 5, 8))
         >>> check_causal(MultiHeadAttention(8, n_head=2, causal=False), torch.randn(2, 5, 8))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        tinygpt.testing.CheckError: the output at place 0 must not depend on place 1, after it, got an effect of ...
+        tinygpt.testing.CheckError: the output at position 0 must not depend on the later position 1, got ...
     """
     with _prepared(part, x) as (part, x):
         is_model = isinstance(part, LanguageModel)
-        effects = _effect_of_ids(part, x) if is_model else _effect_of_places(part, x)  # T T: of a column on a row
-        for place, row in enumerate(effects.tolist()):
+        effects = _effect_of_ids(part, x) if is_model else _effect_of_positions(part, x)  # T T: of a column on a row
+        for position, row in enumerate(effects.tolist()):
             for seen, change in enumerate(row):
-                needed = seen <= place and (reach is None or place - seen <= reach)
-                if seen > place and change > (_TOLERANCE if is_model else 0):
+                needed = seen <= position and (reach is None or position - seen <= reach)
+                if seen > position and change > (_TOLERANCE if is_model else 0):
                     raise CheckError(
-                        f"the output at place {place} must not depend on place {seen}, after it, got an effect of "
-                        f"{change:.2g}"
+                        f"the output at position {position} must not depend on the later position {seen}, got an "
+                        f"effect of {change:.2g}"
                     )
                 if needed and not change > _SEEN:
-                    raise CheckError(f"the output at place {place} must depend on place {seen}, got no effect at all")
+                    raise CheckError(f"the output at position {position} must depend on position {seen}, got no effect")
 
 
 def check_batch_independent(part: nn.Module, x: Tensor) -> None:
-    """Check that sequences of a batch do not touch: each comes out as it does alone, and NaN stays where it is.
+    """Check that the sequences of a batch do not affect each other.
+
+    Each must give what it gives alone, and NaN in one must not reach another.
 
     Raises:
-        CheckError: If they do.
+        CheckError: If a sequence affects another one.
     """
     with _prepared(part, x) as (part, x):
         together = _call(part, x)
@@ -191,27 +196,27 @@ def check_batch_independent(part: nn.Module, x: Tensor) -> None:
             poisoned = x.clone()
             poisoned[0] = math.nan
             if not _call(part, poisoned)[1:].isfinite().all():
-                raise CheckError("NaN in one sequence must stay there, got it in another one of the batch")
+                raise CheckError("NaN in one sequence must not reach another, got NaN in another sequence of the batch")
 
 
 def check_prefix_consistent(part: nn.Module, x: Tensor) -> None:
     """Check that the output on a prefix is the prefix of the output, at every length.
 
     Raises:
-        CheckError: If it is not.
+        CheckError: If an output differs.
     """
     with _prepared(part, x) as (part, x):
         whole = _call(part, x)
         for length in range(1, x.shape[1] + 1):
-            text = f"the output on the first {length} places must be the beginning of the whole output"
+            text = f"the output on the first {length} positions must be the beginning of the whole output"
             _compare(_call(part, x[:, :length]), whole[:, :length], text)
 
 
 def check_cache_equal(part: nn.Module, x: Tensor) -> None:
-    """Check that with a cache, in pieces of every size, a part gives what it gives without.
+    """Check that the output through a cache is the output without one, in pieces of every size.
 
     Raises:
-        CheckError: If it does not, or keeps no cache.
+        CheckError: If an output differs, or the part keeps no cache.
     """
     with _prepared(part, x) as (part, x):
         length = x.shape[1]
@@ -222,15 +227,15 @@ def check_cache_equal(part: nn.Module, x: Tensor) -> None:
                 raise CheckError(f"{type(part).__name__} keeps no cache: new_cache is missing or returned None")
             for start in range(0, length, size):
                 output = _call(part, x[:, start : start + size], cache)
-                text = f"with a cache of {start} places the next {output.shape[1]} must be as without one"
+                text = f"with a cache of {start} positions the next {output.shape[1]} must be as without one"
                 _compare(output, whole[:, start : start + size], text)
 
 
 def check_gradients(part: nn.Module, x: Tensor) -> None:
-    """Check that derivatives are those of finite differences, and that every trainable parameter has one.
+    """Check derivatives against finite differences, and that every trainable parameter has one.
 
     Raises:
-        CheckError: If one is wrong, or a parameter has no effect.
+        CheckError: If a derivative is wrong, or a parameter has no effect.
 
     Source:
         :func:`torch.autograd.gradcheck`.
@@ -242,27 +247,27 @@ def check_gradients(part: nn.Module, x: Tensor) -> None:
         gradients = torch.autograd.grad(total, [*named.values()], allow_unused=True) if named else ()
         for name, gradient in zip(named, gradients, strict=True):
             if gradient is None or not gradient.abs().max() > 0:
-                raise CheckError(f"every parameter must have an effect, got none of {short(name)}")
+                raise CheckError(f"every parameter must have an effect, got no derivative for {short(name)}")
         try:
             values = (*inputs, *named.values())  # changed in place, one number at a time
             torch.autograd.gradcheck(lambda *_: _call(part, x), values, eps=1e-6, atol=1e-6, rtol=1e-4)
         except RuntimeError as error:
-            raise CheckError(f"derivatives must be those of finite differences: {cut(str(error))}") from error
+            raise CheckError(f"derivatives must equal finite differences: {cut(str(error))}") from error
 
 
 def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 0.05) -> None:
-    """Check that a model learns one small batch by heart; for a part, that a model of this one block does.
+    """Check that a model overfits one small batch; for a part, that a model of this one block does.
 
     The weights start as they are, not at random.
 
     Args:
-        part: What to check.
-        x: A stream or ids.
-        steps: How many steps of AdamW it has, at a learning rate of 0.01.
-        loss: How low its loss must come, in nats.
+        part: The part or model to check.
+        x: A residual stream or ids.
+        steps: Number of steps of AdamW, at a learning rate of 0.01.
+        loss: Loss to reach, in nats.
 
     Raises:
-        CheckError: If it does not come that low.
+        CheckError: If the loss stays above.
     """
     with _prepared(part, x, is_randomised=False) as (part, x), torch.enable_grad():
         if isinstance(part, LanguageModel):
@@ -272,7 +277,7 @@ def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 
             model = GPTLanguageModel(11, block_size=x.shape[1], n_embd=x.shape[2], blocks=[part])
         generator = torch.Generator().manual_seed(0)
         idx = torch.randint(model.vocab_size, (x.shape[0], x.shape[1] + 1), generator=generator)
-        # Where one id follows the same ids in two places it cannot be known: let the rows differ from the start.
+        # Rows that begin alike would have unpredictable ids: let them differ from the first position.
         idx[:, 0] = torch.arange(len(idx)) % model.vocab_size
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
         reached = math.inf
@@ -284,17 +289,17 @@ def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 
             reached = float(reached_now.detach())
             if reached < loss:
                 return
-        raise CheckError(f"one batch must be learnt by heart, below {loss} nats; got {reached:.3f} after {steps} steps")
+        raise CheckError(f"one batch must be overfitted to below {loss} nats, got {reached:.3f} after {steps} steps")
 
 
 @contextmanager
 def _prepared(part: nn.Module, x: Tensor, *, is_randomised: bool = True) -> Iterator[tuple[Any, Tensor]]:
-    """Hand out a copy of the part in float64 and the input beside it, without a graph, and restore what is global."""
+    """Yield a copy of the part and the input in float64, without a graph, and restore all global state."""
     if not isinstance(part, nn.Module):
         raise InputTypeError(f"part must be a module, got {short(part)}")
     wanted = 2 if isinstance(part, LanguageModel) else 3
     if not isinstance(x, Tensor) or x.ndim != wanted or x.is_floating_point() != (wanted == 3):
-        kind = "ids of shape (B, T) for a model" if wanted == 2 else "a stream of shape (B, T, C) for a part"
+        kind = "ids of shape (B, T) for a model" if wanted == 2 else "a residual stream of shape (B, T, C) for a part"
         raise InputTypeError(f"x must be {kind}, got {short(x)}")
     dtype = torch.get_default_dtype()
     mine = copy.deepcopy(part).cpu().double().eval()
@@ -315,26 +320,26 @@ def _call(part: nn.Module, x: Tensor, cache: Any = None) -> Tensor:
     return output
 
 
-def _effect_of_places(part: nn.Module, x: Tensor) -> Tensor:
-    """Return the largest derivative of each place's output to each place's input, ``T T``."""
+def _effect_of_positions(part: nn.Module, x: Tensor) -> Tensor:
+    """Return the largest derivative of each position's output with respect to each position's input, ``T T``."""
     with torch.enable_grad():
         x = x.requires_grad_()
         output = _call(part, x)
         mix = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(0), dtype=output.dtype)
         rows = []
-        for place in range(x.shape[1]):
-            (gradient,) = torch.autograd.grad((output[:, place] @ mix).sum(), x, retain_graph=True)
+        for position in range(x.shape[1]):
+            (gradient,) = torch.autograd.grad((output[:, position] @ mix).sum(), x, retain_graph=True)
             rows.append(gradient.abs().amax(dim=(0, 2)))
     return torch.stack(rows)
 
 
 def _effect_of_ids(model: Any, idx: Tensor) -> Tensor:
-    """Return how much each place's logits change when each place's id does, ``T T``."""
+    """Return how much each position's logits change with each position's id, ``T T``."""
     before = model.compute_logits(idx)
     columns = []
-    for place in range(idx.shape[1]):
+    for position in range(idx.shape[1]):
         changed = idx.clone()
-        changed[:, place] = (changed[:, place] + 1) % model.vocab_size
+        changed[:, position] = (changed[:, position] + 1) % model.vocab_size
         columns.append((model.compute_logits(changed) - before).abs().amax(dim=(0, 2)))
     return torch.stack(columns, dim=1)
 
@@ -342,13 +347,13 @@ def _effect_of_ids(model: Any, idx: Tensor) -> Tensor:
 def _compare(found: Tensor, wanted: Tensor, promise: str) -> None:
     """Raise unless two outputs are the same within the tolerance."""
     if found.shape != wanted.shape:
-        raise CheckError(f"{promise}, got the shape {tuple(found.shape)} beside {tuple(wanted.shape)}")
+        raise CheckError(f"{promise}, got the shapes {tuple(found.shape)} and {tuple(wanted.shape)}")
     difference = (found - wanted).abs()
     if not bool((difference <= _TOLERANCE).all()):
         where = _first(~(difference <= _TOLERANCE))
         raise CheckError(f"{promise}, got a difference of {float(difference.max()):.2g} at {where}")
 
 
-def _first(places: Tensor) -> str:
-    """Return the first place at which something holds."""
-    return str(tuple(places.nonzero()[0].tolist()))
+def _first(condition: Tensor) -> str:
+    """Return the index of the first element for which a condition holds."""
+    return str(tuple(condition.nonzero()[0].tolist()))
