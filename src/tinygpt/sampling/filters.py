@@ -1,6 +1,6 @@
-"""Which ids may come next, and which one does: pure functions of logits.
+"""Filters of the next token and the draw: pure functions of logits.
 
-Probabilities are computed in float64 whatever the dtype of the logits: rounded to 16 bits they would keep other ids.
+Probabilities are computed in float64 for logits of any dtype; rounded to 16 bits they would keep other ids.
 """
 
 import torch
@@ -11,11 +11,13 @@ from tinygpt.errors import check_integer, check_number
 
 
 def keep_top_k(logits: Float[Tensor, "*leading V"], k: int) -> Float[Tensor, "*leading V"]:
-    """Keep the ``k`` largest logits and set the rest to ``-inf``. Of equal logits the lower ids are kept.
+    """Keep the ``k`` largest logits and set the rest to ``-inf``.
+
+    Exactly ``k`` ids are kept: among equal logits the lowest ids come first.
 
     Args:
-        logits: Scores, any leading shape.
-        k: How many to keep, at least 1; all where there are fewer.
+        logits: Scores of any leading shape.
+        k: Number of ids to keep, at least 1. With ``k >= V`` all are kept.
 
     Raises:
         ConfigError: If ``k`` is not an integer of at least 1.
@@ -30,10 +32,12 @@ def keep_top_k(logits: Float[Tensor, "*leading V"], k: int) -> Float[Tensor, "*l
 
 
 def keep_top_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "*leading V"]:
-    """Keep the fewest of the likeliest ids whose probabilities reach ``p``, at least one; ``-inf`` for the rest.
+    """Keep the smallest set of most likely ids with probability ``p``.
+
+    The rest are set to ``-inf``. The id that reaches ``p`` is kept, so at least one is.
 
     Args:
-        logits: Scores, any leading shape.
+        logits: Scores of any leading shape.
         p: Probability to reach, in ``(0, 1]``; 1 keeps all.
 
     Raises:
@@ -50,19 +54,21 @@ def keep_top_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "
     check_number("top_p", p, "in (0, 1]", lambda number: 0 < number <= 1)
     if p == 1:
         return logits
-    likeliest, order = _precise(logits).sort(dim=-1, descending=True, stable=True)
-    probabilities = likeliest.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # mass of all that is likelier: the id that crosses p stays
+    sorted_logits, order = _precise(logits).sort(dim=-1, descending=True, stable=True)
+    probabilities = sorted_logits.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # the sum of all more likely ids: the id that crosses p stays
     dropped = before >= p
     dropped[..., 0] = False
     return logits.masked_fill(dropped.scatter(-1, order, dropped), float("-inf"))
 
 
 def keep_min_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "*leading V"]:
-    """Keep the ids that are at least ``p`` times as probable as the likeliest; ``-inf`` for the rest.
+    """Keep the ids with at least ``p`` times the largest probability.
+
+    The rest are set to ``-inf``.
 
     Args:
-        logits: Scores, any leading shape.
+        logits: Scores of any leading shape.
         p: Share of the largest probability, in ``[0, 1]``; 0 keeps all.
 
     Raises:
@@ -82,26 +88,26 @@ def keep_min_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "
 
 
 def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]) -> Int64[Tensor, "*leading"]:
-    """Return the id at which the cumulated probabilities pass a number from ``[0, 1)``.
+    """Return the id at which the cumulative probabilities pass a number in ``[0, 1)``.
 
     Args:
-        logits: Scores; an id with ``-inf`` is never returned.
-        uniform: One number for each distribution.
+        logits: Scores of any leading shape; an id with ``-inf`` is never returned.
+        uniform: One number per distribution.
 
     Example:
         >>> draw(torch.tensor([0.5, 0.0, 0.5]).log(), torch.tensor(0.5))
         tensor(2)
     """
     cumulated = _precise(logits).softmax(dim=-1).cumsum(dim=-1)
-    # Less than the total, also rounded, since a number from [0, 1) is less than 1.
+    # Rounding may leave the total below 1; scaled by it, a number below 1 always falls on an id.
     passed = _precise(uniform).unsqueeze(-1) * cumulated[..., -1:]
     return torch.searchsorted(cumulated, passed, right=True).squeeze(-1)
 
 
 def _precise(x: Tensor) -> Tensor:
-    """Return numbers in float64, in which a sum of thousands of probabilities is exact enough to compare.
+    """Convert to float64, in which a sum of thousands of probabilities can be compared.
 
-    Apple's GPUs have no float64, so there it is float32.
+    Apple's GPUs have no float64 and get float32.
     """
     return x.float() if x.device.type == "mps" else x.double()
 

@@ -155,8 +155,9 @@ class Sampler:
             max_new_tokens: Number of tokens to generate, at most.
             temperature: Divides the logits: values below 1 make sampling more conservative, above 1 more random; 0 is
                 greedy.
-            top_k: Draw from the ``top_k`` likeliest tokens only; see :func:`~tinygpt.sampling.keep_top_k`.
-            top_p: Draw from the likeliest tokens of this total probability; see :func:`~tinygpt.sampling.keep_top_p`.
+            top_k: Draw from the ``top_k`` most likely tokens only; see :func:`~tinygpt.sampling.keep_top_k`.
+            top_p: Draw from the smallest set of most likely tokens with this probability; see
+                :func:`~tinygpt.sampling.keep_top_p`.
             min_p: Draw from the tokens that have at least this share of the largest probability; see
                 :func:`~tinygpt.sampling.keep_min_p`.
             stop: A stop string, or several. A row ends as soon as one of them is complete. It is not part of the
