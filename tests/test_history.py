@@ -133,7 +133,7 @@ def test_a_bigram_at_the_entropy_of_its_text_has_converged(optimizer: str, floor
     data = TokenDataset(text, CharTokenizer.from_text(text))
     model = BigramLanguageModel(data.vocab_size)
     history = run(model, data, optimizer=optimizer, learning_rate=0.2, final_learning_rate=floor, max_iters=200)
-    assert ": converged, it gained less than 0.01 since step " in history.verdict
+    assert ": converged, a gain of less than 0.01 nats since step " in history.verdict
     assert "worse than a bigram" not in history.verdict
     assert history.best.val_loss == pytest.approx(bigram_loss(data), abs=0.01)
 
@@ -143,7 +143,7 @@ def test_a_model_at_a_plateau_above_the_bigram_is_told_so() -> None:
     assert history.bigram is not None
     assert history.best.val_loss > history.bigram + 0.3
     assert history.verdict.endswith(
-        ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
+        ". The model is worse than a bigram, which counts pairs; use another learning rate or more steps"
     )
 
 
@@ -168,7 +168,7 @@ def test_an_interrupted_run_is_judged_by_what_it_was_at() -> None:
 def test_before_a_second_evaluation_there_is_no_judgement() -> None:
     trainer = Trainer(make_gpt(), DATA, TrainerConfig(batch_size=4, eval_interval=500, preview_tokens=0))
     next(iter(trainer))
-    assert trainer.history.verdict.endswith("): nothing to compare it with; use a lower eval_interval")
+    assert trainer.history.verdict.endswith("): no other evaluation to compare with; use a lower eval_interval")
 
 
 def test_the_result_stands_beside_the_even_guess_and_the_bigram() -> None:
@@ -184,11 +184,11 @@ def test_the_result_stands_beside_the_even_guess_and_the_bigram() -> None:
 @pytest.mark.parametrize(
     ("losses", "said"),
     [
-        ([(4, 4)], "best validation loss 4.0000 at step 0, the last: no step was taken yet; call trainer.fit()"),
+        ([(4, 4)], "best validation loss 4.0000 at step 0, the last: no step taken yet; call trainer.fit()"),
         ([(4, 4), (1, 1.2)], "at step 100, the last: still falling; train longer"),
         (
             [(4, 4), (1, 1.2), (1, 1.195)],
-            "at step 200, the last: converged, it gained less than 0.01 since step 100",
+            "at step 200, the last: converged, a gain of less than 0.01 nats since step 100",
         ),
         ([(4, 4), (1, 1.2), (0.9, 1.4)], "the last 1.4000: overfitting from step 100; keep those weights"),
         ([(4, 4), (3.5, 4.1)], "best validation loss 4.0000 at step 0; the last 4.1000: overfitting from step 0"),
@@ -227,7 +227,7 @@ def test_the_verdict_looks_at_the_last_quarter_of_the_run_not_at_its_last_evalua
 def test_losses_that_jump_about_have_not_got_worse() -> None:
     jumping = [1.2 + 0.04 * (-1) ** i for i in range(12)]
     history = measured((4, 4), *((val, val) for val in jumping))
-    assert ": converged, it gained less than 0." in history.verdict
+    assert ": converged, a gain of less than 0." in history.verdict
     steady = measured((4, 4), *((1, 1.2) for _ in range(11)), (1.01, 1.24))
     assert ": got worse from step 100" in steady.verdict
 
@@ -434,7 +434,7 @@ def test_a_plot_of_the_history_is_drawn_and_saved(tmp_path: Path) -> None:
     axes = figure.axes[0]
     assert [len(np.asarray(line.get_xdata())) for line in axes.get_lines()] == [6, 3, 3]
     assert axes.get_title().replace("\n", " ") == history.verdict
-    with pytest.raises(DataError, match="the history is empty"):
+    with pytest.raises(DataError, match="the history must have an evaluation, got none"):
         History().plot()
 
 

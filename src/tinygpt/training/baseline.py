@@ -1,20 +1,20 @@
-"""The loss of a counted bigram, which every trained model should beat."""
+"""The loss of a counted bigram: a baseline that every trained model should beat."""
 
 import numpy as np
 
 from tinygpt.data import TokenDataset
 
 _PIECES = 64  # of a long split, spread evenly over it
-_PAIRS_IN_A_PIECE = 1 << 16  # 4 million pairs in all, which pin the loss down to about 0.001 nats
+_PAIRS_IN_A_PIECE = 1 << 16  # 4 million pairs in all: enough for about 0.001 nats
 
 
 def bigram_loss(data: TokenDataset) -> float:
     """Return the loss of a counted bigram on the validation split, in nats.
 
-    It counts which id follows which in the training split. An id that was followed by ``k`` different ids gives the
-    weight of ``k`` further observations to the frequencies of single ids (Witten-Bell smoothing; those frequencies
-    with one observation added to each id), so every pair has a probability. Of a split with more than 4 million
-    pairs, 64 pieces are read, always the same, spread evenly over it.
+    The bigram counts the pairs of the training split, with Witten-Bell smoothing: after an id that was followed by
+    ``k`` different ids, the frequencies of single ids get the weight of ``k`` further observations. These frequencies
+    have one observation added for each id, so every pair has a probability. A split with more than 4 million pairs is
+    read in 64 pieces, always the same, spread evenly over it.
 
     Args:
         data: The corpus; each split must have at least two ids.
@@ -28,22 +28,22 @@ def bigram_loss(data: TokenDataset) -> float:
     """
     size = data.vocab_size
     train, val = (_pairs(data.split(name), size) for name in ("train", "val"))
-    seen, counts = np.unique(train, return_counts=True)  # never a table of all pairs that might be
+    seen, counts = np.unique(train, return_counts=True)  # a table of all possible pairs would be huge
     asked, weights = np.unique(val, return_counts=True)
-    followed = np.bincount(train // size, minlength=size)  # how often each id came first
-    kinds = np.bincount(seen // size, minlength=size)  # by how many different ids it was followed
+    followed = np.bincount(train // size, minlength=size)  # how often each id is the first of a pair
+    kinds = np.bincount(seen // size, minlength=size)  # how many different ids follow it
     alone = (np.bincount(train % size, minlength=size) + 1) / (len(train) + size)
     index = np.searchsorted(seen, asked).clip(max=len(seen) - 1)
     together = np.where(seen[index] == asked, counts[index], 0)
     first, second = asked // size, asked % size
     total = np.maximum(followed[first] + kinds[first], 1)
-    share = np.where(followed[first] > 0, kinds[first], 1)  # an id that never came first leaves all to single ids
+    share = np.where(followed[first] > 0, kinds[first], 1)  # an id that is never first leaves all to single ids
     probability = (together + share * alone[second]) / total
     return float(-(weights * np.log(probability)).sum() / weights.sum())
 
 
 def _pairs(ids: np.ndarray, size: int) -> np.ndarray:
-    """Return each id and the one that follows it as one number, ``first * size + second``."""
+    """Return each pair of neighbouring ids as one number, ``first * size + second``."""
     if len(ids) <= _PIECES * _PAIRS_IN_A_PIECE:
         pieces = [ids]
     else:

@@ -1,4 +1,4 @@
-"""What happened in a run: the evaluations, the losses between them, and what they say."""
+"""The record of a run: its evaluations and the losses of its steps."""
 
 import math
 import textwrap
@@ -15,16 +15,16 @@ from tinygpt.files import check_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LOSSES = 1 << 15  # what a history keeps of them, and so what a checkpoint does: 256 KiB
+MOST_LOSSES = 1 << 15  # in a history, and so in a checkpoint: 256 KiB
 
 
 class Loss(NamedTuple):
-    """A cross-entropy in the units that people use.
+    """A cross-entropy loss in three units.
 
     Attributes:
-        nats: Mean negative log-probability of an id.
-        bits_per_character: The same in bits, for each character of the text.
-        perplexity: Among how many equally likely ids the model might as well be choosing.
+        nats: Mean negative log-probability of a token.
+        bits_per_character: The same in bits per character of the text.
+        perplexity: ``exp(nats)``, the number of equally likely tokens with the same loss.
     """
 
     nats: float
@@ -33,7 +33,7 @@ class Loss(NamedTuple):
 
     @classmethod
     def from_nats(cls, nats: float, characters_per_id: float = 1.0) -> "Loss":
-        """Convert a mean of nats per id.
+        """Convert a loss in nats per token.
 
         Example:
             >>> Loss.from_nats(math.log(8))
@@ -45,16 +45,16 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The losses after a number of steps.
+    """The losses of a model after a number of steps.
 
     Attributes:
-        step: How many steps had been taken.
-        train_loss: In nats, on windows of the training split.
-        val_loss: In nats, on the validation split.
-        seconds: Time spent in training steps until then.
-        tokens_per_second: Mean speed of training until then; 0 before the first step.
-        sample: A preview of what the model writes, empty if none was asked for.
-        schedule: Learning rate of the step before, as a share of the peak; 0 before the first step, None if unknown.
+        step: Number of steps taken.
+        train_loss: Loss in nats on windows of the training split.
+        val_loss: Loss in nats on the validation split.
+        seconds: Time of all training steps so far.
+        tokens_per_second: Mean speed of training so far; 0 before the first step.
+        sample: A sample of the model, empty if none was asked for.
+        schedule: Learning rate of the last step, as a share of the peak; 0 before the first step, None if unknown.
     """
 
     step: int
@@ -68,17 +68,19 @@ class Evaluation:
 
 @dataclass
 class History:
-    """The record of a run, which :meth:`Trainer.fit` returns.
+    """The record of a run, as :meth:`Trainer.fit` returns it.
+
+    Printed, it is two lines: its length and the verdict. A notebook shows the curve and the verdict.
 
     Attributes:
         evaluations: All evaluations, in order.
-        losses: The loss of each training batch, in nats. In a run of more than 32,768 steps each is the mean over
-            ``steps_per_loss`` steps in a row, so that there are never more.
-        stopped: Why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
+        losses: The loss of each training batch, in nats. After 32,768 steps each entry is the mean over
+            ``steps_per_loss`` steps in a row, so the length stays below that.
+        stopped: Reason why the run ended before its last step: ``"early"``, ``"interrupted"``, or empty.
         even_guess: The loss of guessing evenly among all ids, ``ln V`` nats; None if unknown.
         bigram: The loss of :func:`~tinygpt.training.bigram_loss` on the same data, in nats; None if unknown.
-        steps_per_loss: How many steps each entry of ``losses`` stands for: a power of 2.
-        pending: The losses of the latest steps, fewer than ``steps_per_loss``, which await their mean.
+        steps_per_loss: Number of steps per entry of ``losses``, a power of 2.
+        pending: The losses of the latest steps, fewer than ``steps_per_loss``, that have no entry yet.
 
     Example:
         >>> history = History([Evaluation(0, 4.2, 4.2, 0, 0), Evaluation(100, 1.4, 1.5, 9, 1e4)])
@@ -97,11 +99,12 @@ class History:
     pending: list[float] = field(default_factory=list)
 
     def add_loss(self, loss: float) -> None:
-        """Append the loss of a step, in nats; where ``losses`` is full, halve it first. NaN repeats the loss before it.
+        """Append the loss of a step, in nats; if ``losses`` is full, halve it first.
 
-        What it holds is a function of the losses in their order alone, so a resumed run has what it would have had.
+        The entries depend on the losses in their order alone, so a resumed run has those of an uninterrupted one. NaN
+        repeats the loss before it.
         """
-        if math.isnan(loss):  # no target counted in its batch: nothing is known but what came before
+        if math.isnan(loss):  # no target counted in its batch
             known = self.pending or self.losses or [each.train_loss for each in self.evaluations]
             loss = known[-1] if known else 0.0
         if len(self.losses) == MOST_LOSSES and not self.pending:
@@ -114,7 +117,7 @@ class History:
 
     @property
     def best(self) -> Evaluation:
-        """The evaluation with the lowest validation loss; of equals the first."""
+        """The evaluation with the lowest validation loss, the first of equal ones."""
         return min(self._measured(), key=lambda each: math.inf if math.isnan(each.val_loss) else each.val_loss)
 
     @property
@@ -124,22 +127,22 @@ class History:
 
     @property
     def verdict(self) -> str:
-        """How the run went and what to do about it, in a sentence or two.
+        """The result of the run and advice, in a sentence or two.
 
-        The even guess and the bigram stand beside the best loss. Of the findings the first that holds is named:
+        The best loss stands beside the even guess and the bigram. The first finding that holds is named:
 
         ======================  ==========================================================================
         diverged                the training loss rose by more than 1 nat and did not come back
-        stuck                   worse than a bigram, and hardly gained on it while the learning rate was high
+        stuck                   worse than a bigram, with hardly a gain while the learning rate was high
         overfitting             the validation loss rose from its best while the training loss fell
-        got worse               both rose
-        nothing was learnt      the best is about the even guess, or no better than the first
-        converged               nothing was gained since the learning rate was high, nor in the last quarter
-        flat, or still falling  otherwise, with what the learning rate had come to
+        got worse               both losses rose
+        nothing was learnt      the best loss is about the even guess, or no better than the first
+        converged               no gain since the learning rate was high, nor in the last quarter
+        flat, or still falling  all other runs, with the learning rate at the end
         ======================  ==========================================================================
 
-        A difference counts from 0.01 nats, or twice the spread of the last evaluations where that is more. Within a
-        twentieth of the way from the even guess to the bigram, a loss is about the one or the other.
+        A difference counts from 0.01 nats, or from twice the spread of the last evaluations if that is larger. A loss
+        is about the even guess, or about the bigram, within a twentieth of the difference of the two.
         """
         from tinygpt.training.verdict import judge  # which imports this file
 
@@ -160,14 +163,14 @@ class History:
         return f"{_curves(train, val)}<p>{escape(self.verdict)}</p>"
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw the losses over the steps, and save the figure if there is a path.
+        """Draw the losses over the steps, and save the figure if ``path`` is given.
 
         Needs matplotlib: ``pip install "tinygpt[plots]"``.
 
         Raises:
-            DataError: If nothing was evaluated yet.
+            DataError: If there is no evaluation yet.
             InputTypeError: If ``path`` is neither a str nor a path.
-            ConfigError: If it cannot be the name of a file.
+            ConfigError: If ``path`` cannot be the name of a file.
         """
         from matplotlib.figure import Figure
 
@@ -176,7 +179,7 @@ class History:
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.subplots()
         each, count = self.steps_per_loss, len(self.losses)
-        middles = [(index + 0.5) * each + 0.5 for index in range(count)]  # of the steps that an entry stands for
+        middles = [(index + 0.5) * each + 0.5 for index in range(count)]  # of the steps of each entry
         label = "each batch" if each == 1 else f"mean of {each} batches"
         axes.plot(middles, self.losses, color="0.85", linewidth=0.8, label=label)
         steps = [evaluation.step for evaluation in evaluations]
@@ -190,7 +193,7 @@ class History:
             ha="right" if best.step > steps[-1] / 2 else "left",
             arrowprops={"arrowstyle": "-", "color": "0.5"},
         )
-        axes.set(xlabel="step", ylabel="loss (nats per id)", title=textwrap.fill(self.verdict, 90))
+        axes.set(xlabel="step", ylabel="loss (nats per token)", title=textwrap.fill(self.verdict, 90))
         axes.title.set_fontsize(9)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -200,7 +203,7 @@ class History:
 
     def _measured(self) -> list[Evaluation]:
         if not self.evaluations:
-            raise DataError("the history is empty: nothing was evaluated yet; call trainer.fit() first")
+            raise DataError("the history must have an evaluation, got none; call trainer.fit() first")
         return self.evaluations
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, all of it on standard error. An error of display ends nothing."""
+"""Progress of a run on standard error. An error of the display never ends the run."""
 
 import os
 import sys
@@ -13,7 +13,9 @@ from tqdm import tqdm
 from tinygpt.training.history import Evaluation, History
 from tinygpt.training.step import Step
 
-_TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of writing
+_TURNING = (
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # these change the direction of text
+)
 
 _NAME = ContextVar("name", default="")
 
@@ -29,14 +31,14 @@ def named(name: str) -> Iterator[None]:
 
 
 class Progress:
-    """A bar with losses, speed and time left; above it, the evaluations with what the model writes.
+    """A bar with losses, speed and time left; above it, the evaluations with their samples.
 
-    Where standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations.
+    If standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations.
 
     Args:
-        history: What happens in the run. What has happened so far is not shown again.
-        total: Steps in all.
-        done: Steps taken so far.
+        history: The record of the run. Evaluations that it has already are not shown again.
+        total: Number of steps of the whole run.
+        done: Number of steps taken so far.
         is_shown: Whether to show anything.
     """
 
@@ -62,7 +64,7 @@ class Progress:
                 self._bar.close()
 
     def show_step(self, step: Step, *, total: int) -> None:
-        """Move the bar on by a step, after its evaluation if it has one."""
+        """Advance the bar by a step, below its evaluation if it has one."""
         self.show_evaluations()
         with suppress(Exception):
             if self._bar is not None:
@@ -73,7 +75,7 @@ class Progress:
                 self._bar.update()
 
     def show_evaluations(self) -> None:
-        """Show the evaluations that are new."""
+        """Show the new evaluations."""
         for evaluation in self._history.evaluations[self._shown :]:
             self.write(_describe(evaluation))
         self._shown = len(self._history.evaluations)
@@ -88,27 +90,27 @@ class Progress:
 
 
 class Screen:
-    """A stream of text to which writing never fails: what it cannot take is replaced, or left out.
+    """A text stream on which writing never fails.
 
     Args:
-        stream: Where to write; None, which ``sys.stderr`` is in a program without a console, for nowhere.
+        stream: The stream, or None, as ``sys.stderr`` is in a program without a console.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.encoding = "utf-8"  # which tqdm asks for
+        self.encoding = "utf-8"  # tqdm reads it
         with suppress(Exception):
             self.encoding = str(stream.encoding or "utf-8")
 
     @property
     def redraws(self) -> bool:
-        """Whether a line can be written over: on a terminal, and in the output of a notebook's cell."""
+        """Whether a line can be overwritten: on a terminal, and in the output of a notebook."""
         if self._stream is None:
             return False
         return bool(self._stream.isatty()) or type(self._stream).__module__.startswith("ipykernel.")
 
     def width(self) -> int:
-        """Return the number of columns that a bar may take; where that is not known, 80."""
+        """Return the number of columns of a bar; 80 if the width is unknown."""
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
         except Exception:
@@ -125,10 +127,10 @@ class Screen:
                 self._discard()
 
     def flush(self) -> None:
-        """Do nothing: all is written at once."""
+        """Do nothing: each write is flushed."""
 
     def _discard(self) -> None:
-        """Drop what the stream still holds for a reader that left, or Python fails on it when it exits."""
+        """Drop the buffer of a broken stream, on which Python would fail when it exits."""
         handle = self._stream.fileno()
         kept, nowhere = os.dup(handle), os.open(os.devnull, os.O_WRONLY)
         try:
@@ -142,7 +144,7 @@ class Screen:
 
 
 def harmless(text: str) -> str:
-    r"""Return a text in which what would steer a terminal is written out.
+    r"""Escape the characters that would control a terminal.
 
     Example:
         >>> print(harmless("\x1b[2J to be\r\nor not"))

@@ -1,4 +1,4 @@
-"""What a run leaves on the disk, and how it is found again."""
+"""The directory of a run: its files, their names, and its lock."""
 
 import json
 import math
@@ -36,13 +36,13 @@ Accepted = TypeVar("Accepted")
 
 
 class RunDirectory:
-    """A directory for one run: its settings, its metrics, its models. Without a path it keeps nothing.
+    """A directory for the settings, metrics and models of one run; without a path nothing is written.
 
-    It touches only files of these names, and none that is a link or no regular file.
+    Only files of these names are touched, and only if they are regular files, not links.
 
     Raises:
         InputTypeError: If the path is neither a str nor a path.
-        CheckpointSaveError: If nothing can be written there.
+        CheckpointSaveError: If nothing can be written to it.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
@@ -55,30 +55,31 @@ class RunDirectory:
                 check_writable(self.path)
 
     @property
-    def place(self) -> str:
-        """The directory, as a message shows it."""
+    def shown(self) -> str:
+        """The directory as a message shows it."""
         return show(self.path or Path())
 
     @contextmanager
     def locked(self, *, starting: bool = False, adopting: bool = False) -> Iterator[None]:
-        """Keep other trainers out while the block runs; such blocks may be nested and may overlap.
+        """Keep other trainers out inside the block; blocks may be nested and may overlap.
 
         Args:
-            starting: Whether a new run begins in the block, for which the directory must be new.
-            adopting: Whether the block goes on with whatever run is there, of whichever trainer.
+            starting: Whether a new run begins in the block, which needs a new directory.
+            adopting: Whether the block resumes the run in the directory, which another trainer may have begun.
 
         Raises:
-            RunLockedError: If another trainer is in, or this process was forked from the one that began the run.
+            RunLockedError: If another trainer holds the lock, or this process was forked from the one that began the
+                run.
             RunExistsError: If a new run would overwrite a file.
-            CheckpointNotFoundError: If there is no run to go on with.
-            CheckpointSaveError: If the directory was removed, or made again, since the run began in it, or the lock
-                cannot be made.
+            CheckpointNotFoundError: If there is no run to resume.
+            CheckpointSaveError: If the directory was removed or made again since the run began, or the lock cannot be
+                made.
         """
         if self.path is None or self._lock is None:
             yield
             return
         if starting and not os.path.lexists(self._lock.path):
-            self._check_new()  # before a lock is made: nothing is written to a directory that is refused
+            self._check_new(self.path)  # before the lock is made: a refused directory is not written to
         if adopting:
             self._lock.forget()
             self._check_begun()
@@ -90,19 +91,19 @@ class RunDirectory:
         except CheckpointSaveError as error:
             if isinstance(error.__cause__, BlockingIOError):
                 raise RunLockedError(
-                    f"run_dir must have one trainer at a time, got {self.place}, where {error.__cause__.strerror} is "
-                    "at work"
+                    f"run_dir must have one trainer at a time, got {self.shown}, where {error.__cause__.strerror} is "
+                    "at work; wait for it, or use another run_dir"
                 ) from error.__cause__
             if isinstance(error.__cause__, ChildProcessError):
                 raise RunLockedError(
-                    f"a run must go on in the process that began it, got {self.place} in process {os.getpid()} where "
+                    f"a run must go on in the process that began it, got {self.shown} in process {os.getpid()} where "
                     f"{error.__cause__.strerror}; make a Trainer here and use fit(resume=True)"
                 ) from error.__cause__
             raise
         is_refused = starting
         try:
             if starting:
-                self._check_new()  # of a run that was killed before its first checkpoint only the lock is left
+                self._check_new(self.path)  # a run that was killed before its first checkpoint leaves only the lock
                 is_refused = False
             yield
         finally:
@@ -110,31 +111,29 @@ class RunDirectory:
             if is_refused:
                 self._lock.forget()
 
-    def _check_new(self) -> None:
-        """Raise if the directory holds a run, or a file that a run would overwrite."""
-        if self.path is None:
-            return
+    def _check_new(self, path: Path) -> None:
+        """Raise if the directory has a run, or a file that a run would overwrite."""
         if self.checkpoints():
             raise RunExistsError(
-                f"run_dir must be new or empty, got {self.place}, which contains a run; use another, or "
+                f"run_dir must be new or empty, got {self.shown}, which contains a run; use another, or "
                 "fit(resume=True) to resume it, or fit(resume='auto') to start or resume"
             )
         for name in ("best.safetensors", "config.json", "metrics.jsonl"):  # the first checkpoint comes before them
-            if os.path.lexists(self.path / name):
+            if os.path.lexists(path / name):
                 raise RunExistsError(
-                    f"run_dir must be new or empty, got {self.place}, which has a file {name} but no checkpoint of a "
-                    "run; use another directory, so that it is not overwritten"
+                    f"run_dir must be new or empty, got {self.shown}, which has a file {name} but no checkpoint of a "
+                    "run; use another directory, so that the file is not overwritten"
                 )
 
     def _check_begun(self) -> None:
         if not self.checkpoints():
             raise CheckpointNotFoundError(
-                f"there is nothing to resume in {self.place}: no file step-*.safetensors; use fit() to start"
+                f"there is nothing to resume in {self.shown}: no file step-*.safetensors; use fit() to start"
             )
 
     @contextmanager
     def _naming(self, action: str, path: Path) -> Iterator[None]:
-        """Turn an error of the system in the block into one of ours that names the file."""
+        """Raise a CheckpointSaveError that names the file for an OSError inside the block."""
         try:
             yield
         except CheckpointError:
@@ -145,14 +144,14 @@ class RunDirectory:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
-        """Give the path of a file of the run to write to, in a directory that is still the run's own."""
+        """Yield the path of a file to write to, with the lock held."""
         assert self.path is not None
         with self.locked(), self._naming("write", self.path / name):
             check_regular(self.path / name)
             yield self.path / name
 
     def describe(self, config: TrainerConfig, model: LanguageModel) -> None:
-        """Write down the settings of a new run. A disk that does not take them does not end the training."""
+        """Write the settings of a new run to ``config.json``; an error of the disk is a warning."""
         if self.path is None:
             return
         settings = json.dumps({"trainer": asdict(config), "model": repr(model)}, indent=2) + "\n"
@@ -163,18 +162,18 @@ class RunDirectory:
             warn(f"{error}; the training goes on without it")
 
     def checkpoints(self) -> list[Path]:
-        """Return the files from which the run can go on, by their steps, the newest first."""
+        """Return the checkpoints, the newest first."""
         if self.path is None or not self.path.is_dir():
             return []
         return sorted(filter(_has_name, self.path.glob("step-*.safetensors")), key=_step_of, reverse=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], payload: Mapping[str, Any], keep: int) -> Path | None:
-        """Write a checkpoint, return its path, and then remove those that are no longer wanted.
+        """Write a checkpoint, remove older ones beyond ``keep``, and return the path.
 
-        Files of later steps are left alone: a run that was resumed from an older one found them spoilt.
+        Checkpoints of later steps stay: a run that was resumed from an older one found them corrupt.
 
         Raises:
-            CheckpointSaveError: If it cannot be written. All that was there is still there then.
+            CheckpointSaveError: If it cannot be written. The earlier checkpoints are intact then.
         """
         if self.path is None:
             return None
@@ -189,16 +188,16 @@ class RunDirectory:
         return target
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
-        """Return what a function makes of the newest checkpoint that it accepts, with a warning for each newer one.
+        """Return the result of ``accept`` for the newest checkpoint that verifies, with a warning for each newer one.
 
         Args:
-            accept: Called with the path, the payload and the tensors of a file that verifies.
+            accept: Function of the path, the payload and the tensors of a file that verifies.
 
         Raises:
             CheckpointNotFoundError: If there is no checkpoint.
-            CheckpointCorruptError: If each is corrupt, with the reasons.
-            CheckpointMismatchError: If one is sound, but of a run that is not this one.
-            ConfigError: The same.
+            CheckpointCorruptError: If every checkpoint is corrupt, with the reasons.
+            CheckpointMismatchError: If a valid checkpoint belongs to another run.
+            ConfigError: If a valid checkpoint has other settings.
             CheckpointError: If one cannot be read, such as a link, and no other is accepted.
         """
         self._check_begun()
@@ -212,7 +211,7 @@ class RunDirectory:
                     raise CheckpointCorruptError(f"{show(path)} does not contain a run at the step of its name")
                 accepted = accept(path, payload, tensors)
             except (CheckpointMismatchError, ConfigError):
-                raise  # a sound checkpoint of a run that is not this one: an older one would be none either
+                raise  # a valid checkpoint of another run: older ones belong to it too
             except TinyGPTError as error:
                 failures.append(error)
             else:
@@ -224,11 +223,11 @@ class RunDirectory:
                 raise failure
         reasons = "; ".join(cut(str(failure), 400) for failure in failures[:3])
         raise CheckpointCorruptError(
-            f"no checkpoint in {self.place} verifies, and whether to start again is yours to decide: {reasons}"
+            f"no checkpoint in {self.shown} verifies; use another copy, or another run_dir to start again: {reasons}"
         )
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append a line to ``metrics.jsonl``. A disk that does not take it is a warning, and the next one is tried."""
+        """Append a line to ``metrics.jsonl``; an error of the disk is a warning."""
         if self.path is None:
             return
         try:
@@ -237,12 +236,12 @@ class RunDirectory:
                 append_line(path, json.dumps(known, allow_nan=False).encode())  # JSON has no NaN
             self._log_fails = False
         except CheckpointSaveError as error:
-            if not self._log_fails:  # one warning as long as it lasts
+            if not self._log_fails:  # one warning until a line is written
                 warn(f"{error}; the training goes on, and the next line of the log is tried")
             self._log_fails = True
 
     def rewind_log(self, step: int, evaluated: Container[int]) -> None:
-        """Drop the lines that a checkpoint of this step, with its evaluations, knows nothing of, and damaged ones.
+        """Remove damaged lines, and lines later than a checkpoint of this step with its evaluations.
 
         A log that cannot be read or written is a warning.
         """
@@ -259,17 +258,17 @@ class RunDirectory:
             warn(f"{error}; the training goes on with the log as it is")
 
     def save_best(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
-        """Write the model to ``best.safetensors``, with the tokenizer if it is one that can be written."""
+        """Write the model to ``best.safetensors``, with the tokenizer if a file can hold it."""
         if self.path is not None:
             with self._writing("best.safetensors") as path:
                 save(path, model, savable(tokenizer))
 
 
 def _is_known(line: bytes, step: int, evaluated: Container[int]) -> bool:
-    """Say whether a line of the log is one that a checkpoint of this step has behind it."""
+    """Return whether a line of the log is not later than a checkpoint of this step."""
     try:
         record = parse_json(line.decode("utf-8"))
-    except ValueError:  # a process that was killed leaves half a line, and a disk anything
+    except ValueError:  # half a line of a killed process, or a damaged disk
         return False
     number = record.get("step") if isinstance(record, dict) else None
     if type(number) is not int:
@@ -287,6 +286,6 @@ def _step_of(path: Path) -> int:
 
 
 def _has_name(path: Path) -> bool:
-    """Say whether a run would give a checkpoint just this name: files of other names are another's."""
+    """Return whether a run would write a checkpoint of this name."""
     digits = path.stem.removeprefix("step-")
     return digits.isdecimal() and len(digits) < 20 and path.name == f"step-{int(digits):08d}.safetensors"

@@ -1,4 +1,4 @@
-"""Ctrl-C and the system's request to end: the step at hand is finished first."""
+"""Ctrl-C and SIGTERM: the current step is finished first."""
 
 import signal
 import threading
@@ -8,30 +8,30 @@ from typing import Any
 
 
 class Interruption:
-    """The handler of :func:`finishing_the_step`: whether a signal came, and what would have become of it."""
+    """The signal handler of :func:`finishing_the_step`; true once a signal has come."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self.handlers: dict[signal.Signals, Any] = {}  # those that were there before
+        self.handlers: dict[signal.Signals, Any] = {}  # the previous ones
         self._is_passed_on = False
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
     def __call__(self, number: int, frame: Any) -> None:
-        """Note a signal; a second one then acts as if nobody had noted the first."""
+        """Record a signal; a second one goes to the previous handler."""
         self.signal = signal.Signals(number)
         self.put_back()
 
     def put_back(self) -> None:
-        """Restore the handlers that were there before."""
+        """Restore the previous handlers."""
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
     def pass_on(self) -> None:
-        """Hand a request to end, once, to whoever handled it before; where nobody did, leave with the code for it.
+        """Pass a SIGTERM on, once, to the previous handler; without one, exit with its code.
 
-        Ctrl-C is not passed on: the user sees what was learnt, and a notebook or a script goes on.
+        Ctrl-C is not passed on: the user sees the result, and a notebook or a script continues.
         """
         if self.signal is not signal.SIGTERM or self._is_passed_on:
             return
@@ -45,15 +45,15 @@ class Interruption:
 
 @contextmanager
 def finishing_the_step() -> Iterator[Interruption]:
-    """Note the first Ctrl-C or request to end while the block runs; a second one acts as if nobody had noted it.
+    """Record the first Ctrl-C or SIGTERM inside the block; a second one goes to the previous handler.
 
-    Handlers are restored at the end. Signals reach the main thread only; in any other there is nothing to do.
+    The previous handlers are restored at the end. Only the main thread receives signals; others do nothing here.
     """
     caught = Interruption()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             handler = signal.getsignal(number)
-            if handler not in (None, signal.SIG_IGN):  # not set from Python, or meant to be ignored
+            if handler not in (None, signal.SIG_IGN):  # None: not set from Python
                 caught.handlers[number] = handler
                 signal.signal(number, caught)
     try:
@@ -64,9 +64,9 @@ def finishing_the_step() -> Iterator[Interruption]:
 
 @contextmanager
 def deferring_signals() -> Iterator[None]:
-    """Deliver a signal that comes while the block runs at its end; a second one acts at once.
+    """Deliver a signal that comes inside the block at its end; a second one acts at once.
 
-    Within :func:`finishing_the_step` there is nothing to do.
+    Inside :func:`finishing_the_step` the block does nothing.
     """
     if isinstance(signal.getsignal(signal.SIGINT), Interruption):
         yield

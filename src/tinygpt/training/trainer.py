@@ -151,7 +151,7 @@ class Trainer:
         if self._has_begun:
             raise ConfigError(
                 f"run_dir must be set before the run begins, got run_dir={short(str(path))} for a run in "
-                f"{self._run.place}; make a new Trainer"
+                f"{self._run.shown}; make a new Trainer"
             )
         self._run = RunDirectory(path)
 

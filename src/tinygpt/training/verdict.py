@@ -1,4 +1,4 @@
-"""The verdict on a run: what its losses show, and what to do about it."""
+"""The verdict on a run: a finding from its losses, and advice."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from statistics import fmean, median
 
 from tinygpt.training.history import Evaluation, History
 
-_MATTERS = 0.01  # nats: a smaller difference is about one percent of perplexity, and counts as none
-_ABOUT = 0.05  # of the way from the even guess to the bigram: this near to either is no better than it
-_RISE = 1.0  # nats: a training loss so far above its best is no noise of batches, which is some tenths
+_MATTERS = 0.01  # nats: smaller differences, about one percent of perplexity, do not count
+_ABOUT = 0.05  # of the difference between the even guess and the bigram: a loss this near to one is no better
+_RISE = 1.0  # nats: noise between batches is a few tenths, so a larger rise is not noise
 
 
 def judge(history: History) -> str:
@@ -27,13 +27,13 @@ def judge(history: History) -> str:
 
 
 def _finding(history: History) -> str:
-    """Return what the losses show, and what to do about it; the first that holds."""
+    """Return the first finding that holds, with advice."""
     best, first, last = history.best, history.evaluations[0], history.last
     counts = max(_MATTERS, 2 * _spread([evaluation.val_loss for evaluation in history.evaluations]))
     if len(history.evaluations) == 1:
         if last.step == 0 and not history.losses:
-            return "no step was taken yet; call trainer.fit()"
-        return "nothing to compare it with; use a lower eval_interval"
+            return "no step taken yet; call trainer.fit()"
+        return "no other evaluation to compare with; use a lower eval_interval"
     if rise := _rise(history):
         step, low, high = rise
         rose = f"the training loss rose from {low:.2f} to {high:.2f}"
@@ -48,22 +48,24 @@ def _finding(history: History) -> str:
     if history.even_guess is not None and best.val_loss > history.even_guess - _about(history):
         return "nothing was learnt beyond an even guess; use a higher learning rate, more steps, or other data"
     if first.val_loss - best.val_loss < counts:
-        return "nothing was learnt since the first evaluation; use a higher learning rate, or stop: it may be done"
-    hint = ". It is worse than a bigram, which counts pairs; use another learning rate or more steps"
+        return (
+            "nothing was learnt since the first evaluation; use a higher learning rate, or stop: the model may be done"
+        )
+    hint = ". The model is worse than a bigram, which counts pairs; use another learning rate or more steps"
     return _course(history, counts) + (hint if _is_poor(history) else "")
 
 
 def _course(history: History, counts: float) -> str:
-    """Say whether the loss still falls, and whether it would if the learning rate had not fallen.
+    """Return whether the loss still falls, with the learning rate at the end.
 
-    Where the learning rate has come down, a flat end shows nothing. Only a run that gained nothing since it was
-    high has converged.
+    A flat end at a low learning rate shows nothing. A run has converged only if it gained nothing since the learning
+    rate was high.
     """
     last, peak = history.last, _peak(history)
     earlier = [each for each in history.evaluations if each.step <= 0.75 * last.step] or history.evaluations[:1]
     since = ([each for each in earlier if _is_high(history, each)] or earlier)[-1]
     if since.val_loss - last.val_loss < counts:
-        return f"converged, it gained less than {counts:.2f} since step {since.step:,}"
+        return f"converged, a gain of less than {counts:.2f} nats since step {since.step:,}"
     if last.schedule is None:
         return "still falling; train longer"
     if _is_high(history, last):
@@ -85,10 +87,10 @@ def _is_high(history: History, evaluation: Evaluation) -> bool:
 
 
 def _is_stuck(history: History) -> bool:
-    """Return whether the loss, worse than a bigram, fell at once and then no more, though the rate was high.
+    """Return whether the loss, worse than a bigram, fell at once and then stayed, at a high learning rate.
 
-    No more: from the second quarter of that time to its second half by less than a fifth of what it had fallen
-    before, and of what it still has to fall to the bigram.
+    It stayed if it fell, from the second quarter of that time to its second half, by less than a fifth of its fall
+    before, and by less than a fifth of its distance to the bigram.
     """
     if history.bigram is None or not _is_poor(history):
         return False
@@ -102,21 +104,21 @@ def _is_stuck(history: History) -> bool:
 
 
 def _about(history: History) -> float:
-    """How near to the even guess or the bigram is no better than it, in nats."""
+    """Return within how many nats of the even guess or the bigram a loss counts as equal to it."""
     if history.even_guess is None or history.bigram is None:
         return _MATTERS
     return max(_MATTERS, _ABOUT * (history.even_guess - history.bigram))
 
 
 def _is_poor(history: History) -> bool:
-    """Whether the best is worse than a bigram."""
+    """Return whether the best loss is worse than that of a bigram."""
     return history.bigram is not None and history.best.val_loss > history.bigram + _about(history)
 
 
 def _rise(history: History) -> tuple[int, float, float] | None:
-    """Return where the training loss rose far above its best for good, from what and to what; None if nowhere.
+    """Return the step at which the training loss rose far above its best, its best and its peak, or None.
 
-    For good: it did not come back to where it was, or the model is still worse than a bigram.
+    A rise counts if the loss did not come back, or the model is still worse than a bigram.
     """
     is_poor = _is_poor(history)
     evaluated = [(each.step, each.train_loss) for each in history.evaluations]
@@ -135,9 +137,9 @@ def _rise(history: History) -> tuple[int, float, float] | None:
 
 
 def _spread(losses: Sequence[float]) -> float:
-    """Return the standard deviation of the later half around its course, 0 if there are too few to tell.
+    """Return the standard deviation of the later half around its trend, 0 if there are too few losses.
 
-    From second differences, which a straight course leaves at zero; by their median, which no bend upsets.
+    It comes from second differences, which are zero on a straight line, by their median, which a bend hardly moves.
     """
     late = losses[len(losses) // 2 :]
     bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
