@@ -34,7 +34,7 @@ from tinygpt.training import Contender
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT), val_fraction=0.2)
 BLOCK = 8
-QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "sample_length": 0}
+QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "preview_tokens": 0}
 QUICK |= {"optimizer": "adamw", "learning_rate": 0.01}
 
 

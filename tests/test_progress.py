@@ -39,7 +39,7 @@ from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, T
 text = "ab\u2192\x1b[2J" * 40
 data = TokenDataset(text, CharTokenizer.from_text(text))
 config = TrainerConfig(max_iters=4, eval_interval=2, batch_size=2, preview_tokens=60)
-history = Trainer(BigramLanguageModel(data.vocab_size, block_size=4), data, config).fit()
+history = Trainer(BigramLanguageModel(data.vocab_size), data, config).fit()
 Path(sys.argv[1]).write_text(str(history.last.step))
 """
 
