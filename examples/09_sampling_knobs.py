@@ -1,4 +1,4 @@
-"""Sampling knobs: temperature, top-k, top-p, min-p, stop strings, seeds, several prompts, streaming, scores.
+"""Sampling options: temperature, top-k, top-p, min-p, stop strings, seeds, several prompts, streaming, scores.
 
 Run:   python examples/09_sampling_knobs.py
 Takes: about 25 seconds on two cores, most of it training.
@@ -29,29 +29,31 @@ Trainer(model, data, settings).fit()
 sampler = Sampler(model, tokenizer)
 
 variations: dict[str, dict[str, Any]] = {
-    "temperature 0: always the likeliest, soon in circles": {"temperature": 0},
-    "temperature 0.7: bold": {"temperature": 0.7},
-    "temperature 1.3: wild": {"temperature": 1.3},
-    "top_k 5: one of the five likeliest": {"top_k": 5},
-    "top_p 0.8: from the likeliest four fifths": {"top_p": 0.8},
-    "min_p 0.1: nothing ten times less likely than the best": {"min_p": 0.1},
+    "temperature 0: greedy, soon in circles": {"temperature": 0},
+    "temperature 0.7: more conservative": {"temperature": 0.7},
+    "temperature 1.3: more random": {"temperature": 1.3},
+    "top_k 5: one of the five most likely": {"top_k": 5},
+    "top_p 0.8: from the most likely four fifths": {"top_p": 0.8},
+    "min_p 0.1: at least a tenth as likely as the best": {"min_p": 0.1},
     "another seed, another text": {"temperature": 0.7, "seed": 1},
 }
 for title, options in variations.items():
-    written = sampler.generate("ROMEO:\nO, ", max_new_tokens=80, **options)
+    written = sampler("ROMEO:\nO, ", max_new_tokens=80, **({"seed": 0} | options))
     print(f"--- {title}\n{written}\n")
 
 print("--- stop at the end of a speech")
-print(sampler.generate("JULIET:\n", max_new_tokens=500, temperature=0.7, stop="\n\n"))
+print(sampler("JULIET:\n", max_new_tokens=500, temperature=0.7, stop="\n\n"))
+
+print(f"\n--- without a seed each text is a new one; this one can be written again with seed={sampler.last_seed}")
 
 print("\n--- several prompts at once, each as it would be alone")
-for written in sampler.generate(["KING:\nWhat ", "First Servant:\nMy lord, "], max_new_tokens=40, temperature=0.7):
+for written in sampler(["KING:\nWhat ", "First Servant:\nMy lord, "], max_new_tokens=40, temperature=0.7):
     print(repr(written))
 
-print("\n--- a stream: pieces come as they are written")
+print("\n--- a stream: one piece per token")
 for piece in sampler.stream("HAMLET:\nTo be", max_new_tokens=80, temperature=0.7):
     print(piece, end="", flush=True)
 
-print("\n\n--- a score: how likely the model finds a text, in nats per character")
+print("\n\n--- a score: the loss of a text, in nats per character")
 for line in ("My lord, I will.", "My lrod, I wlil.", "xqzv jkkw pfgh."):
     print(f"{-sampler.score(line).mean():.2f}  {line}")

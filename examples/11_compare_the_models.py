@@ -1,4 +1,4 @@
-"""Compare the models: what does attention buy? A bigram and a small GPT, the same text, side by side.
+"""Compare the models: a bigram and a small GPT on the same text, side by side.
 
 Run:   python examples/11_compare_the_models.py   (or: make demo)
 Takes: about a minute and a half on two cores.

@@ -3,9 +3,9 @@
 Run:   python examples/12_check_your_own_block.py
 Takes: about 10 seconds on two cores.
 
-The block below mixes each place with the mean of those before it, and then scales by the largest value. The slip is in
-the scaling: it takes the largest value of the whole window, also of places that come later. All shapes are right, it
-trains without a complaint, and its loss looks as it should.
+The block below mixes each position with the mean of the positions before it, and then scales by the largest value. The
+mistake is in the scaling: it takes the largest value of the whole window, also of later positions. All shapes are
+right, it trains without a warning, and its loss looks plausible.
 """
 
 import torch
@@ -25,7 +25,7 @@ from tinygpt.testing import CheckError, check_batch_independent, check_causal, c
 
 
 class RunningMean(nn.Module):
-    """Each place takes the mean of all places up to it, scaled by the largest value that it sees."""
+    """The mean of all positions up to each one, scaled by the largest value among them."""
 
     def __init__(self, n_embd: int, *, is_leaky: bool) -> None:
         super().__init__()
@@ -61,4 +61,4 @@ for is_leaky in (True, False):
     ]
     model = GPTLanguageModel(tokenizer.vocab_size, block_size=32, n_embd=64, blocks=blocks)
     history = Trainer(model, data, settings).fit(progress=False)
-    print(f"is_leaky={is_leaky}: validation loss {history.best.val_loss:.3f} nats, and no complaint from training")
+    print(f"is_leaky={is_leaky}: validation loss {history.best.val_loss:.3f} nats, and no warning from training")

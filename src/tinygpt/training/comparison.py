@@ -1,4 +1,4 @@
-"""Several models side by side: which one has learnt more, at what cost, and how it writes."""
+"""Several models side by side: loss, size, time and a sample of each."""
 
 import math
 import os
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """One model after its training, or several that differ in their seed.
+    """One row of a comparison: a model after its training, or several that differ in their seed.
 
     Attributes:
-        name: Its name in the call of :func:`compare`.
-        parameters: Number of parameters that it learnt.
-        loss: Its loss on the whole validation split, with the best weights; the mean over its trainers.
+        name: The name in the call of :func:`compare`.
+        parameters: Number of parameters of the model.
+        loss: The loss on the whole validation split, with the best weights; the mean over its trainers.
         losses: The loss of each trainer, in nats.
-        seconds: Time of its training steps; the mean over its trainers.
-        block_size: Length of the windows that it was trained and measured on.
-        sample: A text of its first trainer, empty if there is none.
+        seconds: Time of the training steps; the mean over its trainers.
+        block_size: Length of the windows of training and measurement.
+        sample: A sample of the first trainer, empty if there is none.
         histories: The record of each trainer by its name, ``"gpt"``, or ``"gpt/0"`` for the first one of a list.
     """
 
@@ -62,12 +62,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`: printed, a table and a sample of each model.
+    """The result of :func:`compare`; printed, a table and a sample of each model.
 
     Attributes:
         contenders: The models that were trained and measured, the best first.
         even_guess: The loss of guessing evenly among all ids, ``ln V`` nats.
-        left_out: The names of the other trainers, each with the reason: its error, or an interruption.
+        left_out: The trainers without a result by name, each with its error or the interruption.
     """
 
     contenders: list[Contender]
@@ -130,7 +130,7 @@ class Comparison:
         return rows
 
     def _notes(self) -> list[str]:
-        """Return what a reader of the table must know besides."""
+        """Return the lines below the table: interruptions, trainers left out, and different windows."""
         lengths = {contender.name: contender.block_size for contender in self.contenders}
         notes = [
             f"{name} was interrupted after step {history.last.step:,}"
@@ -149,7 +149,7 @@ class Comparison:
 
 
 class _Run(NamedTuple):
-    """A trainer with the name of its contender, and one of its own."""
+    """A trainer, with the name of its contender and a label of its own."""
 
     name: str
     label: str
@@ -166,17 +166,16 @@ def compare(
     temperature: float = 0.8,
     progress: bool = True,
 ) -> Comparison:
-    """Train several models, measure each on the validation split, and let it write.
+    """Train several models, and compare their losses and samples.
 
     All are measured on the same tokens: each model predicts every token of the validation split once, with its best
     weights, in consecutive windows of its trainer's ``block_size``. With equal lengths the windows are the same. With
     different ones a model is measured with the context that it was trained for, and the table names the lengths; pass
     ``TrainerConfig(block_size=...)`` to compare at one length.
 
-    A trainer that fails is left out, with a warning, and so is a sample that cannot be written. Ctrl-C ends the
-    training of the present model, which is compared with what it has learnt, and leaves out the models after it.
-    Called again, the comparison goes on where each trainer stopped: with the same trainers, or in another process
-    with equal ones and the same ``run_dir``.
+    A trainer that fails is left out with a warning, and so is a sample that cannot be written. Ctrl-C ends the current
+    training: that model is compared as it is, and those after it are left out. A second call continues where each
+    trainer stopped, with the same trainers, or in another process with equal ones and the same ``run_dir``.
 
     Args:
         trainers: The trainers by name, all on the same data. A list under one name stands for trainers that differ in
@@ -212,55 +211,69 @@ def compare(
         _write(run.trainer, prompt, 1, temperature)  # an invalid prompt shows before an hour of training
     if run_dir is not None:
         _give_directories(runs, check_path("run_dir", run_dir))
-    finished: dict[str, list[_Run]] = {}
-    losses: dict[str, float] = {}
-    left_out: dict[str, str] = {}
-    errors: list[Exception] = []
-    is_interrupted = False
+    losses, left_out = _measure(runs, progress)
+    groups: dict[str, list[_Run]] = {}
     for run in runs:
-        if is_interrupted:
-            left_out[run.label] = "interrupted before its training"
-            continue
-        try:
-            with named(run.label):
-                history = run.trainer.fit(resume="auto", progress=progress)
-            is_interrupted = history.stopped == "interrupted"
-            losses[run.label] = run.trainer.evaluate("val").nats
-            finished.setdefault(run.name, []).append(run)
-        except KeyboardInterrupt:  # a second one, or during the measurement
-            left_out[run.label], is_interrupted = "interrupted", True
-        except Exception as error:
-            left_out[run.label] = f"{type(error).__name__}: {cut(str(error))}"
-            errors.append(error)
-            warn(f"{short(run.label)} is left out of the comparison: {left_out[run.label]}")
-    if not finished:
-        raise errors[0] if errors else KeyboardInterrupt
-    samples: dict[str, str] = {}
-    try:
-        for name, (run, *_) in finished.items():
-            try:
-                samples[name] = _write(run.trainer, prompt, max_new_tokens, temperature)
-            except Exception as error:
-                warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
-    except KeyboardInterrupt:
-        pass  # the samples so far are enough
+        if run.label in losses:
+            groups.setdefault(run.name, []).append(run)
+    samples = _samples(groups, prompt, max_new_tokens, temperature)
     data = runs[0].trainer.data
     characters = data.characters_per_id("val")
     contenders = [
         Contender(
             name,
-            those[0].trainer.model.num_parameters(),
-            Loss.from_nats(fmean(losses[run.label] for run in those), characters),
-            [losses[run.label] for run in those],
-            fmean(run.trainer.history.last.seconds for run in those),
-            those[0].trainer.block_size,
+            group[0].trainer.model.num_parameters(),
+            Loss.from_nats(fmean(losses[run.label] for run in group), characters),
+            [losses[run.label] for run in group],
+            fmean(run.trainer.history.last.seconds for run in group),
+            group[0].trainer.block_size,
             samples.get(name, ""),
-            {run.label: run.trainer.history for run in those},
+            {run.label: run.trainer.history for run in group},
         )
-        for name, those in finished.items()
+        for name, group in groups.items()
     ]
     contenders.sort(key=lambda contender: contender.loss.nats)
     return Comparison(contenders, Loss.from_nats(math.log(data.vocab_size), characters), left_out)
+
+
+def _measure(runs: list[_Run], progress: bool) -> tuple[dict[str, float], dict[str, str]]:
+    """Train each model; return the losses in nats, and the reasons for those left out, both by label."""
+    losses: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    errors: list[Exception] = []
+    is_interrupted = False
+    for _, label, trainer in runs:
+        if is_interrupted:
+            left_out[label] = "interrupted before its training"
+            continue
+        try:
+            with named(label):
+                history = trainer.fit(resume="auto", progress=progress)
+            is_interrupted = history.stopped == "interrupted"
+            losses[label] = trainer.evaluate("val").nats
+        except KeyboardInterrupt:  # a second one, or during the measurement
+            left_out[label], is_interrupted = "interrupted", True
+        except Exception as error:
+            left_out[label] = f"{type(error).__name__}: {cut(str(error))}"
+            errors.append(error)
+            warn(f"{short(label)} is left out of the comparison: {left_out[label]}")
+    if not losses:
+        raise errors[0] if errors else KeyboardInterrupt
+    return losses, left_out
+
+
+def _samples(groups: Mapping[str, list[_Run]], prompt: str, max_new_tokens: int, temperature: float) -> dict[str, str]:
+    """Return a sample of the first trainer under each name; Ctrl-C returns those so far."""
+    samples: dict[str, str] = {}
+    try:
+        for name, (run, *_) in groups.items():
+            try:
+                samples[name] = _write(run.trainer, prompt, max_new_tokens, temperature)
+            except Exception as error:
+                warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
+    except KeyboardInterrupt:
+        pass
+    return samples
 
 
 def _checked(trainers: Any) -> list[_Run]:
