@@ -16,12 +16,12 @@ from tinygpt.errors import (
     ConfigError,
     InputTypeError,
     check_integer,
-    check_path,
     check_truth,
     checked_names,
     short,
     show,
 )
+from tinygpt.files import check_path
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW, check_finite, check_model
 from tinygpt.models.modes import evaluating

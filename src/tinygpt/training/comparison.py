@@ -14,13 +14,13 @@ from tinygpt.errors import (
     InputTypeError,
     check_choice,
     check_integer,
-    check_path,
     check_truth,
     checked_names,
     cut,
     short,
     warn,
 )
+from tinygpt.files import check_path
 from tinygpt.sampling import Sampler
 from tinygpt.training.history import History, Loss
 from tinygpt.training.progress import named
