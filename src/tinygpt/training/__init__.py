@@ -3,6 +3,7 @@
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.comparison import Comparison, Contender, compare
 from tinygpt.training.config import TrainerConfig
+from tinygpt.training.evaluation import evaluate
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.step import Step, plain_loop
 from tinygpt.training.trainer import Trainer
@@ -18,5 +19,6 @@ __all__ = [
     "TrainerConfig",
     "bigram_loss",
     "compare",
+    "evaluate",
     "plain_loop",
 ]
