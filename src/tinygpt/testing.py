@@ -1,8 +1,9 @@
-"""Property checks for parts of your own: causality, independent sequences, a cache that changes nothing.
+"""Property checks for parts of your own.
 
-Each check takes a part and an input, and raises :class:`CheckError` with the first violation. It works on a copy in
-float64 with random weights, in evaluation mode, so the part is not changed and no weight that starts at zero hides a
-fault. Small inputs find as much as large ones, and sooner::
+They check causality, independent sequences, caches and gradients. Each check takes a part and an input, and raises
+:class:`CheckError` with the first violation. It works on a copy in float64 with random weights, in evaluation mode, so
+the part is not changed and no weight that starts at zero hides a fault. Small inputs find as much as large ones, and
+sooner::
 
     from tinygpt.testing import check_causal
 
@@ -45,7 +46,9 @@ class CheckError(TinyGPTError, AssertionError):
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a test case; ``n_embd`` is derived, so ``n_head`` always divides it.
+    """The sizes of a test case.
+
+    ``n_embd`` is derived, so ``n_head`` always divides it.
 
     Attributes:
         batch_size: Number of sequences ``B``.
@@ -117,9 +120,10 @@ def randomise(part: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def check_shape(part: nn.Module, x: Tensor) -> None:
-    """Check that the output has the right shape and is finite, at every length.
+    """Check that the output is finite and has the right shape.
 
-    A part must return ``B T C`` for ``B T C``, a model logits ``B T V`` for ids ``B T``.
+    It is checked at every length of the input. A part must return ``B T C`` for ``B T C``, a model logits ``B T V`` for
+    ids ``B T``.
 
     Raises:
         CheckError: If a shape is wrong, or a number is not finite.
@@ -143,11 +147,11 @@ def check_shape(part: nn.Module, x: Tensor) -> None:
 
 
 def check_causal(part: nn.Module, x: Tensor, *, reach: int | None = None) -> None:
-    """Check that each position depends on itself and all earlier ones, and on no later one.
+    """Check that a position depends on earlier ones, never on later ones.
 
-    For a part, the derivative of each output with respect to each later input must be exactly zero, and with respect
-    to each earlier one it must not be zero. For a model, each id is changed in turn: the logits before it must not
-    change, and the logits from it on must.
+    Each position must depend on itself and on all earlier positions. For a part, the derivative of each output with
+    respect to each later input must be exactly zero, and with respect to each earlier one it must not be zero. For a
+    model, each id is changed in turn: the logits before it must not change, and the logits from it on must.
 
     Args:
         part: The part or model to check.
@@ -200,7 +204,7 @@ def check_batch_independent(part: nn.Module, x: Tensor) -> None:
 
 
 def check_prefix_consistent(part: nn.Module, x: Tensor) -> None:
-    """Check that the output on a prefix is the prefix of the output, at every length.
+    """Check that the output on a prefix is the prefix of the output.
 
     Raises:
         CheckError: If an output differs.
@@ -213,7 +217,9 @@ def check_prefix_consistent(part: nn.Module, x: Tensor) -> None:
 
 
 def check_cache_equal(part: nn.Module, x: Tensor) -> None:
-    """Check that the output through a cache is the output without one, in pieces of every size.
+    """Check that the output through a cache is the output without one.
+
+    The input is read in pieces of every size.
 
     Raises:
         CheckError: If an output differs, or the part keeps no cache.
@@ -232,7 +238,9 @@ def check_cache_equal(part: nn.Module, x: Tensor) -> None:
 
 
 def check_gradients(part: nn.Module, x: Tensor) -> None:
-    """Check derivatives against finite differences, and that every trainable parameter has one.
+    """Check all derivatives against finite differences.
+
+    Every trainable parameter must have one.
 
     Raises:
         CheckError: If a derivative is wrong, or a parameter has no effect.
@@ -256,9 +264,9 @@ def check_gradients(part: nn.Module, x: Tensor) -> None:
 
 
 def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 0.05) -> None:
-    """Check that a model overfits one small batch; for a part, that a model of this one block does.
+    """Check that a model overfits one small batch.
 
-    The weights start as they are, not at random.
+    For a part, a model of this one block must do so. The weights start as they are, not at random.
 
     Args:
         part: The part or model to check.
@@ -294,7 +302,7 @@ def check_trains(part: nn.Module, x: Tensor, *, steps: int = 300, loss: float = 
 
 @contextmanager
 def _prepared(part: nn.Module, x: Tensor, *, is_randomised: bool = True) -> Iterator[tuple[Any, Tensor]]:
-    """Yield a copy of the part and the input in float64, without a graph, and restore all global state."""
+    """Yield copies of part and input in float64; restore all global state."""
     if not isinstance(part, nn.Module):
         raise InputTypeError(f"part must be a module, got {short(part)}")
     wanted = 2 if isinstance(part, LanguageModel) else 3
@@ -321,7 +329,7 @@ def _call(part: nn.Module, x: Tensor, cache: Any = None) -> Tensor:
 
 
 def _effect_of_positions(part: nn.Module, x: Tensor) -> Tensor:
-    """Return the largest derivative of each position's output with respect to each position's input, ``T T``."""
+    """Return the largest derivative of output to input positions, ``T T``."""
     with torch.enable_grad():
         x = x.requires_grad_()
         output = _call(part, x)
@@ -334,7 +342,7 @@ def _effect_of_positions(part: nn.Module, x: Tensor) -> Tensor:
 
 
 def _effect_of_ids(model: Any, idx: Tensor) -> Tensor:
-    """Return how much each position's logits change with each position's id, ``T T``."""
+    """Return how much logits change with the id of each position, ``T T``."""
     before = model.compute_logits(idx)
     columns = []
     for position in range(idx.shape[1]):

@@ -1,4 +1,4 @@
-"""Text from a model: the :class:`Sampler`, and the filters that it draws through."""
+"""Text from a model: the :class:`Sampler` and its filters."""
 
 from tinygpt.sampling.filters import draw, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.sampler import Sampler

@@ -88,11 +88,13 @@ def keep_min_p(logits: Float[Tensor, "*leading V"], p: float) -> Float[Tensor, "
 
 
 def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]) -> Int64[Tensor, "*leading"]:
-    """Return the id at which the cumulative probabilities pass a number in ``[0, 1)``.
+    """Draw an id from each distribution.
+
+    The draw is the id at which the cumulative probabilities pass a number in ``[0, 1)``.
 
     Args:
         logits: Scores of any leading shape; an id with ``-inf`` is never returned.
-        uniform: One number per distribution.
+        uniform: One number in ``[0, 1)`` per distribution.
 
     Example:
         >>> draw(torch.tensor([0.5, 0.0, 0.5]).log(), torch.tensor(0.5))
@@ -105,7 +107,7 @@ def draw(logits: Float[Tensor, "*leading V"], uniform: Float[Tensor, "*leading"]
 
 
 def _precise(x: Tensor) -> Tensor:
-    """Convert to float64, in which a sum of thousands of probabilities can be compared.
+    """Convert to float64, for accurate sums of many probabilities.
 
     Apple's GPUs have no float64 and get float32.
     """
@@ -120,7 +122,7 @@ def filter_logits(
     top_p: float | None,
     min_p: float | None,
 ) -> Float64[Tensor, "B V"]:
-    """Return the logits to draw from, after the temperature and each filter that is given.
+    """Apply the temperature and the filters that are not None.
 
     Raises:
         ConfigError: If an option is out of range.

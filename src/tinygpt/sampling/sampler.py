@@ -1,4 +1,4 @@
-"""The :class:`Sampler`: text from a model, and how likely the model finds a text."""
+"""The :class:`Sampler`: writes text with a model, and scores a text."""
 
 import os
 import secrets
@@ -110,17 +110,17 @@ class Sampler:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, into: LanguageModel | None = None) -> "Sampler":
-        """Load model and tokenizer from a file that :meth:`save`, :func:`tinygpt.save` or a ``Trainer`` wrote.
+        """Load model and tokenizer from one file.
 
         For other settings than the defaults use ``Sampler(*tinygpt.load(path), stride=1)``.
 
         Args:
-            path: The file, e.g. ``"run/best.safetensors"``.
+            path: A file of :meth:`save`, :func:`tinygpt.save` or a ``Trainer``, e.g. ``"run/best.safetensors"``.
             into: A model to load the weights into, for one composed or changed by hand.
 
         Raises:
             CheckpointMismatchError: If the file has no tokenizer.
-            TinyGPTError: As :func:`tinygpt.load` says.
+            TinyGPTError: The errors of :func:`tinygpt.load`.
         """
         model, tokenizer = load(path, into=into)
         if tokenizer is None:
@@ -131,7 +131,7 @@ class Sampler:
         return cls(model, tokenizer)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write model and tokenizer to one file, as :func:`tinygpt.save` does and with its errors."""
+        """Write model and tokenizer to one file, as :func:`tinygpt.save` does."""
         save(path, self.model, self.tokenizer)
 
     @checked_names
@@ -217,10 +217,10 @@ class Sampler:
         return self._pieces(self._write(rows, filters))
 
     def score(self, text: str) -> Float64[Tensor, " N"]:
-        """Return the log-probability, in nats, of each token of a text, given those before it.
+        """Return the log-probability of each token of a text, in nats.
 
-        The first token is given ``start_id``. Past ``block_size`` the model reads the windows of generation, so these
-        are the probabilities with which the text would be drawn at temperature 1.
+        Each token is given those before it, the first one ``start_id``. Past ``block_size`` the model reads the windows
+        of generation, so these are the probabilities with which the text would be drawn at temperature 1.
 
         Raises:
             InputTypeError: If ``text`` is not a string.
@@ -281,9 +281,9 @@ class Sampler:
         return rows
 
     def _pieces(self, steps: Iterator[list[tuple[Row, str]]]) -> Iterator[str]:
-        """Yield the text of each step of a single row, with the model in its own mode between two steps.
+        """Yield the text of each step of a single row.
 
-        The mode is set for each step, not over a ``yield``: the caller may train in between, or never return.
+        Evaluation mode is set for each step, not over a ``yield``: the caller may train in between, or never return.
         """
         while True:
             with evaluating(self.model):
@@ -293,7 +293,7 @@ class Sampler:
             yield written[0][1]
 
     def _write(self, rows: list[Row], filters: Callable[[Tensor], Tensor]) -> Iterator[list[tuple[Row, str]]]:
-        """Append a token to the shortest rows again and again, and yield the text of each step."""
+        """Append a token to the shortest rows until all are done."""
         keep_freed_memory()
         reader = Reader(self.model, self._read_one)
         while unfinished := [row for row in rows if not row.done]:

@@ -1,4 +1,4 @@
-"""Tokens to text during generation: certain text goes out, half characters and stop strings wait."""
+"""Text from tokens, one token at a time, with stop strings."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,9 @@ DECODED_TOGETHER = 16  # tokens: few enough that decoding them again for each ne
 
 
 class Pieces:
-    """Turns tokens into text, and holds back half a character or half a stop string.
+    """Turns tokens into text, one at a time.
+
+    Text that may be half a character or half a stop string is held back until it is certain.
 
     Args:
         tokenizer: Turns ids into text.
@@ -31,7 +33,10 @@ class Pieces:
         self.stopped = False
 
     def add(self, new: int, *, last: bool) -> str:
-        """Append a token, and return the text that is certain now; after the last token all text is certain."""
+        """Append a token, and return the text that is certain now.
+
+        After the last token all text is certain.
+        """
         self._ids.append(new)
         self._waiting += 1
         if self._waiting < self._together and not last:
@@ -59,12 +64,15 @@ class Pieces:
         return text[begun:certain]
 
     def _restart(self, before: int) -> None:
-        """Keep one id only; it is decoded again with the next, since a tokenizer may treat the first id specially."""
+        """Drop all ids but one.
+
+        It is decoded again with the next, since a tokenizer may treat the first id specially.
+        """
         self._ids = [before]
         self._known = len(decode_ids(self._tokenizer, self._ids))
 
     def _may_be_stop(self, text: str) -> int:
-        """Return the length of the longest end of a text that a stop string starts with."""
+        """Return the length of the longest end that begins a stop string."""
         for length in range(min(self._reach, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stops):
                 return length

@@ -1,4 +1,4 @@
-"""The window of tokens that a model reads during generation, and the cache behind it."""
+"""The window of tokens that a model reads, and the cache behind it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from tinygpt.sampling.text_stream import Pieces
 
 
 def window_start(length: int, block_size: int, stride: int) -> int:
-    """Return where the window starts after ``length`` tokens: a function of these numbers alone.
+    """Return the position at which the window starts after some tokens.
 
-    Rows of one length therefore share their window, and a text that is continued later is read as if it had never
-    stopped.
+    It depends on these numbers alone. Rows of one length therefore share their window, and a text that is continued
+    later is read as if it had never stopped.
     """
     over = max(0, length - block_size)
     return -(-over // stride) * stride
 
 
 class Row:
-    """One text during generation: its last ids, its length in tokens, and where it ends."""
+    """One text during generation: its last ids, its length, and its end."""
 
     def __init__(self, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
         self.ids = deque(ids, maxlen=block_size)
@@ -51,7 +51,9 @@ def read_one(model: LanguageModel, idx: Int64[Tensor, "B 1"], cache: Any) -> Flo
 
 
 class Reader:
-    """Computes the logits after the last token of each row, through a cache as long as the window stays.
+    """Computes the logits after the last token of each row.
+
+    It reads one token through the cache while the window stays, and the whole window after it has moved.
 
     Args:
         model: The language model.

@@ -1,4 +1,4 @@
-"""The loss of a counted bigram: a baseline that every trained model should beat."""
+"""The loss of a counted bigram, a baseline for every model."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def bigram_loss(data: TokenDataset) -> float:
 
 
 def _pairs(ids: np.ndarray, size: int) -> np.ndarray:
-    """Return each pair of neighbouring ids as one number, ``first * size + second``."""
+    """Return pairs of neighbouring ids as ``first * size + second``."""
     if len(ids) <= _PIECES * _PAIRS_IN_A_PIECE:
         pieces = [ids]
     else:

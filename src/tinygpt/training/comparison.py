@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a comparison: a model after its training, or several that differ in their seed.
+    """One row of a comparison: one trained model, or several seeds of it.
 
     Attributes:
         name: The name in the call of :func:`compare`.
@@ -62,7 +62,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`; printed, a table and a sample of each model.
+    """The result of :func:`compare`: a table and samples when printed.
 
     Attributes:
         contenders: The models that were trained and measured, the best first.
@@ -130,7 +130,7 @@ class Comparison:
         return rows
 
     def _notes(self) -> list[str]:
-        """Return the lines below the table: interruptions, trainers left out, and different windows."""
+        """Return the lines below the table."""
         lengths = {contender.name: contender.block_size for contender in self.contenders}
         notes = [
             f"{name} was interrupted after step {history.last.step:,}"
@@ -237,7 +237,7 @@ def compare(
 
 
 def _measure(runs: list[_Run], progress: bool) -> tuple[dict[str, float], dict[str, str]]:
-    """Train each model; return the losses in nats, and the reasons for those left out, both by label."""
+    """Return losses in nats and reasons for those left out, by label."""
     losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
     errors: list[Exception] = []
@@ -263,7 +263,7 @@ def _measure(runs: list[_Run], progress: bool) -> tuple[dict[str, float], dict[s
 
 
 def _samples(groups: Mapping[str, list[_Run]], prompt: str, max_new_tokens: int, temperature: float) -> dict[str, str]:
-    """Return a sample of the first trainer under each name; Ctrl-C returns those so far."""
+    """Return a sample for each name; Ctrl-C returns those so far."""
     samples: dict[str, str] = {}
     try:
         for name, (run, *_) in groups.items():
@@ -322,7 +322,7 @@ def _give_directories(runs: list[_Run], path: Path) -> None:
 
 
 def _write(trainer: Trainer, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    """Return a sample of a trainer's model, if there is a tokenizer to write with."""
+    """Return a sample of a trainer's model, empty without a tokenizer."""
     if not max_new_tokens or trainer.data.tokenizer is None:
         return ""
     sampler = Sampler(trainer.model, trainer.data.tokenizer)

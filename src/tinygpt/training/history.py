@@ -99,10 +99,10 @@ class History:
     pending: list[float] = field(default_factory=list)
 
     def add_loss(self, loss: float) -> None:
-        """Append the loss of a step, in nats; if ``losses`` is full, halve it first.
+        """Append the loss of a step, in nats.
 
-        The entries depend on the losses in their order alone, so a resumed run has those of an uninterrupted one. NaN
-        repeats the loss before it.
+        If ``losses`` is full, it is halved first. The entries depend on the losses in their order alone, so a resumed
+        run has those of an uninterrupted one. NaN repeats the loss before it.
         """
         if math.isnan(loss):  # no target counted in its batch
             known = self.pending or self.losses or [each.train_loss for each in self.evaluations]
@@ -163,9 +163,12 @@ class History:
         return f"{_curves(train, val)}<p>{escape(self.verdict)}</p>"
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw the losses over the steps, and save the figure if ``path`` is given.
+        """Draw the losses over the steps.
 
         Needs matplotlib: ``pip install "tinygpt[plots]"``.
+
+        Args:
+            path: A file to save the figure to, or None.
 
         Raises:
             DataError: If there is no evaluation yet.

@@ -1,4 +1,7 @@
-"""Progress of a run on standard error. An error of the display never ends the run."""
+"""Progress of a run on standard error.
+
+An error of the display never ends the run.
+"""
 
 import os
 import sys
@@ -31,7 +34,7 @@ def named(name: str) -> Iterator[None]:
 
 
 class Progress:
-    """A bar with losses, speed and time left; above it, the evaluations with their samples.
+    """A bar with losses, speed and time left, below the evaluations.
 
     If standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations.
 
@@ -104,7 +107,7 @@ class Screen:
 
     @property
     def redraws(self) -> bool:
-        """Whether a line can be overwritten: on a terminal, and in the output of a notebook."""
+        """Whether a line can be overwritten, as on a terminal or in a notebook."""
         if self._stream is None:
             return False
         return bool(self._stream.isatty()) or type(self._stream).__module__.startswith("ipykernel.")
@@ -118,7 +121,7 @@ class Screen:
         return max(10, (columns or 80) - 1)
 
     def write(self, text: str) -> None:
-        """Write text, with a question mark for each character that the stream cannot encode."""
+        """Write text, with ``?`` for characters that the stream cannot encode."""
         try:
             self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
             self._stream.flush()
@@ -130,7 +133,7 @@ class Screen:
         """Do nothing: each write is flushed."""
 
     def _discard(self) -> None:
-        """Drop the buffer of a broken stream, on which Python would fail when it exits."""
+        """Drop the buffer of a broken stream, or Python fails when it exits."""
         handle = self._stream.fileno()
         kept, nowhere = os.dup(handle), os.open(os.devnull, os.O_WRONLY)
         try:

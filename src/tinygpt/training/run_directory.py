@@ -36,9 +36,10 @@ Accepted = TypeVar("Accepted")
 
 
 class RunDirectory:
-    """A directory for the settings, metrics and models of one run; without a path nothing is written.
+    """The directory of a run: settings, metrics and models.
 
-    Only files of these names are touched, and only if they are regular files, not links.
+    Without a path nothing is written. Only files of these names are touched, and only if they are regular files, not
+    links.
 
     Raises:
         InputTypeError: If the path is neither a str nor a path.
@@ -61,7 +62,9 @@ class RunDirectory:
 
     @contextmanager
     def locked(self, *, starting: bool = False, adopting: bool = False) -> Iterator[None]:
-        """Keep other trainers out inside the block; blocks may be nested and may overlap.
+        """Keep other trainers out inside the block.
+
+        Blocks may be nested and may overlap.
 
         Args:
             starting: Whether a new run begins in the block, which needs a new directory.
@@ -133,7 +136,7 @@ class RunDirectory:
 
     @contextmanager
     def _naming(self, action: str, path: Path) -> Iterator[None]:
-        """Raise a CheckpointSaveError that names the file for an OSError inside the block."""
+        """Name the file in an error of the system inside the block."""
         try:
             yield
         except CheckpointError:
@@ -151,7 +154,7 @@ class RunDirectory:
             yield self.path / name
 
     def describe(self, config: TrainerConfig, model: LanguageModel) -> None:
-        """Write the settings of a new run to ``config.json``; an error of the disk is a warning."""
+        """Write the settings to ``config.json``; a disk error is a warning."""
         if self.path is None:
             return
         settings = json.dumps({"trainer": asdict(config), "model": repr(model)}, indent=2) + "\n"
@@ -168,12 +171,12 @@ class RunDirectory:
         return sorted(filter(_has_name, self.path.glob("step-*.safetensors")), key=_step_of, reverse=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], payload: Mapping[str, Any], keep: int) -> Path | None:
-        """Write a checkpoint, remove older ones beyond ``keep``, and return the path.
+        """Write a checkpoint, and remove older ones beyond ``keep``.
 
         Checkpoints of later steps stay: a run that was resumed from an older one found them corrupt.
 
         Raises:
-            CheckpointSaveError: If it cannot be written. The earlier checkpoints are intact then.
+            CheckpointSaveError: If the file cannot be written; the earlier checkpoints are intact then.
         """
         if self.path is None:
             return None
@@ -188,7 +191,9 @@ class RunDirectory:
         return target
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
-        """Return the result of ``accept`` for the newest checkpoint that verifies, with a warning for each newer one.
+        """Return the result of ``accept`` for the newest valid checkpoint.
+
+        Each newer one that is corrupt is a warning.
 
         Args:
             accept: Function of the path, the payload and the tensors of a file that verifies.
@@ -241,7 +246,7 @@ class RunDirectory:
             self._log_fails = True
 
     def rewind_log(self, step: int, evaluated: Container[int]) -> None:
-        """Remove damaged lines, and lines later than a checkpoint of this step with its evaluations.
+        """Remove damaged lines and lines later than a checkpoint.
 
         A log that cannot be read or written is a warning.
         """
@@ -258,14 +263,14 @@ class RunDirectory:
             warn(f"{error}; the training goes on with the log as it is")
 
     def save_best(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
-        """Write the model to ``best.safetensors``, with the tokenizer if a file can hold it."""
+        """Write model and tokenizer to ``best.safetensors``."""
         if self.path is not None:
             with self._writing("best.safetensors") as path:
                 save(path, model, savable(tokenizer))
 
 
 def _is_known(line: bytes, step: int, evaluated: Container[int]) -> bool:
-    """Return whether a line of the log is not later than a checkpoint of this step."""
+    """Return whether a line of the log is not later than a checkpoint."""
     try:
         record = parse_json(line.decode("utf-8"))
     except ValueError:  # half a line of a killed process, or a damaged disk

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interruption:
-    """The signal handler of :func:`finishing_the_step`; true once a signal has come."""
+    """A signal handler, true once a signal has come."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -29,9 +29,10 @@ class Interruption:
             signal.signal(number, handler)
 
     def pass_on(self) -> None:
-        """Pass a SIGTERM on, once, to the previous handler; without one, exit with its code.
+        """Pass a SIGTERM on to the previous handler, once.
 
-        Ctrl-C is not passed on: the user sees the result, and a notebook or a script continues.
+        Without one the process exits with the code of the signal. Ctrl-C is not passed on: the user sees the result,
+        and a notebook or a script continues.
         """
         if self.signal is not signal.SIGTERM or self._is_passed_on:
             return
@@ -45,9 +46,10 @@ class Interruption:
 
 @contextmanager
 def finishing_the_step() -> Iterator[Interruption]:
-    """Record the first Ctrl-C or SIGTERM inside the block; a second one goes to the previous handler.
+    """Record the first Ctrl-C or SIGTERM inside the block.
 
-    The previous handlers are restored at the end. Only the main thread receives signals; others do nothing here.
+    A second one goes to the previous handler. The previous handlers are restored at the end. Only the main thread
+    receives signals; others do nothing here.
     """
     caught = Interruption()
     if threading.current_thread() is threading.main_thread():
@@ -64,9 +66,9 @@ def finishing_the_step() -> Iterator[Interruption]:
 
 @contextmanager
 def deferring_signals() -> Iterator[None]:
-    """Deliver a signal that comes inside the block at its end; a second one acts at once.
+    """Deliver a signal that comes inside the block at its end.
 
-    Inside :func:`finishing_the_step` the block does nothing.
+    A second one acts at once. Inside :func:`finishing_the_step` the block does nothing.
     """
     if isinstance(signal.getsignal(signal.SIGINT), Interruption):
         yield

@@ -82,15 +82,16 @@ def _peak(history: History) -> float:
 
 
 def _is_high(history: History, evaluation: Evaluation) -> bool:
-    """Return whether the learning rate was at least half of its peak, or is unknown."""
+    """Return whether the learning rate was half its peak, or is unknown."""
     return evaluation.schedule is None or evaluation.schedule >= _peak(history) / 2
 
 
 def _is_stuck(history: History) -> bool:
-    """Return whether the loss, worse than a bigram, fell at once and then stayed, at a high learning rate.
+    """Return whether the loss fell at once and then stayed.
 
-    It stayed if it fell, from the second quarter of that time to its second half, by less than a fifth of its fall
-    before, and by less than a fifth of its distance to the bigram.
+    It is worse than a bigram then, and the learning rate is high. It stayed if it fell, from the second quarter of that
+    time to its second half, by less than a fifth of its fall before, and by less than a fifth of its distance to the
+    bigram.
     """
     if history.bigram is None or not _is_poor(history):
         return False
@@ -104,7 +105,7 @@ def _is_stuck(history: History) -> bool:
 
 
 def _about(history: History) -> float:
-    """Return within how many nats of the even guess or the bigram a loss counts as equal to it."""
+    """Return the distance in nats within which two losses count as equal."""
     if history.even_guess is None or history.bigram is None:
         return _MATTERS
     return max(_MATTERS, _ABOUT * (history.even_guess - history.bigram))
@@ -116,7 +117,7 @@ def _is_poor(history: History) -> bool:
 
 
 def _rise(history: History) -> tuple[int, float, float] | None:
-    """Return the step at which the training loss rose far above its best, its best and its peak, or None.
+    """Return where the training loss rose, from what and to what, or None.
 
     A rise counts if the loss did not come back, or the model is still worse than a bigram.
     """
@@ -137,9 +138,10 @@ def _rise(history: History) -> tuple[int, float, float] | None:
 
 
 def _spread(losses: Sequence[float]) -> float:
-    """Return the standard deviation of the later half around its trend, 0 if there are too few losses.
+    """Return the standard deviation of the later half around its trend.
 
     It comes from second differences, which are zero on a straight line, by their median, which a bend hardly moves.
+    With too few losses it is 0.
     """
     late = losses[len(losses) // 2 :]
     bends = [abs(a - 2 * b + c) for a, b, c in zip(late, late[1:], late[2:], strict=False)]
