@@ -1,4 +1,4 @@
-"""What a run shows: on one stream, as the place to show it allows, and never at the cost of the run."""
+"""The progress of a run: on one stream, in a form that the stream allows, and never at the cost of the run."""
 
 import fcntl
 import io

@@ -47,7 +47,7 @@ LOGITS = st.lists(st.integers(-6, 6), min_size=1, max_size=12).map(lambda row: t
 
 
 class CachelessAttention(nn.Module):
-    """A user's own mixing of places, which knows nothing of caches: the mean of what came before."""
+    """A user's own mixing of positions, which knows nothing of caches: the mean of what came before."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1).view(1, -1, 1)
@@ -285,7 +285,7 @@ def test_a_cache_without_offset_positions_would_be_noticed(monkeypatch: pytest.M
 
 
 def test_a_cache_that_rolls_past_the_block_size_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dropping the oldest keys keeps the others at places and with contents that they no longer have."""
+    """Dropping the oldest keys keeps the others at positions and with contents that they no longer have."""
     original = Reader.read
 
     def roll(self: Any, rows: Any, length: int, start: int) -> Tensor:
@@ -349,10 +349,10 @@ def check_continues() -> None:
 
 
 @pytest.mark.parametrize("check", [check_rows_are_independent, check_continues])
-def test_a_draw_depends_on_seed_row_and_place_alone(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draw_depends_on_seed_row_and_position_alone(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     check()
     calls = itertools.count()  # a generator that all rows share is a state, and fails
-    monkeypatch.setattr("tinygpt.sampling.sampler.uniforms", lambda keys, place: uniforms(keys, next(calls)))
+    monkeypatch.setattr("tinygpt.sampling.sampler.uniforms", lambda keys, position: uniforms(keys, next(calls)))
     with pytest.raises(AssertionError):
         check()
 
@@ -764,7 +764,7 @@ def test_logits_that_are_not_finite_are_named_and_nothing_is_drawn(bad: float) -
         writer.score("aca")
 
 
-def test_uniforms_of_rows_are_uniform_over_places() -> None:
+def test_uniforms_of_rows_are_uniform_over_positions() -> None:
     numbers = uniforms(np.arange(50, dtype=np.uint64)[:, None], np.arange(400))
     counts = torch.bincount(torch.from_numpy((numbers * 16).astype(int).ravel()), minlength=16).double()
     assert p_value(counts, torch.full((16,), 1 / 16)) > 1e-4
@@ -793,15 +793,15 @@ for layout in ("notebook", "modern"):
         with torch.no_grad():
             for rows in (1, 3):
                 cache, twin = model.new_cache(rows), model.new_cache(rows)
-                for place in range(12):
-                    idx = torch.arange(rows)[:, None] + place % 4
+                for position in range(12):
+                    idx = torch.arange(rows)[:, None] + position % 4
                     exact = model.compute_logits(idx, cache=twin)[:, -1]
-                    if place < 2:
+                    if position < 2:
                         model.compute_logits(idx, cache=cache)
                         continue
                     fast = compiled._read_one(model, idx, cache)
                     assert fast.dtype == exact.dtype == dtype
-                    assert (fast - exact).abs().max() <= tolerance * exact.abs().max(), (layout, dtype, rows, place)
+                    assert (fast - exact).abs().max() <= tolerance * exact.abs().max(), (layout, dtype, rows, position)
         def same(prompt):
             return compiled(prompt, max_new_tokens=40, seed=3) == plain(prompt, max_new_tokens=40, seed=3)
 

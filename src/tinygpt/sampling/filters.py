@@ -122,11 +122,7 @@ def filter_logits(
     top_p: float | None,
     min_p: float | None,
 ) -> Float64[Tensor, "B V"]:
-    """Apply the temperature and the filters that are not None.
-
-    Raises:
-        ConfigError: If an option is out of range.
-    """
+    """Apply the temperature and the filters that are not None."""
     check_number("temperature", temperature, "of at least 0", lambda number: number >= 0)
     if temperature == 0:
         logits = keep_top_k(logits, 1)

@@ -53,11 +53,8 @@ def read_one(model: LanguageModel, idx: Int64[Tensor, "B 1"], cache: Any) -> Flo
 class Reader:
     """Computes the logits after the last token of each row.
 
-    It reads one token through the cache while the window stays, and the whole window after it has moved.
-
-    Args:
-        model: The language model.
-        read_compiled: :func:`read_one`, or the same compiled.
+    It reads one token through the cache, with ``read_compiled``, while the window stays, and the whole window after it
+    has moved.
     """
 
     def __init__(self, model: LanguageModel, read_compiled: Callable[..., Tensor]) -> None:

@@ -36,13 +36,8 @@ def named(name: str) -> Iterator[None]:
 class Progress:
     """A bar with losses, speed and time left, below the evaluations.
 
-    If standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations.
-
-    Args:
-        history: The record of the run. Evaluations that it has already are not shown again.
-        total: Number of steps of the whole run.
-        done: Number of steps taken so far.
-        is_shown: Whether to show anything.
+    If standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations. Those
+    that the history has already are not shown again.
     """
 
     def __init__(self, history: History, total: int, done: int, *, is_shown: bool) -> None:
@@ -95,8 +90,7 @@ class Progress:
 class Screen:
     """A text stream on which writing never fails.
 
-    Args:
-        stream: The stream, or None, as ``sys.stderr`` is in a program without a console.
+    None, which ``sys.stderr`` is in a program without a console, shows nothing.
     """
 
     def __init__(self, stream: Any) -> None:

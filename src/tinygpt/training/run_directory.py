@@ -193,10 +193,7 @@ class RunDirectory:
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
         """Return the result of ``accept`` for the newest valid checkpoint.
 
-        Each newer one that is corrupt is a warning.
-
-        Args:
-            accept: Function of the path, the payload and the tensors of a file that verifies.
+        Each newer one that is corrupt is a warning. ``accept`` takes the path, the payload and the tensors.
 
         Raises:
             CheckpointNotFoundError: If there is no checkpoint.
