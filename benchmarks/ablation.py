@@ -17,20 +17,15 @@ from harness import corpus, in_turns, ratio, record
 from torch import nn
 from torch.nn import functional as F
 
-from tinygpt import (
+from tinygpt import GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
+from tinygpt.layers import (
     Chain,
     DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    MultiHeadAttention,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-)
-from tinygpt.layers import (
     Embedding,
+    FeedForward,
     LearnedPositions,
     Linear,
+    MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
     ShortConvolution,

@@ -13,18 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt import (
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    MultiHeadAttention,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    compare,
-    shakespeare,
-)
+from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, compare, shakespeare
+from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 
 
 class GatedFeedForward(nn.Module):

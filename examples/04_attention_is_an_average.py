@@ -9,7 +9,7 @@ values. With queries that ask for something, the same numbers become a choice.
 
 import torch
 
-from tinygpt import Head
+from tinygpt.layers import Head
 
 torch.manual_seed(0)
 torch.set_printoptions(precision=2, sci_mode=False)

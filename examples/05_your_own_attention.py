@@ -12,17 +12,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from tinygpt import (
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    Sampler,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    shakespeare,
-)
+from tinygpt import CharTokenizer, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt.layers import DecoderBlock, FeedForward
 
 
 class FadingMemory(nn.Module):

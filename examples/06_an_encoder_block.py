@@ -10,17 +10,8 @@ an encoder, which is the same block with ``causal=False``, looks both ways and g
 import torch
 from torch.nn import functional as F
 
-from tinygpt import (
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    MultiHeadAttention,
-    RMSNorm,
-    RotaryPositions,
-    TokenDataset,
-    shakespeare,
-)
+from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, shakespeare
+from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, RMSNorm, RotaryPositions
 
 text = shakespeare()
 tokenizer = CharTokenizer.from_text(text + "█")  # one more symbol, for what is hidden

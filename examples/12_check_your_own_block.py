@@ -11,16 +11,8 @@ right, it trains without a warning, and its loss looks plausible.
 import torch
 from torch import Tensor, nn
 
-from tinygpt import (
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    shakespeare,
-)
+from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt.layers import DecoderBlock, FeedForward
 from tinygpt.testing import CheckError, check_batch_independent, check_causal, check_gradients, check_shape
 
 

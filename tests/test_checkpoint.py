@@ -15,7 +15,7 @@ from strategies import randomised
 from torch import nn
 
 import tinygpt
-from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, SoftCap
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.checkpoint import _digest, read, write
 from tinygpt.envelope import FORMAT_VERSION
 from tinygpt.errors import (
@@ -28,6 +28,7 @@ from tinygpt.errors import (
     InputTypeError,
 )
 from tinygpt.files import to_json
+from tinygpt.layers import SoftCap
 
 TOKENIZER = CharTokenizer(["a", "b", "\ud83d", "\udc4d", "\n"], on_unknown="skip")
 

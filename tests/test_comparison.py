@@ -17,11 +17,8 @@ import tinygpt
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    Comparison,
     GPTConfig,
-    History,
     LanguageModel,
-    Loss,
     Sampler,
     TokenDataset,
     Trainer,
@@ -29,7 +26,7 @@ from tinygpt import (
     compare,
 )
 from tinygpt.errors import ConfigError, InputTypeError
-from tinygpt.training import Contender
+from tinygpt.training import Comparison, Contender, History, Loss
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT), val_fraction=0.2)

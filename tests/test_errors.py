@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    FeedForward,
     GPTConfig,
     GPTLanguageModel,
-    Head,
-    MultiHeadAttention,
     Sampler,
     TokenDataset,
     Trainer,
@@ -27,6 +24,7 @@ from tinygpt import (
     compare,
 )
 from tinygpt.errors import ConfigError, InputTypeError
+from tinygpt.layers import FeedForward, Head, MultiHeadAttention
 from tinygpt.suggestions import did_you_mean
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")

@@ -20,7 +20,6 @@ from tinygpt import (
     LanguageModel,
     Sampler,
     TokenDataset,
-    Tokenizer,
     Trainer,
     TrainerConfig,
     checkpoint,
@@ -32,6 +31,7 @@ from tinygpt.errors import (
     TinyGPTError,
     TokenizerError,
 )
+from tinygpt.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 

@@ -22,15 +22,14 @@ from torch import Tensor
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    Evaluation,
     GPTConfig,
     GPTLanguageModel,
-    History,
     TokenDataset,
     Trainer,
     TrainerConfig,
 )
 from tinygpt.errors import DataError
+from tinygpt.training import Evaluation, History
 from tinygpt.training import history as history_module
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.resume import pack_history, unpack_history

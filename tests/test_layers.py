@@ -12,12 +12,13 @@ from strategies import TOLERANCE, randomised
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt import (
+from tinygpt import GPTLanguageModel
+from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+from tinygpt.layers import (
     Chain,
     DecoderBlock,
     Embedding,
     FeedForward,
-    GPTLanguageModel,
     Head,
     KVCache,
     LearnedPositions,
@@ -27,9 +28,8 @@ from tinygpt import (
     RotaryPositions,
     ShortConvolution,
     SoftCap,
+    relu_squared,
 )
-from tinygpt.errors import ConfigError, InputTypeError, ShapeError
-from tinygpt.layers import relu_squared
 from tinygpt.testing import (
     Sizes,
     check_batch_independent,

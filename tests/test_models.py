@@ -21,19 +21,16 @@ from torch.nn import functional as F
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    DecoderBlock,
-    FeedForward,
     GPTConfig,
     GPTLanguageModel,
     LanguageModel,
-    LearnedPositions,
-    MultiHeadAttention,
     Sampler,
     TokenDataset,
     Trainer,
     TrainerConfig,
 )
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError
+from tinygpt.layers import DecoderBlock, FeedForward, LearnedPositions, MultiHeadAttention
 from tinygpt.models import ModelOutput
 from tinygpt.models.config import LAYOUTS
 from tinygpt.testing import check_batch_independent, check_causal, check_prefix_consistent

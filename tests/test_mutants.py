@@ -22,21 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tinygpt
-from tinygpt import (
-    BigramLanguageModel,
-    CharTokenizer,
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, Sampler, TokenDataset
+from tinygpt.data import Batch
+from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
-    GPTConfig,
-    GPTLanguageModel,
     Head,
     KVCache,
     LearnedPositions,
     MultiHeadAttention,
     RotaryPositions,
-    Sampler,
     ShortConvolution,
-    TokenDataset,
 )
 from tinygpt.sampling import draw, keep_top_k, keep_top_p
 from tinygpt.sampling import sampler as sampler_module
@@ -51,6 +47,7 @@ from tinygpt.testing import (
     check_shape,
     check_trains,
 )
+from tinygpt.training import History
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
@@ -481,7 +478,7 @@ def last_window_out_of_reach(patch: Patch) -> None:
 def targets_are_the_inputs(patch: Patch) -> None:
     def unshifted(real: Any, *arguments: Any) -> Any:
         x, _ = real(*arguments)
-        return tinygpt.Batch(x, x)
+        return Batch(x, x)
 
     wrap(patch, tinygpt.data, "_gather", unshifted)
 
@@ -545,7 +542,7 @@ def steps_counted_anew(patch: Patch) -> None:
 
 
 def best_forgotten(patch: Patch) -> None:
-    patch.setattr(resume_module, "unpack_history", lambda *arguments: tinygpt.History())
+    patch.setattr(resume_module, "unpack_history", lambda *arguments: History())
 
 
 def digest_not_compared(patch: Patch) -> None:

@@ -21,19 +21,9 @@ from killable import DATA, make_trainer, outcome
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt import (
-    BigramLanguageModel,
-    DecoderBlock,
-    FeedForward,
-    GPTConfig,
-    GPTLanguageModel,
-    LanguageModel,
-    MultiHeadAttention,
-    Trainer,
-    TrainerConfig,
-)
+from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel, Trainer, TrainerConfig
 from tinygpt.errors import ConfigError, InputTypeError
-from tinygpt.layers import Chain, Linear, RMSNorm, ShortConvolution
+from tinygpt.layers import Chain, DecoderBlock, FeedForward, Linear, MultiHeadAttention, RMSNorm, ShortConvolution
 from tinygpt.optim import Muon, checked_optimizer, muon, orthogonalise, parameter_groups
 from tinygpt.schedules import warmup_linear
 

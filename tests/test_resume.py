@@ -14,7 +14,7 @@ from killable import DATA, ScheduleFree, exit_code, in_child, make_trainer, mome
 from torch import Tensor, nn
 
 import tinygpt
-from tinygpt import DecoderBlock, FeedForward, GPTConfig, GPTLanguageModel, Head, MultiHeadAttention, Trainer
+from tinygpt import GPTConfig, GPTLanguageModel, Trainer
 from tinygpt.checkpoint import TRAINING, read, write
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -23,6 +23,7 @@ from tinygpt.errors import (
     ConfigError,
     TinyGPTError,
 )
+from tinygpt.layers import DecoderBlock, FeedForward, Head, MultiHeadAttention
 
 STEPS = 12
 Make = Callable[[nn.Module], torch.optim.Optimizer]

@@ -19,20 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tinygpt
-from tinygpt import (
-    BigramLanguageModel,
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTConfig,
-    GPTLanguageModel,
-    LanguageModel,
-    LearnedPositions,
-    MultiHeadAttention,
-    Sampler,
-    ShortConvolution,
-)
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, Sampler
 from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, NonFiniteError, TokenizerError
+from tinygpt.layers import DecoderBlock, FeedForward, LearnedPositions, MultiHeadAttention, ShortConvolution
 from tinygpt.randomness import uniforms
 from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.filters import filter_logits

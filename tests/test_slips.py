@@ -10,24 +10,18 @@ import torch
 from torch import Tensor, nn
 
 import tinygpt
-from tinygpt import (
-    BigramLanguageModel,
-    CharTokenizer,
+from tinygpt import BigramLanguageModel, CharTokenizer, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig
+from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, ShapeError
+from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
-    GPTLanguageModel,
     KVCache,
     LearnedPositions,
     MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
-    Sampler,
     SoftCap,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
 )
-from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, ShapeError
 from tinygpt.optim import Muon
 
 TEXT = "to be, or not to be: " * 20

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from torch import Tensor, nn
 
-from tinygpt import BigramLanguageModel, DecoderBlock, FeedForward, GPTConfig, GPTLanguageModel, MultiHeadAttention
+from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel
 from tinygpt.errors import InputTypeError
+from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 from tinygpt.testing import (
     CheckError,
     Sizes,

@@ -17,10 +17,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt import CharTokenizer, Tokenizer
+from tinygpt import CharTokenizer
 from tinygpt import tokenizer as tokenizer_module
 from tinygpt.errors import InputTypeError, TokenizerError
 from tinygpt.files import parse_json, to_json
+from tinygpt.tokenizer import Tokenizer
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), min_size=1)  # lone surrogates included
 EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))

@@ -24,9 +24,7 @@ from tinygpt import (
     CharTokenizer,
     GPTConfig,
     GPTLanguageModel,
-    History,
     LanguageModel,
-    Loss,
     Sampler,
     TokenDataset,
     Trainer,
@@ -45,7 +43,7 @@ from tinygpt.models.config import LAYOUTS
 from tinygpt.optim import adamw, muon, parameter_groups
 from tinygpt.runtime import choose_device, choose_precision
 from tinygpt.schedules import warmup_cosine
-from tinygpt.training import plain_loop
+from tinygpt.training import History, Loss, plain_loop
 from tinygpt.training.step import Objective
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12

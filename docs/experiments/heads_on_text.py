@@ -5,17 +5,8 @@ python docs/experiments/heads_on_text.py        about 15 s on one core
 
 import torch
 
-from tinygpt import (
-    CharTokenizer,
-    DecoderBlock,
-    FeedForward,
-    GPTLanguageModel,
-    MultiHeadAttention,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    shakespeare,
-)
+from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 
 WIDTH, BLOCK_SIZE, STEPS = 48, 32, 250
 

@@ -13,7 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from tinygpt import DecoderBlock, Embedding, GPTLanguageModel, MultiHeadAttention
+from tinygpt import GPTLanguageModel
+from tinygpt.layers import DecoderBlock, Embedding, MultiHeadAttention
 
 N_HEADS = (1, 2, 3, 4, 6, 12)
 LETTERS, DIGITS, PLACES, WIDTH, STEPS = 8, 8, 32, 24, 400

@@ -14,7 +14,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from tinygpt import DecoderBlock, Embedding, GPTLanguageModel, Head
+from tinygpt import GPTLanguageModel
+from tinygpt.layers import DecoderBlock, Embedding, Head
 
 LETTERS, DIGITS, PLACES, WIDTH, STEPS = 8, 8, 32, 32, 600
 
