@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
 nitpick_ignore = [
     ("py:class", "tinygpt.models.gpt.GPTCache"),  # these are seen in signatures, but are nobody's to make
     ("py:class", "tinygpt.layers.convolution.ConvolutionCache"),
-    ("py:class", "tinygpt.models.gpt.Model"),
+    ("py:class", "tinygpt.models.config.Model"),
     ("py:class", "tinygpt.sampling.sampler.Prompt"),
     ("py:class", "tinygpt.errors.Settings"),
     ("py:class", "tinygpt.errors.Function"),

@@ -77,8 +77,8 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         "make_optimizer must return an optimizer of the model",
     ),
     (lambda: Sampler(bigram(), CharTokenizer("ab")), ConfigError, "as many ids as the model, got 2 and 9"),
-    (lambda: Sampler(bigram(), CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
-    (lambda: TokenDataset(TEXT, CharTokenizer), InputTypeError, "made first, .* got the class CharTokenizer"),  # type: ignore[arg-type]
+    (lambda: Sampler(bigram(), CharTokenizer), InputTypeError, "must be an instance, .* got the class CharTokenizer"),  # type: ignore[arg-type]
+    (lambda: TokenDataset(TEXT, CharTokenizer), InputTypeError, "must be an instance, .* got the class CharTokenizer"),  # type: ignore[arg-type]
     (lambda: TokenDataset(TEXT.encode(), TOKENIZER), InputTypeError, "got bytes; decode them first"),
     (lambda: TrainerConfig(compile="yes"), ConfigError, "compile must be True or False, got compile='yes'"),  # type: ignore[arg-type]
     (

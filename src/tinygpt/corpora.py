@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TypeGuard
 
 from tinygpt.errors import DataError, check_number, cut, short, show, warn
-from tinygpt.files import check_path, read_whole, write_whole
+from tinygpt.files import check_path, check_regular, read_whole, write_whole
 
 __all__ = ["read_text", "shakespeare", "tinyshakespeare"]
 
@@ -72,7 +71,9 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     try:
         text = raw.decode(encoding)
     except UnicodeError as error:
-        at = f"byte 0x{raw[error.start]:02x} at offset {error.start} does not fit; " if _has_offset(error, raw) else ""
+        at = ""
+        if isinstance(error, UnicodeDecodeError) and error.start < len(raw):
+            at = f"byte 0x{raw[error.start]:02x} at offset {error.start} does not fit; "
         raise DataError(f"{show(path)} is not {encoding} text: {at}{encodings.advice(raw, encoding)}") from error
     first = _first_control(text, encodings.JAPANESE_ESCAPES)
     if first is not None:
@@ -83,10 +84,6 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
     for warning in _warnings(path, text, is_utf8):
         warn(warning)
     return text
-
-
-def _has_offset(error: UnicodeError, raw: bytes) -> TypeGuard[UnicodeDecodeError]:
-    return isinstance(error, UnicodeDecodeError) and error.start < len(raw)
 
 
 def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
@@ -209,8 +206,7 @@ def tinyshakespeare(
         if path is None:
             raise OSError("this user has no home directory")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise OSError("it is not a regular file")
+        check_regular(path)
         write_whole(path, raw)
     except OSError as error:
         where = "the cache" if path is None else show(path)
