@@ -135,7 +135,7 @@ def load(
 
 
 def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the weights of a model, copied, and the payload that describes it.
+    """Return a copy of a model's weights, and the payload that describes it.
 
     Raises:
         ConfigError: If the tokenizer has more ids than the model.
@@ -192,7 +192,7 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any]) -> CharTokenizer | 
 
 
 def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel) -> tuple[str | None, ...] | None:
-    """Return the symbols that the model of a file was trained with, with any tokenizer.
+    """Return the symbols that the model of a file was trained with, or None.
 
     Raises:
         CheckpointCorruptError: If they are not texts, or more than the model has ids.
@@ -211,7 +211,10 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
 
 
 def config_of(model: LanguageModel) -> dict[str, Any] | None:
-    """Return the settings that rebuild a model, or None if it was composed or changed by hand."""
+    """Return the settings that rebuild a model, or None.
+
+    A model that was composed or changed by hand cannot be rebuilt.
+    """
     if type(model) is BigramLanguageModel:
         return {"vocab_size": model.vocab_size}
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
@@ -268,7 +271,9 @@ def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
 
 
 def distinct(model: LanguageModel) -> dict[str, Tensor]:
-    """Return the weights by name; tied weights are there once, under the first name in alphabetical order.
+    """Return the weights of a model by name, each of them once.
+
+    Tied weights have the first of their names in alphabetical order.
 
     Raises:
         InputTypeError: If the state of the model contains anything but tensors.
@@ -288,7 +293,7 @@ def distinct(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *, any_float: bool = False) -> None:
-    """Raise unless a file has exactly the weights that a model needs, in shape and dtype.
+    """Raise unless a file has exactly the weights that a model needs.
 
     Raises:
         CheckpointMismatchError: Naming each weight that does not fit.
@@ -361,7 +366,7 @@ def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
 
 
 def _first_nan(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor that contains NaN, or an empty string."""
+    """Return the name of the first tensor with NaN, or an empty string."""
     for name, tensor in tensors.items():  # infinite weights may be meant: the logarithm of 0
         if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
             return name

@@ -87,7 +87,10 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
 
 
 def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
-    """Return the position of the first control character if they are too many or never occur in a text."""
+    """Return the position of the first control character, or None.
+
+    Up to 1 % of a text may be control characters, except NUL and the escapes of another encoding.
+    """
     counts = {control: text.count(control) for control in _CONTROLS}
     has_escape = any(escape.decode() in text for escape in escapes)
     if not counts["\0"] and not has_escape and sum(counts.values()) <= 0.01 * len(text):
@@ -96,7 +99,7 @@ def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
 
 
 def _warnings(path: Path, text: str, is_utf8: bool) -> Iterator[str]:
-    """Yield a warning for each part of a text that a model should rarely learn."""
+    """Yield a warning for each feature that a corpus should rarely have."""
     if is_utf8 and text.startswith("\ufeff"):
         yield (
             f"{show(path)} starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass "
@@ -150,7 +153,7 @@ _SPEAKER = re.compile(r"^\*\*(.+?)\*\*\s*$", re.MULTILINE)
 
 
 def _speeches(markdown: str) -> str:
-    """Convert the Markdown of a play to speeches: ``NAME:``, lines, blank line."""
+    """Convert the Markdown of a play: ``NAME:``, lines, blank line."""
     text = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)
     text = _BRACKETED.sub("", _EMPHASISED.sub("", text))
     text = re.sub(r"\\(?=\W)", "", text).replace("—", "--")
@@ -218,7 +221,7 @@ def tinyshakespeare(
 
 
 def _cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
-    """Return the path of the copy, or None for a user without a home directory."""
+    """Return the path of the copy, or None without a home directory."""
     try:
         default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         chosen = Path(default) / "tinygpt" if cache_dir is None else check_path("cache_dir", cache_dir)

@@ -1,4 +1,4 @@
-"""Split a corpus and cut it into batches of windows, to train and to evaluate with."""
+"""Split a corpus, and cut it into batches of windows."""
 
 import hashlib
 import operator
@@ -38,7 +38,9 @@ _HASHED_TOGETHER = 1 << 24  # ids, so that a memory-mapped file is read in piece
 
 
 class Batch(NamedTuple):
-    """Windows of ids and the ids that follow them: ``y[:, t]`` comes right after ``x[:, t]``.
+    """Hold windows of ids, and the ids that follow them.
+
+    In the corpus, ``y[:, t]`` comes right after ``x[:, t]``.
 
     Attributes:
         x: Inputs.
@@ -50,7 +52,7 @@ class Batch(NamedTuple):
 
 
 class TokenDataset:
-    """Split a corpus into its beginning, to train on, and its end, to validate on.
+    """Split a corpus into tokens to train on and tokens to validate on.
 
     An array of ids is not copied, so a memory-mapped file may be larger than memory.
 
@@ -212,7 +214,7 @@ class TokenDataset:
         return (_gather(ids, batch, block_size) for batch in batches)
 
     def windows(self, split: str, *, batch_size: int, block_size: int, limit: int | None = None) -> Iterator[Batch]:
-        """Return an iterator whose windows predict each token of a split once, in order.
+        """Return an iterator over a split in order, each token predicted once.
 
         Args:
             split: ``"train"`` or ``"val"``.
@@ -263,7 +265,10 @@ def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
 
 
 def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
-    """Return the ids of a text, or ids as an array; an array or a tensor on the CPU is not copied."""
+    """Return the ids of a text, or ids as an array.
+
+    An array, or a tensor on the CPU, is not copied.
+    """
     if isinstance(source, str):
         text = check_corpus("source", source)
         return np.empty(0, np.int64) if tokenizer is None else encode_text(tokenizer, text)

@@ -1,4 +1,4 @@
-"""Guess which encoding or which kind of file some bytes are, for the advice in an error.
+"""Guess the encoding or the kind of a file, for the advice in an error.
 
 Nothing is ever read with a guessed encoding.
 """
@@ -77,7 +77,7 @@ _LETTERS = {  # encoding, characters that are frequent in its texts, and their l
 
 
 def kind_of_file(raw: bytes) -> str:
-    """Return what a binary file is and what to do with it; an empty string for any other file."""
+    """Return the kind of a binary file and what to do with it, or nothing."""
     for pattern, (kind, way) in _KINDS.items():
         if re.match(pattern, raw[:512], re.DOTALL):
             return f"{kind}; {way}"
@@ -85,12 +85,15 @@ def kind_of_file(raw: bytes) -> str:
 
 
 def marked_encoding(raw: bytes) -> str:
-    """Return the encoding of a UTF-16 or UTF-32 byte-order mark, or an empty string."""
+    """Return the encoding of a UTF-16 or UTF-32 byte-order mark, or nothing."""
     return next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "")
 
 
 def advice(raw: bytes, encoding: str) -> str:
-    """Return what to do with bytes that are not text in an encoding: mend them, or pass another encoding."""
+    """Return what to do with bytes that are not text in an encoding.
+
+    Either the bytes are damaged, or another encoding is to be passed.
+    """
     if damage := _damaged_utf8(raw):
         return damage
     name = _likely_encoding(raw)
@@ -100,7 +103,7 @@ def advice(raw: bytes, encoding: str) -> str:
 
 
 def _likely_encoding(raw: bytes) -> str:
-    """Return the encoding that bytes are probably in, or an empty string if none gives a text."""
+    """Return the encoding that bytes are probably in, or nothing."""
     sample = raw[:_SAMPLED]
     if name := marked_encoding(raw):
         return name
@@ -123,7 +126,7 @@ def _likely_encoding(raw: bytes) -> str:
 
 
 def _damaged_utf8(raw: bytes) -> str:
-    """Return how to mend UTF-8 of which a few bytes were lost or changed; an empty string for any other bytes."""
+    """Return how to mend UTF-8 with a few wrong bytes, or nothing."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -149,7 +152,10 @@ def _damaged_utf8(raw: bytes) -> str:
 
 
 def _decode(raw: bytes, encoding: str, *, final: bool = False) -> str | None:
-    """Return the text of a sample, which may end within a character, or None if it is not in the encoding."""
+    """Return the text of a sample, or None if the encoding does not fit.
+
+    A sample may end within a character.
+    """
     try:
         return codecs.getincrementaldecoder(encoding)("strict").decode(raw, final)
     except UnicodeError:
@@ -157,7 +163,7 @@ def _decode(raw: bytes, encoding: str, *, final: bool = False) -> str | None:
 
 
 def _has_controls(text: str) -> bool:
-    """Return whether over 1 % of a text are control characters or unassigned code points."""
+    """Return whether over 1 % of a text are control or unassigned characters."""
     allowed = "\t\n\v\f\r" + "".join(map(chr, range(0x80, 0xA0)))  # the latter from decoding other encodings as Latin-1
     counts = Counter(text)
     wrong = [c for c in counts if c not in allowed and unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs")]
@@ -165,7 +171,7 @@ def _has_controls(text: str) -> bool:
 
 
 def _wide(sample: bytes) -> str:
-    """Return which of UTF-16 and UTF-32, without a mark, makes the likeliest text of bytes with zeros among them."""
+    """Return the likeliest of UTF-16 and UTF-32 for bytes without a mark."""
     scores = {"": 0.05}
     for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         text = _decode(sample, name)
@@ -176,7 +182,10 @@ def _wide(sample: bytes) -> str:
 
 
 def _by_letters(sample: bytes) -> str:
-    """Return the encoding in which most of a text beyond ASCII are frequent letters of its language."""
+    """Return the encoding that gives the largest share of frequent letters.
+
+    Letters are frequent in one language; only characters beyond ASCII count.
+    """
     shares = {"": 0.0}
     for name, (letters, least) in _LETTERS.items():
         text = _decode(sample, name) or ""

@@ -1,7 +1,8 @@
-"""Read the format of a model file: safetensors with a payload and a digest in its metadata.
+"""Read the format of a model file.
 
-The metadata has one entry, ``"tinygpt"``: a JSON text ``{"payload": ..., "sha256": ...}``. A file is read strictly,
-since it may come from anywhere. The error for any other file says what the file looks like and what to do with it.
+It is a safetensors file whose metadata has one entry, ``"tinygpt"``: a JSON text ``{"payload": ..., "sha256": ...}``. A
+file is read strictly, since it may come from anywhere. The error for any other file says what the file looks like and
+what to do with it.
 
 Source:
     https://github.com/huggingface/safetensors#format
@@ -47,7 +48,7 @@ _KINDS = {
 
 
 def read_envelope(path: Path) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
-    """Read a file once and return its payload, its recorded digest and its tensors.
+    """Return the payload, the recorded digest and the tensors of a file.
 
     Raises:
         CheckpointNotFoundError: If there is no such file.

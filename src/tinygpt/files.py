@@ -45,7 +45,7 @@ _MOST_LINE = 1 << 20  # bytes; the lines of a metrics file are far shorter
 
 
 def check_path(name: str, value: Any) -> Path:
-    """Return ``value`` as a :class:`~pathlib.Path`, with ``~`` or ``~user`` expanded.
+    """Return a path as a :class:`~pathlib.Path`, with ``~`` expanded.
 
     Raises:
         InputTypeError: If ``value`` is neither a str nor a path.
@@ -78,7 +78,9 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Raise unless a path is unused or that of a regular file; a link is not followed.
+    """Raise unless a path is unused or that of a regular file.
+
+    A link is not followed.
 
     Raises:
         OSError: If the path is that of a link, a directory, a device, a pipe or a socket.
@@ -133,7 +135,10 @@ def write_whole(path: Path, raw: bytes) -> None:
 
 
 def _open_temporary(directory: Path) -> tuple[Path, int]:
-    """Create and lock an empty file. The system releases the lock of a process that is killed."""
+    """Create and lock an empty file, and return its path and handle.
+
+    The system releases the lock of a process that is killed.
+    """
     while True:
         path = directory / f".tinygpt-{secrets.token_hex(8)}.tmp"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o666)
@@ -145,14 +150,14 @@ def _open_temporary(directory: Path) -> tuple[Path, int]:
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file and return True, or return False if another process holds the lock."""
+    """Lock an open file, and return whether that succeeded."""
     from filelock import lock_descriptor  # imported here, since the import registers hooks
 
     return lock_descriptor(handle, blocking=False)
 
 
 def sweep(directory: Path) -> None:
-    """Remove temporary files of processes that were killed, as far as that is possible."""
+    """Remove the temporary files of killed processes, as far as possible."""
     with suppress(OSError):
         found = [entry.name for entry in os.scandir(directory) if _TEMPORARY.fullmatch(entry.name)]
         for path in (directory / name for name in found):
@@ -182,7 +187,9 @@ def _force_directory(directory: Path) -> None:
 
 
 def check_writable(directory: Path) -> None:
-    """Raise unless a file can be created in a directory, or in its nearest parent that exists.
+    """Raise unless a file can be created in a directory.
+
+    If the directory does not exist, its nearest existing parent counts.
 
     Raises:
         OSError: If none can be created.
@@ -221,7 +228,9 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a regular file with their ends, except incomplete and far too long ones.
+    """Yield the lines of a regular file, with their ends.
+
+    Incomplete lines and lines of more than a megabyte are skipped.
 
     Raises:
         OSError: If the path is not that of a regular file, or the file cannot be read.
@@ -260,7 +269,9 @@ def memory_bytes() -> int:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON strictly: without NaN, infinity, or a name that comes twice in one object.
+    """Parse JSON strictly.
+
+    NaN, infinity, and a name that comes twice in one object are errors.
 
     Raises:
         ValueError: If the text is not such JSON, or is nested too deeply.
@@ -291,5 +302,8 @@ def _refuse(word: str) -> Any:
 
 
 def to_json(value: object) -> str:
-    """Return a value as JSON, in ASCII and with sorted names, so that equal values give equal texts."""
+    """Return a value as JSON, the same text for equal values.
+
+    The text is plain ASCII, and names are sorted.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

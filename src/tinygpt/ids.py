@@ -1,4 +1,7 @@
-"""Ids as one-dimensional NumPy arrays, from sequences, arrays and tensors of any library."""
+"""Convert ids to one-dimensional NumPy arrays, and check them.
+
+Ids may come as a sequence, an iterator, or an array or tensor of any library.
+"""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -12,9 +15,10 @@ __all__ = ["as_integers", "first_outside"]
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
-    """Return ids as an array; unlike NumPy, refuse bools, floats, digits and objects.
+    """Return ids as an array of integers.
 
-    Integers beyond 64 bits give an array of objects, which ``first_outside`` can search.
+    Bools, floats, digits and objects, which NumPy would convert, are errors. Integers beyond 64 bits give an
+    array of objects, which ``first_outside`` can search.
 
     Args:
         ids: A sequence, array, tensor or iterator.
@@ -36,7 +40,7 @@ def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
 
 
 def _from_numbers(ids: Any, name: str) -> np.ndarray:
-    """Return anything but an array as one, after a check of the type of each number."""
+    """Return other ids than an array as one, with the type of each checked."""
     try:
         numbers = ids.tolist() if hasattr(ids, "tolist") else ids  # an array or a tensor of any library
     except (TypeError, RuntimeError) as error:  # a sparse tensor, one without data
@@ -59,7 +63,10 @@ def _from_numbers(ids: Any, name: str) -> np.ndarray:
 
 
 def first_outside(ids: Integer[np.ndarray, " N"] | np.ndarray, limit: int) -> int | None:
-    """Return the position of the first id outside ``range(limit)``, or None, without a copy of the ids."""
+    """Return the position of the first id outside ``range(limit)``, or None.
+
+    Valid ids are not copied.
+    """
     if not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < limit):
         return None
     return int(np.flatnonzero((ids < 0) | (ids >= limit))[0])

@@ -37,7 +37,7 @@ class Lock:
         _LOCKS.add(self)
 
     def forget(self) -> None:
-        """Accept any lock file and any process the next time, unless the lock is held."""
+        """Accept any lock file and process next time, unless the lock is held."""
         if self._handle < 0:
             self._process, self._mark = 0, ""
 
@@ -66,7 +66,7 @@ class Lock:
             self._holders += 1
 
     def release(self) -> None:
-        """Release the lock; the last of as many calls as :meth:`acquire` had frees it."""
+        """Release the lock once; it is free after as many calls as it was taken."""
         with self._mutex:
             if self._handle >= 0:  # not in a forked child
                 self._holders -= 1
@@ -75,7 +75,10 @@ class Lock:
                     self._handle = -1
 
     def leave_to_parent(self) -> None:
-        """Close the file in a forked child, which would otherwise hold the lock after its parent ended."""
+        """Close the file in a forked child.
+
+        Otherwise the child would hold the lock after its parent ended.
+        """
         self._mutex = threading.Lock()
         if self._handle >= 0:
             os.close(self._handle)
@@ -85,7 +88,7 @@ class Lock:
         return os.path.samestat(os.lstat(self.path), os.fstat(handle))
 
     def _open(self) -> int:
-        """Open and lock the file, write this process into it, and return the handle."""
+        """Open and lock the file, write its holder into it, return the handle."""
         check_regular(self.path)
         flags = os.O_RDWR | OPEN_FLAGS | (0 if self.was_taken else os.O_CREAT)
         handle = os.open(self.path, flags, 0o666)

@@ -1,4 +1,4 @@
-"""Random numbers as a function of a key and a number, without shared state.
+"""Draw random numbers as a function of a key, without shared state.
 
 A draw depends on its arguments only: the batch of step 700 is the same whether or not a text was sampled before it, and
 a run that stops and is resumed draws the same numbers as an uninterrupted one. The generator is SplitMix64, whose n-th
@@ -69,12 +69,15 @@ def uniforms(keys: ArrayLike, numbers: ArrayLike) -> Float64[np.ndarray, "*shape
 
 
 def permutation(key: int, count: int) -> Int[np.ndarray, " N"]:
-    """Return the numbers ``0`` to ``count - 1`` in a random order, drawn from the stream ``key``."""
+    """Return the numbers ``0`` to ``count - 1`` in a random order.
+
+    The order is drawn from the stream ``key``.
+    """
     return np.argsort(uniforms(key, np.arange(count)), kind="stable")
 
 
 def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
-    """Scramble 64-bit words, modulo 2**64, so that neighbours become unrelated."""
+    """Scramble 64-bit words modulo 2**64, so that neighbours are unrelated."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

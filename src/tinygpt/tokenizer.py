@@ -90,7 +90,7 @@ def check_tokenizer(tokenizer: Any) -> Tokenizer:
 
 
 def _adapter(tokenizer: Any) -> str:
-    """Return an expression that gives ``t``, a tokenizer of another library, the three names."""
+    """Return code that gives ``t``, a foreign tokenizer, the three names."""
     size, encode, decode = "...", "...", "..."
     if hasattr(tokenizer, "n_vocab"):  # tiktoken
         size, encode, decode = "t.n_vocab", "t.encode_ordinary", "t.decode"
@@ -102,7 +102,7 @@ def _adapter(tokenizer: Any) -> str:
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> UInt[np.ndarray, " N"]:
-    """Return the ids of a text, in the smallest unsigned dtype that holds the vocabulary.
+    """Return the ids of a text, in the smallest unsigned dtype for ``V`` ids.
 
     ``encode`` may return a sequence, array, tensor or iterator. Its ids are checked before they are converted.
 
@@ -172,7 +172,7 @@ def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
 
 
 def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
-    """Raise if a model was trained with other symbols than those of a tokenizer.
+    """Raise if a model was trained with other symbols than a tokenizer has.
 
     Raises:
         TokenizerError: Naming the first id that stands for another symbol, and how to use the tokenizer nevertheless.
@@ -188,7 +188,7 @@ def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
 
 
 def first_difference(then: Sequence[str | None], now: Sequence[str | None]) -> tuple[int, str, str]:
-    """Return the first id whose symbols differ, and both symbols in the form that a message shows."""
+    """Return the first id whose symbols differ, and both for a message."""
     pairs = enumerate(zip(then, now, strict=False))
     id = next((id for id, (a, b) in pairs if a != b), min(len(then), len(now)))
     shown = [short(symbols[id]) if id < len(symbols) else "nothing" for symbols in (then, now)]
@@ -286,7 +286,7 @@ class CharTokenizer:
         return self.vocab_size
 
     def encode(self, text: str) -> list[int]:
-        """Return the id of each character as a list; :meth:`encode_array` is faster.
+        """Return the ids of a text as a list; :meth:`encode_array` is faster.
 
         Raises:
             InputTypeError: If ``text`` is not a str.
@@ -295,7 +295,9 @@ class CharTokenizer:
         return self.encode_array(text).tolist()
 
     def encode_array(self, text: str) -> UInt[np.ndarray, " N"]:
-        """Return the id of each character, in the smallest unsigned dtype that holds ``V`` ids.
+        """Return the ids of a text as an array.
+
+        Its dtype is the smallest unsigned one that holds ``V`` ids.
 
         Raises:
             InputTypeError: If ``text`` is not a str.
@@ -322,7 +324,9 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
-        """Return the text of some ids: a sequence, or a one-dimensional array or tensor.
+        """Return the text of some ids.
+
+        The ids are a sequence, or a one-dimensional array or tensor, of integers.
 
         Raises:
             InputTypeError: If an id is not an integer.
@@ -384,7 +388,7 @@ class CharTokenizer:
         )
 
     def _describe_unknown(self, text: str) -> str:
-        """Return a message with the first unknown character, how many there are, and some of them."""
+        """Return a message that names the unknown characters of a text."""
         counts = Counter(character for character in text if character not in self.stoi)
         first, *_ = shown = list(counts)[:5]
         message = (
