@@ -76,15 +76,18 @@ class Comparison:
 
     def __str__(self) -> str:
         table = self._table()
-        first, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = ["  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]) for row in table]
+        name, nats, *others = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = ["  ".join([row[0].ljust(name), row[1].ljust(nats), *map(str.rjust, row[2:], others)]) for row in table]
         lines.insert(1, "-" * len(lines[0]))
         samples = [line for name, text in self._samples() for line in ("", f"--- {name} writes:", text)]
         return "\n".join([*lines, *self._notes(), *samples])
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(f'{each.name} {each.loss.nats:.4f}' for each in self.contenders)})"
+
     def _repr_html_(self) -> str:
         """Return the table and the samples for a notebook."""
-        head, *rows = ([escape(cell) for cell in row] for row in self._table())
+        head, *rows = ([escape(cell.strip()) for cell in row] for row in self._table())
         cells = [f"<tr><th>{row[0]}</th>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>" for row in rows]
         table = f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{''.join(cells)}</table>"
         notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes())
@@ -103,6 +106,7 @@ class Comparison:
             ConfigError: If ``x`` is another word.
         """
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator
 
         check_choice("x", x, ("parameters", "seconds"))
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -112,6 +116,9 @@ class Comparison:
             axes.errorbar(*point, yerr=contender.spread, fmt="o", capsize=3)
             axes.annotate(contender.name, point, xytext=(6, 4), textcoords="offset points")
         axes.set(xscale="log", xlabel=x, ylabel="validation loss (nats per token)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # powers of 10 alone are too few for a sweep
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.minorticks_off()
         axes.margins(x=0.2)
         axes.spines[["top", "right"]].set_visible(False)
         return figure
@@ -119,11 +126,11 @@ class Comparison:
     def _table(self) -> list[list[str]]:
         """Return the cells of the head and of each row, the worst model first."""
         has_seeds = any(len(contender.losses) > 1 for contender in self.contenders)
-        rows = [["", "nats", *(["n"] if has_seeds else []), "bits/char", "perplexity", "parameters", "seconds"]]
+        rows = [["", "   nats", *(["n"] if has_seeds else []), "bits/char", "perplexity", "parameters", "seconds"]]
         guess = [("even guess", self.even_guess, 0.0, 0, 0, 0.0)]
         models = [(c.name, c.loss, c.spread, len(c.losses), c.parameters, c.seconds) for c in self.contenders]
         for name, loss, spread, count, parameters, seconds in guess + models[::-1]:
-            nats = f"{loss.nats:.4f}" + (f" ± {spread:.4f}" if count > 1 else "")
+            nats = f"{loss.nats:7.4f}" + (f" ± {spread:.4f}" if count > 1 else "")
             counts = [str(count) if count else ""] if has_seeds else []
             units = f"{loss.bits_per_character:.3f}", f"{loss.perplexity:.2f}"
             rows.append([name, nats, *counts, *units, f"{parameters:,}", f"{seconds:.1f}"])
