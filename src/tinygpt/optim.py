@@ -1,4 +1,4 @@
-"""What moves the weights: which of them decay, and how fast they move at each step."""
+"""Optimizers: Muon, AdamW, and the parameter groups that decay."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,17 +15,17 @@ from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters in two groups, as optimizers take them: those that decay, and those that do not.
+    """Return the parameters in two groups, the first with weight decay.
 
-    Matrices, stacks of matrices and the kernels of convolutions decay, that is, all parameters of two or more
-    dimensions, except tables and the gains of norms. Decay pulls weights toward zero. That keeps matrices small, but a
-    gain or a bias has no reason to be zero, and a row of a table would shrink in all the steps in which its id does not
-    occur. A matrix that is also a table, as in a tied LM head, counts as a table. Frozen parameters are left out.
+    Matrices, stacks of matrices and the kernels of convolutions decay: all parameters of two or more dimensions except
+    tables and the gains of norms. Weight decay keeps matrices small. A gain or a bias has no reason to be near zero,
+    and a row of a table would shrink in every step without its id. A tied LM head counts as a table. Frozen parameters
+    are left out.
 
     Args:
-        model: A language model says which parameters are tables: see
-            :meth:`tinygpt.LanguageModel.table_parameters`. For another module, those of its embedding layers are.
-        weight_decay: Decay of the first group.
+        model: A language model names its tables in :meth:`tinygpt.LanguageModel.table_parameters`. The tables of any
+            other module are the parameters of its embedding layers.
+        weight_decay: Weight decay of the first group.
 
     Example:
         >>> [group["weight_decay"] for group in parameter_groups(nn.Linear(3, 2), 0.1)]
@@ -40,7 +40,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def _ask(model: nn.Module, method: str, default: Callable[[nn.Module], Any]) -> Any:
-    """Return what a language model says of its parameters; of another module, what the default says."""
+    """Return the parameters that a language model names, or the default of any other module."""
     return getattr(model, method, partial(default, model))()
 
 
@@ -51,7 +51,7 @@ def _ids(parameters: Iterable[Tensor]) -> set[int]:
 def adamw(
     model: nn.Module, *, learning_rate: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """Return AdamW over :func:`parameter_groups`, in the fused version where the device has one.
+    """Return AdamW over :func:`parameter_groups`, fused where the device supports it.
 
     Source:
         Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, 2017. https://arxiv.org/abs/1711.05101
@@ -62,26 +62,25 @@ def adamw(
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the groups with ``"is_muon": True``, AdamW for the others, as one optimizer.
+    """Moves groups with ``"is_muon": True`` by Muon, and the others by AdamW.
 
-    A matrix moves along its momentum with all directions made about equally long, so that the few that dominate a
-    gradient do not drown the many that are small. That learns in about half the steps of AdamW. Each matrix of a stack
-    moves separately.
+    Muon orthogonalises the momentum of a matrix: all its directions become about equally long, so that a few large ones
+    do not hide the many small ones. That takes about half the steps of AdamW. Each matrix of a stack moves separately.
 
     Args:
-        groups: Parameter groups, as :func:`muon` makes them. Each may have its own value of any option below but
-            ``dtype``. A group for Muon holds parameters of the shape ``(..., R, C)``, matrices or stacks of matrices.
+        groups: Parameter groups, as :func:`muon` makes them. Each may have its own value of any option below except
+            ``dtype``. A Muon group holds parameters of shape ``(..., R, C)``: matrices or stacks of matrices.
         lr: Learning rate.
-        momentum: Share of the mean of past gradients that stays at each step of Muon.
+        momentum: Decay rate of Muon's mean of gradients.
         betas: Decay rates of AdamW's two means.
         eps: Added to AdamW's denominator.
-        weight_decay: Decay of the weights in each step, as a share of ``lr``.
-        dtype: The number format in which momentum is orthogonalised; by default that of the parameters.
-            ``torch.bfloat16`` is precise enough, and fast where the hardware has it.
+        weight_decay: Weight decay in each step, as a share of ``lr``.
+        dtype: Dtype in which the momentum is orthogonalised; by default that of the parameters. ``torch.bfloat16`` is
+            precise enough, and fast on hardware that supports it.
 
     Raises:
-        InputTypeError: If the groups are not mappings, or ``dtype`` is not a floating-point dtype.
-        ConfigError: If a group for Muon holds another kind of parameter, or a number is out of range.
+        InputTypeError: If a group is not a dict, or ``dtype`` is not a floating-point dtype.
+        ConfigError: If a Muon group holds a vector or a scalar, or a number is out of range.
 
     Source:
         Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024.
@@ -111,14 +110,14 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, defaults | {"weight_decay": weight_decay, "is_muon": False})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy or a pickle holds."""
+        """Return the state for a copy or a pickle."""
         return super().__getstate__() | {"dtype": self.dtype}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; without ``is_muon`` it is one for AdamW.
+        """Add a group; without ``is_muon``, AdamW moves it.
 
         Raises:
-            ConfigError: If it is for Muon and holds anything but matrices, or a number is out of range.
+            ConfigError: If a Muon group holds a vector or a scalar, or a number is out of range.
         """
         super().add_param_group(param_group)
         try:
@@ -135,7 +134,7 @@ class Muon(torch.optim.Optimizer):
             closure: Computes the loss and its gradients; called first, if given.
 
         Returns:
-            What the closure returns.
+            The result of the closure.
         """
         loss = None
         if closure is not None:
@@ -150,7 +149,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _move_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        # Work on all matrices of one shape together.
+        # Stack all matrices of one shape, so that each operation runs once for all of them.
         alike: dict[tuple[Any, ...], list[Tensor]] = {}
         for parameter in parameters:
             if parameter.numel():
@@ -161,11 +160,11 @@ class Muon(torch.optim.Optimizer):
             gradients = [parameter.grad for parameter in some if parameter.grad is not None]
             means = [self._state(parameter, "momentum_buffer")["momentum_buffer"] for parameter in some]
             torch._foreach_lerp_(means, gradients, 1 - momentum)
-            # Nesterov's momentum: the mean as it will be if the next gradient is like this one.
+            # Nesterov momentum: the mean after one more gradient like this one.
             ahead = _stack(gradients).lerp_(_stack(means), momentum)  # N R C
             moves = orthogonalise(ahead.to(self.dtype or ahead.dtype)).to(ahead.dtype)
             pieces = moves.split([parameter.shape[:-2].numel() for parameter in some])
-            # Update: decay the weights, then move them; tall matrices move further, so that outputs move alike.
+            # Decay the weights, then move them. Tall matrices move further, so that all outputs change alike.
             torch._foreach_mul_(some, 1 - lr * group["weight_decay"])
             rate = lr * max(1.0, rows / columns) ** 0.5
             torch._foreach_add_(some, [x.view_as(p) for x, p in zip(pieces, some, strict=True)], alpha=-rate)
@@ -191,7 +190,7 @@ class Muon(torch.optim.Optimizer):
         )
 
     def _state(self, parameter: Tensor, *means: str) -> dict[str, Tensor]:
-        """Return the state of a parameter, with means that begin at zero."""
+        """Return the state of a parameter; missing means start at zero."""
         state: dict[str, Tensor] = self.state[parameter]
         for mean in means:
             if mean not in state:
@@ -205,7 +204,7 @@ def _stack(tensors: list[Tensor]) -> Float[Tensor, "N R C"]:
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    """Raise unless a group has numbers in range, and for Muon matrices alone."""
+    """Raise unless the numbers of a group are in range, and a Muon group holds only matrices."""
     check_truth("is_muon", group["is_muon"])
     for name in ("lr", "eps", "weight_decay"):
         check_number(name, group[name], "of at least 0", lambda number: number >= 0)
@@ -224,16 +223,16 @@ def _check_group(group: dict[str, Any]) -> None:
 
 
 def orthogonalise(matrices: Float[Tensor, "N R C"], steps: int = 5) -> Float[Tensor, "N R C"]:
-    """Bring the singular values of each matrix near 1; keep its singular vectors.
+    """Bring the singular values of each matrix near 1, and keep its singular vectors.
 
-    With five steps in float32 or float64, a singular value of at least 0.002 of the matrix's norm (the root of the sum
-    of its squares) comes to lie between 0.68 and 1.21. A smaller one becomes at most 485 times its share of the norm,
-    so directions that a gradient does not have stay near zero. In 16 bits rounding errors grow as well. A matrix with
-    a norm below 1e-7 stays shorter, and one of zeros stays zero.
+    With five steps in float32 or float64, a singular value of at least 0.002 of the Frobenius norm ends between 0.68
+    and 1.21. A smaller one becomes at most 485 times its share of the norm, so directions that a gradient lacks stay
+    near zero. In 16 bits rounding errors grow as well. A matrix with a norm below 1e-7 stays shorter, and zeros stay
+    zero.
 
     Args:
         matrices: The matrices; each is treated separately.
-        steps: How often a polynomial that brings singular values nearer to 1 is applied.
+        steps: Number of iterations, each a polynomial that brings the singular values nearer to 1.
 
     Example:
         >>> values = torch.linalg.svdvals(orthogonalise(torch.diag(torch.tensor([5.0, 1.0, 0.1, 0.0]))[None]))
@@ -245,7 +244,7 @@ def orthogonalise(matrices: Float[Tensor, "N R C"], steps: int = 5) -> Float[Ten
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if is_tall else matrices  # so that the products below are the smaller ones
+    x = matrices.mT if is_tall else matrices  # the smaller of the two possible Gram matrices
     x = x / x.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -261,23 +260,22 @@ def muon(
     weight_decay: float,
     dtype: torch.dtype | None = None,
 ) -> Muon:
-    """Return Muon for the matrices inside a model, and AdamW for its tables, LM head, kernels, biases and gains.
+    """Return Muon for the matrices inside a model, and AdamW for its other parameters.
 
-    The learning rate of the matrices is four times ``learning_rate``, so that one number needs tuning. A parameter is a
-    matrix, or a stack of matrices, where :meth:`tinygpt.LanguageModel.matrix_parameters` says so, unless it has a
-    single row or column, which has no directions to make equally long.
+    AdamW moves tables, LM head, kernels of convolutions, biases and gains. The learning rate of the matrices is four
+    times ``learning_rate``, so that one number needs tuning. :meth:`tinygpt.LanguageModel.matrix_parameters` names the
+    matrices and stacks of matrices. A matrix with a single row or column is left to AdamW.
 
     Args:
-        model: The model whose parameters to move. A :class:`tinygpt.LanguageModel` says which of them are its LM head,
-            its tables and its matrices. Of another module only the layers tell, and there is a warning.
-        learning_rate: Rate of AdamW; 0.008 suits small models.
+        model: The model. A :class:`tinygpt.LanguageModel` names its LM head, tables and matrices. For any other module
+            the types of the layers decide, with a warning.
+        learning_rate: Learning rate of AdamW; 0.008 suits small models.
         betas: AdamW's two decay rates.
-        weight_decay: Decay of the matrices.
-        dtype: The number format that :class:`Muon` works in; by default that of the matrices.
+        weight_decay: Weight decay of the matrices.
+        dtype: Dtype in which :class:`Muon` works; by default that of the matrices.
 
     Warns:
-        UserWarning: If the model does not say which matrix is its LM head, or what a bare parameter is, with their
-            names and how to say it.
+        UserWarning: If the model does not name its LM head, or the role of a bare parameter.
     """
     head = _ask(model, "head_parameters", lambda _: None)
     outside = _ids(head or ()) | _ids(_ask(model, "table_parameters", tables_in))
@@ -301,7 +299,7 @@ def muon(
 
 
 def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str]) -> None:
-    """Warn of parameters whose role the model does not say."""
+    """Warn of parameters whose role the model does not name."""
     guesses = []
     if maybe_head:
         guesses.append(
@@ -318,13 +316,12 @@ def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str
 
 
 def checked_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer that a user's function makes, if it is one for this model.
+    """Return the optimizer that a user's function makes from a model, after checks.
 
     Raises:
-        InputTypeError: If the function is invalid, fails, or makes something else, or if the optimizer's ``step`` needs
+        InputTypeError: If the function is invalid, fails, or returns something else, or the optimizer's ``step`` needs
             an argument.
-        ConfigError: If the optimizer has no finite learning rate, or moves parameters that the model does not have, or
-            an option of it is out of range.
+        ConfigError: If a learning rate is not finite, an option is out of range, or a parameter is not the model's.
     """
     example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
     if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
@@ -338,7 +335,7 @@ def checked_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputTypeError(f"make_optimizer must return a torch.optim.Optimizer, {example}, got {short(optimizer)}")
     try:
-        signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the one of the object
+        signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the method of the instance
     except TypeError as error:
         raise InputTypeError(
             f"make_optimizer must return an optimizer that steps without a closure, {example}, got "

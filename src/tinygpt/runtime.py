@@ -19,10 +19,10 @@ _GENERATORS = threading.RLock()  # PyTorch's default generators belong to all th
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; for ``"auto"`` the best that is there: CUDA, MPS, CPU.
+    """Return the device of that name; ``"auto"`` takes the first available of CUDA, MPS, CPU.
 
     Raises:
-        DeviceError: If it is not on this machine, with those that are.
+        DeviceError: If the device is not available; the message lists the available ones.
     """
     available = ["cpu"]
     if torch.backends.mps.is_available():
@@ -41,17 +41,17 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def name_hardware(device: torch.device) -> str:
-    """Return the name of the processor's instruction set or of the GPU: another one may give other last digits."""
+    """Return the CPU's instruction set or the name of the GPU; the last digits of a result depend on it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
 
 
 def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch.dtype:
-    """Return the number format to compute in; the weights stay in theirs.
+    """Return the dtype to compute products in; the weights keep theirs.
 
-    ``"auto"`` leaves a model whose weights are not all in float32 as it is: somebody chose otherwise.
+    ``"auto"`` turns autocast off for a model with weights in another dtype than float32, which its user chose.
 
     Raises:
-        ConfigError: If the device cannot compute in it, or the model cannot be computed in another than its own.
+        ConfigError: If the device does not support the dtype, or the weights are in 16 bits already.
     """
     if name == "auto":
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
@@ -70,15 +70,15 @@ def choose_precision(name: str, device: torch.device, model: nn.Module) -> torch
 
 
 def _cpu_has_bf16() -> bool:
-    """Say whether the processor multiplies bf16 itself; elsewhere it is emulated, at many times the cost."""
+    """Return whether the CPU has bf16 instructions; without them bf16 is emulated and slow."""
     checks = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
     return any(check is not None and check() for check in checks)
 
 
 def compile_whole(function: Function) -> Function:
-    """Compile a function for inputs of one size, once for calls with gradients and once for calls without.
+    """Compile a function for inputs of one size, separately with and without gradients.
 
-    Kept together, a shorter window in an evaluation would turn the graph of a training step into a dynamic one.
+    Compiled together, a shorter window in an evaluation would make the graph of a training step dynamic.
     """
     learning = torch.compile(function, **_apart())
     evaluating = torch.compile(partial(_called, function), **_apart())
@@ -90,26 +90,26 @@ def compile_whole(function: Function) -> Function:
 
 
 def _called(function: Function, *inputs: Any, **named: Any) -> Any:
-    """Call a function. The compiler keeps what it makes of this one apart from what it makes of the function."""
+    """Call a function; the compiler caches this wrapper apart from the function."""
     return function(*inputs, **named)
 
 
 def compile_loops(function: Function) -> Function:
-    """Compile a function that reads a single id, for a past of any length: a few plain loops over the weights.
+    """Compile a function that reads a single token, for a past of any length.
 
-    By default the compiler computes what enters a product anew for each row of the weights, to save a small buffer. A
-    norm is then taken a thousand times over, which costs more than reading the weights. Here a value that a larger
-    loop reads again and again is computed once and kept; only products are summed without being stored. What cannot
-    be compiled as a whole is not compiled at all, so that nothing has happened yet when that turns out.
+    By default the compiler recomputes the input of a product for each row of the weights, to save a small buffer. A
+    norm is then computed a thousand times, which costs more than reading the weights. With these options a value that a
+    larger loop reads repeatedly is computed once and stored. A function that does not compile as a whole is not
+    compiled at all.
     """
     from torch._inductor import config  # takes a while to import
 
     wanted: dict[str, Any] = {
-        "realize_reads_threshold": 0,  # keep whatever is read more than once
-        "deterministic": True,  # from PyTorch 2.13 on, only with it a value spread over a loop counts as read again
+        "realize_reads_threshold": 0,  # store every value that is read more than once
+        "deterministic": True,  # needed from PyTorch 2.13 on for a broadcast value to count as read again
         "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
     }
-    known = config.get_config_copy()  # another version may lack a setting, or have it as another type
+    known = config.get_config_copy()  # other versions lack some settings, or have them as another type
     options: dict[str, Any] = {
         name: value for name, value in wanted.items() if isinstance(value, type(known.get(name)))
     }
@@ -117,13 +117,9 @@ def compile_loops(function: Function) -> Function:
 
 
 def compile_or_warn(function: Function, how: Callable[[Function], Function] = compile_whole) -> Function:
-    """Return a function compiled; should compiling fail, it warns and calls the function itself from then on.
+    """Return the compiled function; if compiling fails, warn once and call the function itself.
 
-    A module is left as it is: no wrapper, no prefix in the names of its parameters.
-
-    Args:
-        function: A function or a module. Nothing is compiled before it is called.
-        how: Compiles it.
+    A module keeps its class and the names of its parameters. Nothing is compiled before the first call.
     """
     compiled: Function | None = None
     works: bool | None = None
@@ -136,9 +132,9 @@ def compile_or_warn(function: Function, how: Callable[[Function], Function] = co
             if compiled is None:
                 compiled = how(function)
             output = compiled(*inputs, **named)
-        except Exception as error:  # compilers fail in many ways, and each means the same here
+        except Exception as error:  # compilers raise errors of many types
             if works and not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise  # an error of the function's own
+                raise  # an error of the function itself
             works = False
             warn(f"torch.compile does not work here, going on without: {cut(str(error))}")
             return function(*inputs, **named)
@@ -149,32 +145,32 @@ def compile_or_warn(function: Function, how: Callable[[Function], Function] = co
 
 
 def _apart() -> dict[str, Any]:
-    """Return the setting that keeps models apart: else all share one small store, and the ninth is not compiled."""
+    """Return the option that gives each model its own cache: a shared one is full after eight models."""
     return {"isolate_recompiles": True} if "isolate_recompiles" in signature(torch.compile).parameters else {}
 
 
 def keep_freed_memory() -> None:
-    """Have the memory of a step stay with the process for the next one.
+    """Let the process keep the memory that a step frees, for the next step.
 
-    glibc gives the free end of its heap back to the system once that is larger than twice the largest block that was
-    mapped by itself and freed. A step of a small model frees more, and the next would take its memory anew, page by
-    page. Freeing a block of 31 MiB, which is never touched, raises the limit to 62 MiB. Other allocators take no
-    notice, and limits that the environment sets stay.
+    glibc returns the free end of its heap to the system when it exceeds twice the largest block that was mapped
+    separately and freed. A step of a small model frees more, and the next step would request it again page by page.
+    Freeing an untouched block of 31 MiB raises the limit to 62 MiB. Other allocators and limits that the environment
+    sets are not affected.
 
     Source:
         The manual page mallopt(3), M_MMAP_THRESHOLD: how the limits adapt, up to blocks of 32 MiB.
     """
-    torch.UntypedStorage(31 << 20)  # not a tensor: those are filled where all is to be deterministic
+    torch.UntypedStorage(31 << 20)  # a tensor would be filled in deterministic mode
 
 
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
-    """Take for zero what is nearer to it than any normal number, which some processors compute many times more slowly.
+    """Treat denormal floats as zero inside the block; many CPUs compute with them far more slowly.
 
-    It is a setting of the calling thread, which computes alone whatever has fewer than 32,768 elements, and shares the
-    rest. It is put back, and where the processor has none, nothing is changed.
+    The setting belongs to the calling thread, which computes small tensors alone. It is restored afterwards. On a CPU
+    without the setting nothing changes.
     """
-    torch.ones(1 << 16, device="cpu")  # starts all threads: one that starts within would keep the setting for ever
+    torch.ones(1 << 16, device="cpu")  # starts the worker threads, which would otherwise inherit the setting
     were_flushed = sys.float_info.min / 2 == 0.0
     torch.set_flush_denormal(True)
     try:
@@ -185,10 +181,10 @@ def flushing_denormals() -> Iterator[None]:
 
 @contextmanager
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Let what a model on the device draws in the block follow from a seed, and put PyTorch's generators back.
+    """Seed PyTorch's generators of the CPU and the device inside the block, and restore them afterwards.
 
-    They are seeded one by one, since ``torch.manual_seed`` looks after every device there might be at a cost. Only one
-    thread at a time is in such a block: the others wait.
+    The generators are seeded directly, because ``torch.manual_seed`` also visits all other devices. One thread at a
+    time is in such a block.
     """
     generators = [torch.default_generator]
     if device.type == "cuda":

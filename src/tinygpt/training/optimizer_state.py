@@ -1,7 +1,7 @@
-"""The state of an optimizer by the names of the parameters, compared with what the optimizer keeps before it is loaded.
+"""The state of an optimizer by the names of the parameters, compared before it is loaded.
 
-A state is never matched by position or by size: with a parameter frozen or moved to another group, each of the others
-still gets what belongs to it, and what cannot be matched is an error that names it.
+A state is never matched by position or by size. If a parameter was frozen or moved to another group, the others still
+get their own state. A state that belongs to no parameter is an error that names it.
 """
 
 import copy
@@ -24,12 +24,12 @@ Values = dict[str, Any]  # plain values or tensors by name
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """What an optimizer holds, by the names of the model's parameters.
+    """The state and the groups of an optimizer, by the names of the model's parameters.
 
     Attributes:
-        states: For each parameter that was moved so far, what the optimizer keeps for it.
-        groups: The parameters of each group, with the values of the group that changed since the optimizer was made,
-            such as a counter. The learning rate is left out: the schedule sets it.
+        states: The state of each parameter that has moved.
+        groups: The parameters of each group, and the values of the group that have changed since the optimizer was
+            made, such as a counter. The learning rate is left out, because the schedule sets it.
         frozen: Parameters of the model that are not trained.
     """
 
@@ -49,7 +49,7 @@ class OptimizerState:
 
 
 def group_values(optimizer: torch.optim.Optimizer) -> list[Values]:
-    """Return the values of each group but its parameters and its learning rate, which the schedule sets."""
+    """Return the values of each group, except its parameters and its learning rate."""
     return [
         {name: _copied(value) for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
         for group in optimizer.param_groups
@@ -57,15 +57,15 @@ def group_values(optimizer: torch.optim.Optimizer) -> list[Values]:
 
 
 def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, made: list[Values]) -> OptimizerState:
-    """Return the state of an optimizer by the names of a model's parameters.
+    """Return the state of an optimizer by the names of the parameters.
 
     Args:
         model: The model.
         optimizer: Its optimizer.
-        made: What :func:`group_values` returned when the optimizer was made.
+        made: The result of :func:`group_values` for the new optimizer.
 
     Raises:
-        InputTypeError: If the optimizer keeps something that is neither a tensor nor a plain value.
+        InputTypeError: If a value in the state is neither a tensor nor a plain value.
     """
     held = _held(model, optimizer)
     groups = []
@@ -78,11 +78,7 @@ def state_of(model: nn.Module, optimizer: torch.optim.Optimizer, made: list[Valu
 
 
 def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    """Return the names of the parameters in each group of an optimizer.
-
-    Raises:
-        ConfigError: If the model no longer has one of them.
-    """
+    """Return the names of the parameters in each group of an optimizer, all of which the model must have."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for number, group in enumerate(optimizer.param_groups):
         for index, parameter in enumerate(group["params"]):
@@ -96,8 +92,8 @@ def _held(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]
 
 
 def _states(optimizer: torch.optim.Optimizer, held: list[list[str]]) -> dict[str, Values]:
-    """Return what an optimizer keeps for each parameter, by the parameter's name."""
-    order = [name for names in held for name in names]  # in a state_dict, parameters are numbered in this order
+    """Return the state of each parameter, by its name."""
+    order = [name for names in held for name in names]  # as a state_dict numbers the parameters
     states = {}
     for index, state in optimizer.state_dict()["state"].items():
         if not isinstance(index, int) or not isinstance(state, Mapping):
@@ -108,7 +104,7 @@ def _states(optimizer: torch.optim.Optimizer, held: list[list[str]]) -> dict[str
 
 
 def _savable(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> Values:
-    """Return values of an optimizer if a file can hold them."""
+    """Return values of an optimizer if a file can store them."""
     for name, value in values.items():
         if "/" in name or not (isinstance(value, Tensor) or is_plain(value)):
             raise InputTypeError(
@@ -119,7 +115,7 @@ def _savable(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> Val
 
 
 def pack_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a state, under names of their own, and the rest as plain values."""
+    """Return the tensors of a state by name, and its other values as JSON stores them."""
     tensors: dict[str, Tensor] = {}
 
     def split(where: str, values: Values) -> Values:
@@ -139,10 +135,10 @@ def pack_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def unpack_optimizer(tensors: Mapping[str, Tensor], record: Any) -> OptimizerState:
-    """Return what :func:`pack_optimizer` was given.
+    """Return the state that :func:`pack_optimizer` packed.
 
     Raises:
-        ValueError: If these are not the tensors and values of a state.
+        ValueError: If a part is missing or invalid.
     """
     require(isinstance(record, dict) and record.keys() == {"states", "groups", "frozen"}, "the optimizer's state")
     require(isinstance(record["groups"], list) and isinstance(record["states"], dict), "the optimizer's state")
@@ -156,12 +152,12 @@ def unpack_optimizer(tensors: Mapping[str, Tensor], record: Any) -> OptimizerSta
         require(isinstance(group, dict) and group.keys() == {"parameters", "values"}, "a group of the optimizer")
         require(are_names(group["parameters"]) and isinstance(group["values"], dict), "a group of the optimizer")
         groups.append((group["parameters"], dict(group["values"])))
-    places = states | {f"group {number}": values for number, (_, values) in enumerate(groups)}
+    holders = states | {f"group {number}": values for number, (_, values) in enumerate(groups)}
     for key, tensor in tensors.items():
         if key.startswith(OPTIMIZER):
             name, _, where = key.removeprefix(OPTIMIZER).partition("/")
-            require(where in places and name not in places[where], f"a parameter for {short(key)}")
-            places[where][name] = tensor
+            require(where in holders and name not in holders[where], f"a parameter for {short(key)}")
+            holders[where][name] = tensor
     return OptimizerState(states, groups, record["frozen"])
 
 
@@ -195,22 +191,23 @@ def fitted(
     is_foreign: bool,
     kept: Container[str] = (),
 ) -> Callable[[], None]:
-    """Return a function that puts a state into an optimizer, if it is one that this optimizer could have come to.
+    """Return a function that puts a state into an optimizer, after a comparison with a state of its own.
 
-    The optimizer itself says what it keeps: it takes a step with zero gradients, which is taken back.
+    The optimizer takes a trial step with zero gradients, which is undone. The result shows which tensors and values it
+    keeps for each parameter.
 
     Args:
         model: The model.
         optimizer: Its optimizer, over the parameters that it moved in the run.
         then: The state to put in.
-        steps: How many steps the run had taken.
-        is_foreign: Whether the optimizer is the user's, which may count in its own way and keep more later on.
-        kept: Names, as in :func:`group_settings`, of group values that were set otherwise on purpose and stay.
+        steps: Steps that the run had taken.
+        is_foreign: Whether the optimizer is the user's, which may count in its own way and keep more later.
+        kept: Names of group values that the user has changed, which stay.
 
     Raises:
-        CheckpointMismatchError: If values were kept for a group that there is no more.
-        ValueError: If a tensor or a value is missing, left over, or of another shape, dtype or kind. The optimizer is
-            as it was.
+        CheckpointMismatchError: If the optimizer lacks a group of the run.
+        ValueError: If a tensor or a value is missing, left over, or has another shape, dtype or type. The optimizer is
+            unchanged.
     """
     parameters, held = dict(model.named_parameters()), _held(model, optimizer)
     changes = _group_changes(then, held, group_values(optimizer), kept)
@@ -232,7 +229,7 @@ def fitted(
 
     def put() -> None:
         optimizer.load_state_dict({"state": loaded, "param_groups": optimizer.state_dict()["param_groups"]})
-        for name, values in then.states.items():  # loading casts to the dtype of the parameter, but these were compared
+        for name, values in then.states.items():  # loading casts to the dtype of the parameter
             for key, value in values.items():
                 if isinstance(value, Tensor):
                     like = expected.get(name, {}).get(key, parameters[name])
@@ -244,7 +241,7 @@ def fitted(
 
 
 def _check_states(then: OptimizerState, expected: Mapping[str, Values], most: int, *, is_foreign: bool) -> None:
-    """Raise unless the states of a file are of the kind that the optimizer keeps after its first step."""
+    """Raise unless the states of a file match those of the optimizer after a step."""
     strange = then.states.keys() - then.held
     require(not strange, f"states of parameters in its groups only, got one of {listed(strange)}")
     for name, values in then.states.items():
@@ -253,7 +250,7 @@ def _check_states(then: OptimizerState, expected: Mapping[str, Values], most: in
         require(not missing, f"{listed(missing)} of {name}")
         for key, value in values.items():
             like, where = wanted.get(key, value), f"{key} of {name}"
-            require(key in wanted or is_foreign, f"nothing like {where}")  # a foreign optimizer may add to it later
+            require(key in wanted or is_foreign, f"nothing like {where}")  # a user's optimizer may add values later
             if isinstance(value, Tensor) and isinstance(like, Tensor):
                 require(value.shape == like.shape, f"{where} of the shape {tuple(like.shape)}, got {list(value.shape)}")
                 require(value.dtype == like.dtype, f"{where} in {like.dtype}, got {value.dtype}")
@@ -267,12 +264,7 @@ def _check_states(then: OptimizerState, expected: Mapping[str, Values], most: in
 def _group_changes(
     then: OptimizerState, held: list[list[str]], values: list[Values], kept: Container[str]
 ) -> list[tuple[int, str, Any]]:
-    """Return what to set in which group; groups are matched by the parameters that they hold, not by their order.
-
-    Raises:
-        CheckpointMismatchError: If values were kept for a group that there is no more.
-        ValueError: If a value is of another kind.
-    """
+    """Return the values to set in each group; groups are matched by their parameters, not by their order."""
     changes = []
     for names, changed in then.groups:
         if not changed:
@@ -285,7 +277,7 @@ def _group_changes(
             )
         number = same[0]
         for name, value in changed.items():
-            now = values[number].get(name, value)  # some are made at the first step
+            now = values[number].get(name, value)  # an optimizer may add some at its first step
             require(is_alike(value, now), f"{name} of a group such as {short(now)}, got {short(value)}")
             if f"{OF_GROUPS}[{number}].{name}" not in kept:
                 changes.append((number, name, tuple(value) if isinstance(now, tuple) else value))
@@ -294,7 +286,7 @@ def _group_changes(
 
 @contextmanager
 def _taken_back(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Take back whatever the block does to an optimizer and to the parameters that it moves."""
+    """Undo every change that the block makes to an optimizer and its parameters."""
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     weights = [(parameter.detach().clone(), parameter.grad) for parameter in held]
     state = {key: {name: _copied(value) for name, value in values.items()} for key, values in optimizer.state.items()}

@@ -1,4 +1,4 @@
-"""Kinds of values in a checkpoint, checked before anything is made of them."""
+"""Checks of the values in a checkpoint, before they are used."""
 
 import math
 import types
@@ -7,21 +7,17 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-MOST = 1 << 53  # beyond this a float64 does not count in ones
+MOST = 1 << 53  # the largest count that a float64 holds exactly
 
 
 def require(holds: bool, what: str) -> None:
-    """Raise unless something holds.
-
-    Raises:
-        ValueError: Saying what a file must contain.
-    """
+    """Raise a ValueError with the missing content of a file, unless a condition holds."""
     if not holds:
         raise ValueError(f"expected {what}")
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value read from JSON is of a kind; a count is not negative, a number is finite."""
+    """Return whether a JSON value has a type; a count must not be negative, a number must be finite."""
     if isinstance(kind, types.UnionType):
         return any(fits(value, each) for each in get_args(kind))
     if kind is int:
@@ -32,14 +28,14 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether JSON stores a value as it is, or a tuple of such values as a list."""
+    """Return whether JSON stores a value without loss, except that a tuple becomes a list."""
     if isinstance(value, tuple | list):
         return all(map(is_plain, value))
     return math.isfinite(value) if isinstance(value, float) else isinstance(value, int | str | None)
 
 
 def is_alike(value: object, like: object) -> bool:
-    """Return whether two values are of one kind: tensors of one shape and dtype, numbers, texts, tuples of such."""
+    """Return whether two values have one type, and tensors one shape and dtype."""
     if isinstance(value, Tensor) and isinstance(like, Tensor):
         return value.shape == like.shape and value.dtype == like.dtype
     if isinstance(value, tuple | list) and isinstance(like, tuple | list):
@@ -50,12 +46,12 @@ def is_alike(value: object, like: object) -> bool:
 
 
 def is_same(value: object, other: object) -> bool:
-    """Return whether two values are equal, also where they are tensors."""
+    """Return whether two values or tensors are equal."""
     if isinstance(value, Tensor) or isinstance(other, Tensor):
         return is_alike(value, other) and torch.equal(value, other)  # type: ignore[arg-type] # both are tensors
     return value is other or value == other
 
 
 def are_names(value: object) -> bool:
-    """Return whether a value is a list of texts."""
+    """Return whether a value is a list of str."""
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
