@@ -1,7 +1,7 @@
-"""The kinds of errors, and the small checks that raise them.
+"""Errors, warnings, and the checks of arguments that raise them.
 
-Every error that tinygpt raises for a user's mistake is a :class:`TinyGPTError`, and also the built-in exception that
-fits, so ``except ValueError`` keeps working. A message states the rule, then what it got, then the way out.
+Every error for a user's mistake is a :class:`TinyGPTError` and the matching built-in exception, so ``except
+ValueError`` keeps working. A message states the rule, the value it got, and the fix.
 """
 
 import inspect
@@ -30,19 +30,19 @@ _PATH.maxstring = 120
 
 
 class TinyGPTError(Exception):
-    """Any error that tinygpt raises on purpose."""
+    """The base class of all errors of tinygpt."""
 
 
 class ConfigError(TinyGPTError, ValueError):
-    """A setting is outside what is allowed."""
+    """A setting is out of range, or contradicts another."""
 
 
 class TokenizerError(TinyGPTError, ValueError):
-    """A symbol or an id is not in the vocabulary, or the vocabulary itself is not one."""
+    """A symbol or an id is not in the vocabulary, or the vocabulary is invalid."""
 
 
 class DataError(TinyGPTError, ValueError):
-    """A corpus is missing, unreadable, or too short for what is asked of it."""
+    """A corpus is missing, unreadable, or too short for a window."""
 
 
 class ShapeError(TinyGPTError, ValueError):
@@ -58,19 +58,19 @@ class NonFiniteError(TinyGPTError, ArithmeticError):
 
 
 class DeviceError(TinyGPTError, RuntimeError):
-    """The device that was asked for is not on this machine."""
+    """The requested device is not available."""
 
 
 class RunExistsError(TinyGPTError, FileExistsError):
-    """The run directory already holds a run, or a file that a run would overwrite."""
+    """The run directory contains a run, or a file that a run would overwrite."""
 
 
 class RunLockedError(TinyGPTError, RuntimeError):
-    """Another trainer is at work in the run directory, or has begun the run before this process was forked."""
+    """Another trainer or another process is using the run directory."""
 
 
 class CheckpointError(TinyGPTError, RuntimeError):
-    """A model file cannot be written or read."""
+    """A model file cannot be read or written."""
 
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
@@ -78,19 +78,19 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 
 class CheckpointCorruptError(CheckpointError):
-    """A file is not, or is no longer, what tinygpt wrote."""
+    """A file is corrupt, or tinygpt did not write it."""
 
 
 class CheckpointMismatchError(CheckpointError):
-    """A file is sound, but does not fit the model it is loaded into."""
+    """A valid file does not fit the model or the run it is loaded into."""
 
 
 class CheckpointVersionError(CheckpointError):
-    """A file was written by a newer tinygpt."""
+    """A newer tinygpt wrote the file."""
 
 
 class CheckpointSaveError(CheckpointError, OSError):
-    """A model file could not be written; what was there before is untouched. ``errno`` is the system's reason."""
+    """A model file cannot be written; an older file at the path is intact. ``errno`` is the system's reason."""
 
     def __init__(self, errno: int | None, message: str) -> None:
         super().__init__(errno, message)
@@ -101,20 +101,20 @@ class CheckpointSaveError(CheckpointError, OSError):
 
 
 def warn(message: str) -> None:
-    """Warn, pointing to the first line outside tinygpt, also where standard error cannot be written to."""
+    """Issue a warning that points to the first line outside tinygpt, and ignore a broken standard error."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
     try:
         warnings.warn(message, stacklevel=level)
     except Warning:
-        raise  # a filter of the user makes an error of it
+        raise  # a filter of the user turns it into an error
     except Exception:
         pass
 
 
 def short(value: object) -> str:
-    """Return ``repr(value)``, cut to a length that fits into a message.
+    """Return ``repr(value)``, shortened for a message.
 
     Example:
         >>> short("to be, or not to be, " * 1000)
@@ -124,7 +124,7 @@ def short(value: object) -> str:
 
 
 def cut(text: str, width: int = 200) -> str:
-    """Return a text for a message, one longer than ``width`` cut between two words.
+    """Return a text, shortened between two words to ``width`` characters.
 
     Example:
         >>> cut("to be, or not to be, " * 1000)[-22:]
@@ -134,7 +134,7 @@ def cut(text: str, width: int = 200) -> str:
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:
-    """Return some names for a message, one for all that differ in the number of the layer alone.
+    """Return names for a message; names that differ only in the number of a layer become one.
 
     Example:
         >>> listed(["blocks.0.norm", "blocks.1.norm", "head"])
@@ -148,12 +148,12 @@ def listed(names: Iterable[str], most: int = 6) -> str:
 
 
 def show(path: Path) -> str:
-    """Return a path for a message: quoted, with what is not printable escaped, and only a long one cut."""
+    """Return a path for a message: quoted, escaped, and shortened if it is long."""
     return _PATH.repr(str(path))
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
-    """Return ``value`` as an ``int`` if it is one within the bounds, both included.
+    """Return ``value`` as an ``int``, if it is an integer within the bounds.
 
     Raises:
         ConfigError: If it is a float, a bool, a string, or out of bounds.
@@ -175,7 +175,7 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int | None = Non
 
 
 def check_number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> float:
-    """Return ``value`` as a ``float`` if it is a finite number for which the rule holds.
+    """Return ``value`` as a ``float``, if it is a finite number and the rule holds.
 
     Raises:
         ConfigError: If it is not a number, not finite, or breaks the rule.
@@ -196,7 +196,7 @@ def check_number(name: str, value: Any, rule: str, holds: Callable[[float], bool
 
 
 def check_dropout(dropout: Any) -> float:
-    """Return ``dropout`` if it is a probability below 1; everywhere in tinygpt the same rule.
+    """Return ``dropout`` as a ``float``, if it is a probability below 1.
 
     Raises:
         ConfigError: If it is not.
@@ -225,7 +225,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         >>> check_choice("precision", "fp61", ["auto", "fp32", "bf16", "fp16"])
         Traceback (most recent call last):
             ...
-        tinygpt.errors.ConfigError: precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp61'; did you mean 'fp16'?
+        tinygpt.errors.ConfigError: precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp61'; did you mean
+            'fp16'?
     """  # noqa: E501 - the message is shown whole
     words = list(choices)
     if not isinstance(value, str) or value not in words:
