@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PIECES = 4  # number of products that the weights are split into, so that several cores read them
-_FEW_ROWS = range(5, 33)  # with fewer PyTorch is faster; with more, arithmetic takes longer than reading the weights
+_FEW_ROWS = range(2, 33)  # PyTorch is faster with one; with more, arithmetic takes longer than reading the weights
 _LARGE = 1 << 17  # number of weights from which a second core pays
 # Whether the processor multiplies float16; otherwise PyTorch's loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
@@ -33,7 +33,7 @@ def _linear_on_cpu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if type(numbers) is not int:  # symbolic, in a fake tensor
         return F.linear(x, weight, bias)
     count = numbers // (x.size(-1) or 1)
-    if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count >= _FEW_ROWS.start:
+    if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > 4:
         return _linear_on_cpu(x.float(), weight.float(), None if bias is None else bias.float()).half()
     if count not in _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:
         return F.linear(x, weight, bias)
