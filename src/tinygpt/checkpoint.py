@@ -35,7 +35,7 @@ from tinygpt.errors import (
 from tinygpt.files import check_path, to_json, write_whole
 from tinygpt.layers.linear import undrawn
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
-from tinygpt.models.base import check_model
+from tinygpt.models.checks import check_model
 from tinygpt.models.layouts import parts_of
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 

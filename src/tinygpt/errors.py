@@ -227,7 +227,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
             ...
         tinygpt.errors.ConfigError: precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp61'; did you mean
             'fp16'?
-    """  # noqa: E501 - the message is shown whole
+    """
     words = list(choices)
     if not isinstance(value, str) or value not in words:
         allowed = ", ".join(map(repr, words))

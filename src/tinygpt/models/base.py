@@ -2,9 +2,8 @@
 
 import itertools
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 from tinygpt.errors import InputTypeError, NonFiniteError, ShapeError, check_integer, check_number, checked_names, short
 from tinygpt.layers.kernels import sizes_are_known
 from tinygpt.layers.roles import matrices_in, tables_in
-from tinygpt.models.config import GPTConfig
 from tinygpt.models.modes import evaluating
 
 _COLD = 0.01
@@ -293,49 +291,3 @@ def check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> No
 def count_targets(targets: Int[Tensor, "B T"]) -> int:
     """Return how many targets are to be predicted: all but those equal to ``IGNORED``."""
     return int((targets != IGNORED).sum())
-
-
-def check_model(name: str, model: Any) -> None:
-    """Raise unless something is a language model, with what it looks like and what to do.
-
-    Raises:
-        InputTypeError: If it is anything else, or a lazy layer in it has no shape yet.
-    """
-    if not isinstance(model, LanguageModel):
-        kind, way = _what_it_looks_like(model)
-        raise InputTypeError(f"{name} must be a LanguageModel, got {kind}; {way}")
-    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
-        raise InputTypeError(f"{name} must have all its parameters, got some without a shape; call it once on some ids")
-
-
-def _what_it_looks_like(model: Any) -> tuple[str, str]:
-    """Return what something is that is not a language model, and how to come from it to one."""
-    kind = type(model).__name__
-    if isinstance(model, type):
-        return f"the class {model.__name__}", f"make a model of it, e.g. {model.__name__}(...) or config.build()"
-    if isinstance(model, nn.Module):
-        if isinstance(getattr(model, "_orig_mod", None), nn.Module):
-            inner = "the model itself, which is its _orig_mod"
-            return f"a compiled model ({kind})", f"pass {inner}, and compile=True to TrainerConfig or Sampler"
-        if isinstance(getattr(model, "module", None), LanguageModel):
-            return f"a wrapper ({kind})", "pass the model itself, which is its .module; a run is one process"
-        if any(base.__module__.startswith("transformers.") for base in type(model).__mro__):
-            way = "compute_logits returns model(idx).logits"
-            return f"a model of transformers ({kind})", f"wrap it in a subclass of LanguageModel whose {way}"
-        way = "inherit from LanguageModel instead of nn.Module and name the logits in compute_logits"
-        return kind, way
-    if isinstance(model, Mapping) and model and all(isinstance(value, Tensor) for value in model.values()):
-        return "a state_dict", "build the model, then model.load_state_dict(state_dict)"
-    if isinstance(model, str | os.PathLike):
-        return short(str(model)), "load the file first, model, tokenizer = tinygpt.load(path)"
-    if isinstance(model, Mapping | list | tuple):
-        if any(isinstance(value, LanguageModel) for value in (model.values() if isinstance(model, Mapping) else model)):
-            several = "or trainers of several to compare({...})"
-            return f"a {kind}", f"pass one model, as in model, tokenizer = tinygpt.load(path), {several}"
-    elif isinstance(model, GPTConfig):
-        return "a GPTConfig", "build the model, config.build()"
-    elif isinstance(getattr(model, "model", None), LanguageModel):
-        return f"a {kind}", "pass its .model"
-    elif callable(model):
-        return f"the function {getattr(model, '__name__', kind)}", "call it and pass the model that it returns"
-    return kind, "use GPTConfig(vocab_size=...).build(); the model comes first"
