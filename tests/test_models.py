@@ -444,7 +444,7 @@ def test_a_subclass_that_takes_other_arguments_is_named_with_the_way_out() -> No
     config = GPTConfig(vocab_size=VOCAB, n_head=2, n_embd=N_EMBD, n_layer=1)
     with pytest.raises(
         InputTypeError,
-        match=r"Narrow.__init__ must take vocab_size, block_size, n_embd, blocks, got missing .*'width'; .*override it",
+        match=r"Narrow.__init__ must take vocab_size, block_size, n_embd, blocks, got missing .*'width'; pass",
     ):
         config.build(Narrow)
     with pytest.raises(InputTypeError, match=r"GPTLanguageModel.__init__ must take .* got .*'smoothing'"):
@@ -787,7 +787,7 @@ def test_options_of_generate_are_named(options: dict[str, Any], message: str) ->
 def test_blocks_that_do_not_fit_are_named() -> None:
     block = MeanOfThePast()
     with pytest.raises(
-        ConfigError, match=r"the same one twice; build each anew, e\.g\. \[make_block\(\) for _ in range"
+        ConfigError, match=r"the same one twice; build one for each layer, e\.g\. \[make_block\(\) for _ in range"
     ):
         GPTLanguageModel(VOCAB, block_size=BLOCK, n_embd=N_EMBD, blocks=[block, block])
     with pytest.raises(InputTypeError, match=r"blocks\[0\] must be a module that maps B T C to B T C, got 3"):

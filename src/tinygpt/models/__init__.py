@@ -1,4 +1,4 @@
-"""The language models: what they share, the baseline, and the GPT."""
+"""The language models: their base class, the bigram, and the GPT with its config."""
 
 from tinygpt.models.base import LanguageModel, ModelOutput
 from tinygpt.models.bigram import BigramLanguageModel

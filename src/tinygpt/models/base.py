@@ -1,4 +1,4 @@
-"""What every language model is: ids in, logits out, and everything that follows from that alone."""
+"""The base class of language models: ids in, logits out."""
 
 import itertools
 import math
@@ -18,17 +18,17 @@ from tinygpt.layers.kernels import sizes_are_known
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.modes import evaluating
 
-_COLD = 0.01
-IGNORED = -100  # a target that counts for nothing, as in torch.nn.functional.cross_entropy
-WINDOW = 256  # tokens that ``Trainer`` and ``Sampler`` give a model without ``block_size`` at once
+_COLD = 0.01  # a temperature below which logits / temperature may overflow
+IGNORED = -100  # a target without a loss, as in torch.nn.functional.cross_entropy
+WINDOW = 256  # tokens that ``Trainer`` and ``Sampler`` pass at once to a model without ``block_size``
 
 
 class ModelOutput(NamedTuple):
-    """What a model returns, with targets or without.
+    """The output of a model: logits, and a loss if targets were given.
 
     Attributes:
-        logits: Unnormalised log-probabilities of the next id at each place.
-        loss: Mean cross-entropy in nats per target, or None without targets.
+        logits: Unnormalised log-probabilities of the next token at each position.
+        loss: Mean cross-entropy in nats per token, or None without targets.
     """
 
     logits: Float[Tensor, "B T V"]
@@ -36,18 +36,21 @@ class ModelOutput(NamedTuple):
 
 
 class LanguageModel(nn.Module, ABC):
-    """A function from ids to the logits of the ids that follow. ``Trainer`` and ``Sampler`` need no more than this.
+    """Base class of language models, which map ids to logits of the next token.
 
-    Your own class says how, in :meth:`compute_logits`, and inherits the rest.
+    A subclass defines :meth:`compute_logits` and inherits the rest. ``Trainer`` and ``Sampler`` use only this class.
 
     Args:
         vocab_size: Number of distinct ids ``V``.
         block_size: Longest input ``T``; None if the model reads inputs of any length.
 
     Attributes:
-        trained_symbols: The text of each id that the model was trained with, or None. ``Trainer`` and ``load`` set it;
-            with a tokenizer of other symbols ``Trainer``, ``Sampler`` and ``save`` raise. Set it to None to give the
-            ids another meaning.
+        trained_symbols: The text of each id in the tokenizer that the model was trained with, or None. ``Trainer`` and
+            ``load`` set it; ``Trainer``, ``Sampler`` and ``save`` refuse a tokenizer of other symbols. Set it to None
+            to give the ids another meaning.
+
+    Raises:
+        ConfigError: If a number is not a positive integer.
 
     Example:
         >>> class Unigram(LanguageModel):
@@ -70,32 +73,40 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: Any = None) -> Float[Tensor, "B T V"]:
-        """Return the logits after each id. ``cache`` is what :meth:`new_cache` made, and ``idx`` continues it."""
+        """Return the logits of the token after each id.
+
+        Args:
+            idx: Ids that ``forward`` has checked.
+            cache: A cache made by :meth:`new_cache`, which ``idx`` continues; None to start at the first position.
+        """
 
     def new_cache(self, batch_size: int) -> Any:
-        """Return an empty cache for ``block_size`` places, or None where the model keeps none, as here."""
+        """Return an empty cache for ``block_size`` positions, or None if the model offers none, as here."""
         return None
 
     def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None) -> ModelOutput:
-        """Return the logits after each id and, given the ids that did follow, the loss.
+        """Return the logits of the token after each id and, with targets, the loss.
 
         Args:
             idx: Ids, int32 or int64.
-            targets: The id that follows each one; ``-100`` where none is to be predicted.
+            targets: The id that follows each one; ``-100`` to leave a position out of the loss.
 
         Raises:
             InputTypeError: If ids are not int32 or int64, or are on another device than the model.
             ShapeError: If a shape is wrong, also that of the logits, ``T`` is over ``block_size``, or an id is outside
-                the vocabulary, on any device.
+                the vocabulary.
         """
+        # check the ids
         self._check_ids("idx", idx)
         if self.block_size is not None and sizes_are_known() and idx.shape[1] > self.block_size:
             raise ShapeError(
                 f"idx has length {idx.shape[1]}, longer than block_size={self.block_size}; crop it first, "
                 f"e.g. idx[:, -{self.block_size}:], or use Sampler, which does"
             )
+        # without targets only the logits
         if targets is None:
             return ModelOutput(self._checked_logits(idx), None)
+        # with targets also the loss
         self._check_ids("targets", targets, also=IGNORED)
         if targets.shape != idx.shape:
             raise ShapeError(
@@ -114,16 +125,16 @@ class LanguageModel(nn.Module, ABC):
         top_k: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Int64[Tensor, "B N"]:
-        """Continue each row by drawing one id at a time. This is the definition; ``Sampler`` is the fast one.
+        """Append tokens to each row, one at a time. The definition; ``Sampler`` is the fast one.
 
-        The model is in evaluation mode meanwhile, and without a graph. Each draw is one call of
-        :func:`torch.multinomial` with the probabilities of all ids.
+        The model runs in evaluation mode and without a graph. Each draw is one call of :func:`torch.multinomial` with
+        the probabilities of all ids.
 
         Args:
             idx: Ids to continue, at least one in each row; the model reads the last ``block_size``.
-            max_new_tokens: How many ids to append.
-            temperature: Divides the logits; 0 takes the likeliest id.
-            top_k: If given, only the ``top_k`` likeliest ids are drawn from.
+            max_new_tokens: Number of tokens to append.
+            temperature: Divides the logits; 0 is greedy.
+            top_k: Draw only from the ``top_k`` most probable ids.
             generator: Source of randomness; by default PyTorch's own.
 
         Returns:
@@ -142,24 +153,28 @@ class LanguageModel(nn.Module, ABC):
         idx = idx.long()
         with evaluating(self):
             for _ in range(max_new_tokens):
+                # crop to the window and take the logits of the next token
                 window = idx if self.block_size is None else idx[:, -self.block_size :]
                 logits = self(window).logits[:, -1]  # B V
                 check_finite(logits, f"after {idx.shape[1]} ids in row {{}}")
-                if temperature < _COLD:  # the quotients might overflow
+                # divide by the temperature
+                if temperature < _COLD:
                     logits = logits - logits.amax(dim=-1, keepdim=True)
                 logits = logits / max(temperature or 1.0, torch.finfo(logits.dtype).tiny)
+                # keep the most probable ids; of equal ones the lowest
                 if kept < self.vocab_size:
-                    order = logits.sort(dim=-1, descending=True, stable=True).indices  # ties: the lowest id first
+                    order = logits.sort(dim=-1, descending=True, stable=True).indices
                     logits = logits.scatter(1, order[:, kept:], float("-inf"))
+                # draw and append
                 drawn = torch.multinomial(logits.softmax(dim=-1), num_samples=1, generator=generator)  # B 1
                 idx = torch.cat([idx, drawn], dim=1)
         return idx
 
     def head_parameters(self) -> list[nn.Parameter] | None:
-        """Return the parameters of the LM head, or None if the model does not say which they are.
+        """Return the parameters of the LM head, or None if they are unknown.
 
-        By default the parameters of the attribute ``head``. Override it where the head has another name; return ``[]``
-        where there is no head. Optimizers ask, e.g. :func:`tinygpt.optim.muon`.
+        By default the parameters of the attribute ``head``. Override it if the head has another name; return ``[]`` if
+        there is no head. Optimizers use it, e.g. :func:`tinygpt.optim.muon`.
         """
         head = getattr(self, "head", None)
         if isinstance(head, nn.Parameter):
@@ -167,29 +182,33 @@ class LanguageModel(nn.Module, ABC):
         return list(head.parameters()) if isinstance(head, nn.Module) else None
 
     def table_parameters(self) -> list[nn.Parameter]:
-        """Return the tables: parameters of which rows are looked up by id or position.
+        """Return the tables: parameters whose rows are looked up by id or position.
 
-        By default the parameters of all embedding layers. Override it where a table is a bare ``nn.Parameter``, e.g.
+        By default the parameters of all embedding layers. Override it if a table is a bare ``nn.Parameter``, e.g.
         ``return [*super().table_parameters(), self.positions]``.
         """
         return tables_in(self)
 
     def matrix_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that are matrices, or stacks of matrices: those that multiply vectors of the model.
+        """Return the matrices, or stacks of matrices, that multiply vectors.
 
-        By default the parameters of all linear, attention and recurrent layers of PyTorch. Override it where a matrix
-        is a bare ``nn.Parameter``, e.g. the stack ``(E, C, H)`` of a mixture of ``E`` experts. Biases, and what
-        :meth:`head_parameters` or :meth:`table_parameters` return too, do not count.
+        By default the parameters of all linear, attention and recurrent layers of PyTorch. Override it if a matrix is a
+        bare ``nn.Parameter``, e.g. the stack ``(E, C, H)`` of a mixture of ``E`` experts. Biases do not count, nor does
+        a parameter that :meth:`head_parameters` or :meth:`table_parameters` returns.
         """
         return matrices_in(self)
 
     def num_parameters(self, *, trainable_only: bool = False) -> int:
-        """Return how many numbers the model has learnt or can learn; shared ones count once."""
+        """Return the number of parameters; shared ones count once.
+
+        Args:
+            trainable_only: Whether to count only parameters that require a gradient.
+        """
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable_only)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; without any, where the buffers are; without either, the default device."""
+        """Device of the parameters; without any, that of the buffers, or the default device."""
         return next((tensor.device for tensor in self._tensors()), torch.get_default_device())
 
     def extra_repr(self) -> str:
@@ -211,7 +230,7 @@ class LanguageModel(nn.Module, ABC):
         return logits
 
     def _check_ids(self, name: str, ids: Tensor, also: int | None = None) -> None:
-        """Raise unless ``ids`` is a ``B T`` tensor of ids of this vocabulary (or ``also``) on this model's device."""
+        """Raise unless ``ids`` are ``B T`` ids of the vocabulary, or ``also``, on the model's device."""
         if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
             kind = str(ids.dtype) if isinstance(ids, Tensor) else type(ids).__name__
             way = f"{name}.long()" if isinstance(ids, Tensor) else f"torch.tensor({name})"
@@ -234,10 +253,10 @@ _ARE_CHECKED = ContextVar("are_checked", default=False)
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Return whether the values of a tensor can be read now.
+    """Return whether the values of a tensor can be read.
 
-    They cannot while a graph is compiled, exported or traced, nor within :func:`torch.func.vmap` and its like, nor of a
-    fake tensor or one on the meta device, which have no memory.
+    They cannot while a graph is compiled, exported or traced, within :func:`torch.func.vmap`, or if the tensor has no
+    memory: a fake tensor, or one on the meta device.
     """
     if torch.compiler.is_compiling() or not sizes_are_known() or type(tensor) is not Tensor:
         return False
@@ -249,7 +268,7 @@ def is_readable(tensor: Tensor) -> bool:
 
 @contextmanager
 def values_checked() -> Iterator[None]:
-    """Leave out the check of ids inside the block, for a caller who did it where the values lie on the CPU."""
+    """Skip the check of ids inside the block; the caller has checked them on the CPU."""
     token = _ARE_CHECKED.set(True)
     try:
         yield
@@ -258,27 +277,23 @@ def values_checked() -> Iterator[None]:
 
 
 def check_values(name: str, ids: Int[Tensor, "B T"], vocab_size: int, also: int | None = None) -> None:
-    """Raise unless all ids are in the vocabulary, or equal to ``also``.
-
-    Raises:
-        ShapeError: With the range of the ids and the position of the first one outside.
-    """
+    """Raise :class:`ShapeError` unless all ids are in the vocabulary, or equal to ``also``."""
     counted = ids if also is None else ids[ids != also]
     if not counted.numel():
         raise ShapeError(f"{name} must hold at least one id to predict, got {also} everywhere")
     low, high = (int(bound) for bound in counted.aminmax())
     if low < 0 or high >= vocab_size:
         wrong = low if low < 0 else high
-        place = (ids == wrong).nonzero()[0].tolist()
+        position = (ids == wrong).nonzero()[0].tolist()
         hint = f"; to ignore a target use {also}, e.g. targets.masked_fill(targets == -1, {also})"
         raise ShapeError(
             f"{name} must hold ids from 0 to vocab_size - 1 = {vocab_size - 1}, got ids from {low} to {high}, "
-            f"{wrong} at position {short(tuple(place))}{hint if also and low == -1 else ''}"
+            f"{wrong} at position {short(tuple(position))}{hint if also and low == -1 else ''}"
         )
 
 
 def check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
-    """Raise unless each row has a finite maximum: NaN, infinity, and nothing but -inf all fail."""
+    """Raise :class:`NonFiniteError` unless the maximum of each row is finite."""
     largest = logits.amax(dim=-1).tolist()
     if not all(map(math.isfinite, largest)):
         row = next(row for row, value in enumerate(largest) if not math.isfinite(value))
@@ -289,5 +304,5 @@ def check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> No
 
 
 def count_targets(targets: Int[Tensor, "B T"]) -> int:
-    """Return how many targets are to be predicted: all but those equal to ``IGNORED``."""
+    """Return the number of targets that are not ``IGNORED``."""
     return int((targets != IGNORED).sum())

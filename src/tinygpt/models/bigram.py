@@ -1,8 +1,7 @@
-"""The baseline: what can be known from the last id alone."""
+"""The bigram: a baseline that reads only the last token."""
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,16 +11,16 @@ from tinygpt.models.base import LanguageModel
 
 
 class BigramLanguageModel(LanguageModel):
-    """A table whose row is the last id and whose entries are the logits of the next.
+    """A table of logits: one row for each last token.
 
-    It can learn how often one symbol follows another and nothing else, so its best loss is the text's conditional
-    entropy, which a better model must beat.
+    It learns how often one token follows another and nothing else. Its best loss is the conditional entropy of the
+    text, in nats per token, which a better model must beat. It reads inputs of any length.
 
     Args:
         vocab_size: Number of distinct ids ``V``; the table is ``V V``.
 
     Raises:
-        ConfigError: If a number is out of range.
+        ConfigError: If ``vocab_size`` is not a positive integer.
 
     Example:
         >>> BigramLanguageModel(vocab_size=65).num_parameters()
@@ -34,10 +33,10 @@ class BigramLanguageModel(LanguageModel):
         self.table = Embedding(vocab_size, vocab_size, std=1.0)
 
     def compute_logits(self, idx: Int[Tensor, "B T"], cache: Any = None) -> Float[Tensor, "B T V"]:
-        """Read the row of each id."""
-        logits: torch.Tensor = self.table(idx)
+        """Look up the row of each id."""
+        logits: Tensor = self.table(idx)
         return logits
 
     def new_cache(self, batch_size: int) -> tuple[()]:
-        """Return an empty cache, which stays empty: nothing before the last token counts."""
+        """Return a cache without content: only the last token is read."""
         return ()

@@ -12,20 +12,17 @@ from tinygpt.models.config import GPTConfig
 
 
 def check_model(name: str, model: Any) -> None:
-    """Raise unless something is a language model, with what it looks like and what to do.
-
-    Raises:
-        InputTypeError: If it is anything else, or a lazy layer in it has no shape yet.
-    """
+    """Raise :class:`InputTypeError` unless ``model`` is a language model, and say how to get one."""
     if not isinstance(model, LanguageModel):
-        kind, way = _what_it_looks_like(model)
+        kind, way = _described(model)
         raise InputTypeError(f"{name} must be a LanguageModel, got {kind}; {way}")
+    # a lazy layer has no shape before its first call
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
         raise InputTypeError(f"{name} must have all its parameters, got some without a shape; call it once on some ids")
 
 
-def _what_it_looks_like(model: Any) -> tuple[str, str]:
-    """Return what something is that is not a language model, and how to come from it to one."""
+def _described(model: Any) -> tuple[str, str]:
+    """Return the kind of an object that is not a language model, and how to get a model from it."""
     kind = type(model).__name__
     if isinstance(model, type):
         return f"the class {model.__name__}", f"make a model of it, e.g. {model.__name__}(...) or config.build()"

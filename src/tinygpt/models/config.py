@@ -1,4 +1,4 @@
-"""The settings of a GPT: plain numbers and words, checked when they are made."""
+"""The settings of a GPT: plain numbers and words, checked when the config is made."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 Model = TypeVar("Model")
 
 LAYOUTS = ("notebook", "gpt2", "modern")
-_MOST_PARAMETERS = 10**11  # beyond this it is a slip of the pen: 400 GB in float32
+_MOST_PARAMETERS = 10**11  # 400 GB in float32; a larger model is a mistyped size
 
 
 @checked_names
 @dataclass(frozen=True, kw_only=True)
 class GPTConfig:
-    """The sizes of a GPT and the layout of its parts. The defaults are the notebook's model, exactly.
+    """The sizes of a GPT and the layout of its parts.
+
+    The defaults are those of the notebook's model.
 
     Attributes:
         vocab_size: Number of distinct ids ``V``.
@@ -36,12 +38,12 @@ class GPTConfig:
         n_head: Number of heads ``H`` in each; must divide ``n_embd``.
         n_embd: Width ``C`` of the residual stream.
         dropout: Probability of dropping a value, in training mode only.
-        layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values, dropout in
-            attention alone.
-            ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, read-out tied to the embedding.
-            ``"modern"``: a short convolution behind the embedding, rotary positions, RMSNorm without gains (on queries
-            and keys too), ReLU², no biases, outputs that start at zero, capped logits. Any other combination is
-            composed from parts: see :class:`GPTLanguageModel`.
+        layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values, dropout only
+            in attention.
+            ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, LM head tied to the embedding.
+            ``"modern"``: a causal convolution after the embedding, rotary positions, RMSNorm without gains (on queries
+            and keys too), ReLU², no biases, output projections that start at zero, a soft cap on the logits. For any
+            other combination pass the parts to :class:`GPTLanguageModel`.
 
     Raises:
         ConfigError: If a name is unknown, a value is out of range, or ``n_head`` does not divide ``n_embd``.
@@ -66,7 +68,7 @@ class GPTConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             value = check_integer(name, getattr(self, name), minimum=1)
-            object.__setattr__(self, name, value)  # a NumPy integer becomes a plain one, so that JSON takes it
+            object.__setattr__(self, name, value)  # plain integers, for JSON
         object.__setattr__(self, "dropout", check_dropout(self.dropout))
         check_choice("layout", self.layout, LAYOUTS)
         if shared_width(self.n_embd, self.n_head) % 2 and self.layout == "modern":
@@ -83,7 +85,9 @@ class GPTConfig:
 
     @classmethod
     def gpt2(cls, **changes: Any) -> "GPTConfig":
-        """Return GPT-2's smallest model, 124 million parameters, with the changes that you name.
+        """Return the config of GPT-2's smallest model, with changes.
+
+        It has 124 million parameters.
 
         Source:
             Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019, table 2.
@@ -100,7 +104,7 @@ class GPTConfig:
 
     @classmethod
     def modern(cls, **changes: Any) -> "GPTConfig":
-        """Return the layout that trains fastest, without dropout, with the changes that you name."""
+        """Return a config of the modern layout, without dropout, with changes."""
         return cls(**dict[str, Any](dropout=0.0, layout="modern") | changes)
 
     @overload
@@ -110,14 +114,14 @@ class GPTConfig:
     def build(self, model_class: type[Model], *, seed: int | None = None, **arguments: Any) -> Model: ...
 
     def build(self, model_class: Any = None, *, seed: int | None = None, **arguments: Any) -> Any:
-        """Build the model.
+        """Build the model that this config describes.
 
         Args:
             model_class: A subclass of :class:`GPTLanguageModel` to build instead. It is called with ``vocab_size``,
                 ``block_size``, ``n_embd`` and the parts, all by name.
-            seed: Makes the initial weights reproducible: the same as after ``torch.manual_seed(seed)``, and PyTorch's
-                generator is put back. Without it, they are drawn from PyTorch's generator.
-            arguments: Further arguments for the constructor of a subclass, or parts that replace those of the layout.
+            seed: Makes the initial weights reproducible, equal to those after ``torch.manual_seed(seed)``. PyTorch's
+                generator is restored. Without a seed they are drawn from PyTorch's generator.
+            arguments: Further arguments of a subclass, or parts that replace those of the layout.
 
         Raises:
             ConfigError: If the seed is out of range.
@@ -133,12 +137,12 @@ class GPTConfig:
         return build(self, GPTLanguageModel if model_class is None else model_class, seed, arguments)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain numbers and words."""
+        """Return the settings as a dict of plain numbers and words."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "GPTConfig":
-        """Return the config that :meth:`to_dict` described.
+        """Return the config of a dict from :meth:`to_dict`.
 
         Raises:
             ConfigError: If a name is unknown or a value is out of range.

@@ -1,4 +1,4 @@
-"""The layouts of :class:`~tinygpt.GPTConfig`: the parts that each names, and the model built from them."""
+"""The layouts of :class:`~tinygpt.GPTConfig`: build the parts and the model."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -28,7 +28,7 @@ from tinygpt.randomness import check_seed
 from tinygpt.runtime import drawing_from
 
 Model = TypeVar("Model", bound=GPTLanguageModel)
-_STATE = ("training", "trained_symbols", "config", "built_as")  # attributes of a model that are not parts of it
+_STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
 
 def build(config: GPTConfig, model_class: type[Model], seed: int | None, arguments: dict[str, Any]) -> Model:
@@ -43,8 +43,8 @@ def build(config: GPTConfig, model_class: type[Model], seed: int | None, argumen
             signature(model_class).bind(**given)
         except TypeError as error:
             raise InputTypeError(
-                f"{model_class.__name__}.__init__ must take {', '.join(given)}, got {error}; pass on what "
-                f"GPTLanguageModel takes with **parts, or give build the arguments that it lacks"
+                f"{model_class.__name__}.__init__ must take {', '.join(given)}, got {error}; pass **parts on to "
+                f"GPTLanguageModel.__init__, or pass the missing arguments to build"
             ) from error
         model = model_class(**given)
     if not arguments:
@@ -90,7 +90,7 @@ def _gpt2(config: GPTConfig) -> dict[str, Any]:
 
 
 def _modern(config: GPTConfig) -> dict[str, Any]:
-    """Build the recipe of the speed runs: each part is there because it lowers the loss after a given time.
+    """Return the parts of the modern layout, each of which lowers the loss after a given training time.
 
     Source:
         Jordan et al., *modded-nanogpt*, 2024. https://github.com/KellerJordan/modded-nanogpt
@@ -127,9 +127,9 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
 
 
 def parts_of(model: nn.Module) -> dict[str, str]:
-    """Return the class of each module of a model and its plain settings, by name.
+    """Return the class and the plain settings of each module of a model, by name.
 
-    So a part that was replaced shows, also one without weights, such as an activation or a dropout.
+    A replaced part then shows, even one without weights, such as an activation.
     """
     parts = {}
     for name, part in model.named_modules():
@@ -141,7 +141,7 @@ def parts_of(model: nn.Module) -> dict[str, str]:
 
 
 def _described(value: object) -> str:
-    """Return a setting in words, the same in another process; nothing for what is not a plain one."""
+    """Return a plain setting as text, the same in another process; otherwise an empty text."""
     if isinstance(value, bool | int | float | str | None | torch.dtype):
         return repr(value)
     if isinstance(value, tuple | list):
@@ -152,5 +152,5 @@ def _described(value: object) -> str:
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if not callable(value) or name is None or isinstance(value, nn.Module):
         return ""
-    code = getattr(value, "__code__", None)  # two lambdas have one name, but use other names and numbers
+    code = getattr(value, "__code__", None)  # tells lambdas apart by the names and constants that they use
     return name if code is None else f"{name}{_described((*code.co_names, *code.co_consts[1:]))}"

@@ -11,14 +11,14 @@ from torch import nn
 
 
 class _Use:
-    """Who uses a model now: threads that read it, any number, or one that takes a training step."""
+    """The threads that use a model: any number of readers, or one that takes a training step."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.readers: Counter[int] = Counter()  # how often each thread has entered, since it may read within reading
+        self.readers: Counter[int] = Counter()  # entries of each thread, which may nest
         self.trainer: int | None = None
-        self.waiting = 0  # training steps for which new readers make way
-        self.switched: list[nn.Module] = []  # what was in training mode before the first reader came
+        self.waiting = 0  # training steps that new readers let pass first
+        self.switched: list[nn.Module] = []  # modules that were in training mode before the first reader
 
 
 _USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
@@ -32,9 +32,9 @@ def _use_of(model: nn.Module) -> _Use:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch off dropout and the graph inside the block, and restore the mode of each module at its end.
+    """Disable dropout and gradients inside the block, then restore each module's mode.
 
-    Several threads may be inside at once: the last one to leave restores the modes. A training step of another thread
+    Several threads may be inside at once; the last one to leave restores the modes. A training step of another thread
     waits until all have left, and a later reader waits until the step is over.
     """
     use, thread = _use_of(model), threading.get_ident()
@@ -54,7 +54,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         with use.changed:
             use.readers[thread] -= is_counted
-            use.readers += Counter()  # forgets threads that have left
+            use.readers += Counter()  # drops threads that have left
             if not use.readers:
                 for module in use.switched:
                     module.training = True
@@ -63,7 +63,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _switch(use: _Use, model: nn.Module) -> None:
-    """Bring all modules into evaluation mode, and remember those that were in training mode."""
+    """Set all modules to evaluation mode, and remember those that were in training mode."""
     for module in model.modules():
         if module.training:
             use.switched.append(module)
@@ -72,7 +72,7 @@ def _switch(use: _Use, model: nn.Module) -> None:
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """Put a model into training mode for a step, while no other thread reads or trains it."""
+    """Set training mode for a step, while no other thread uses the model."""
     use, thread = _use_of(model), threading.get_ident()
     with use.changed:
         use.waiting += 1
@@ -81,7 +81,7 @@ def training(model: nn.Module) -> Iterator[None]:
             use.trainer = thread
         finally:
             use.waiting -= 1
-            use.changed.notify_all()  # readers made way, and an interrupt may have ended the wait
+            use.changed.notify_all()  # readers wait for this step, and an interrupt may have ended it
     try:
         model.train()
         yield
