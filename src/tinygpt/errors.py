@@ -216,17 +216,13 @@ def check_truth(name: str, value: Any) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise unless ``value`` is one of the words.
-
-    Raises:
-        ConfigError: Naming the words, and the nearest one.
+    """Raise a ConfigError unless ``value`` is one of the words.
 
     Example:
-        >>> check_choice("precision", "fp61", ["auto", "fp32", "bf16", "fp16"])
+        >>> check_choice("split", "tran", ["train", "val"])
         Traceback (most recent call last):
             ...
-        tinygpt.errors.ConfigError: precision must be one of 'auto', 'fp32', 'bf16', 'fp16', got 'fp61'; did you mean
-            'fp16'?
+        tinygpt.errors.ConfigError: split must be one of 'train', 'val', got 'tran'; did you mean 'train'?
     """
     words = list(choices)
     if not isinstance(value, str) or value not in words:

@@ -43,10 +43,9 @@ class GPTLanguageModel(LanguageModel):
         InputTypeError: If a block is not a module.
 
     Example:
-        >>> blocks = [
-        ...     DecoderBlock(32, attention=MultiHeadAttention(32, 4), feed_forward=FeedForward(32)) for _ in range(2)
-        ... ]
-        >>> model = GPTLanguageModel(vocab_size=65, block_size=16, n_embd=32, blocks=blocks)
+        >>> def make_block():
+        ...     return DecoderBlock(32, attention=MultiHeadAttention(32, n_head=4), feed_forward=FeedForward(32))
+        >>> model = GPTLanguageModel(65, block_size=16, n_embd=32, blocks=[make_block() for _ in range(2)])
         >>> logits, loss = model(torch.zeros(2, 10, dtype=torch.long))
         >>> logits.shape, loss
         (torch.Size([2, 10, 65]), None)
