@@ -89,17 +89,7 @@ _KINDS = _PLAIN | {"settings": dict, "corpus": str, "evaluations": list, "optimi
 class RunRecord:
     """Packs a run for a checkpoint, and restores it from one that belongs to the same run.
 
-    Args:
-        model: The model, as it is when the run begins.
-        optimizer: Its optimizer, before the first step.
-        scaler: The gradient scaler.
-        data: The corpus.
-        config: The settings of the run.
-        block_size: Length of the windows.
-        device: Device of the run.
-        dtype: Dtype of products under autocast.
-        lr_schedule: The user's schedule, or None.
-        is_foreign: Whether the user made the optimizer.
+    It is made when the run begins: the model before a user's loop changes it, the optimizer before its first step.
     """
 
     def __init__(
@@ -118,7 +108,6 @@ class RunRecord:
     ) -> None:
         self._model, self._optimizer, self._scaler, self._data = model, optimizer, scaler, data
         self._device, self._is_foreign = device, is_foreign
-        # The model as the run begins: a loop may change a dropout later, and it is still the same run.
         described = config_of(model)
         self._description = {"config": described, "parts": parts_of(model) if described is None else None}
         self._made = group_values(optimizer)
@@ -152,12 +141,7 @@ class RunRecord:
         return read_back
 
     def pack(self, state: RunState, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors and the payload of a checkpoint.
-
-        Args:
-            state: The state of the run.
-            weights: Weights of the last step, where the model has others now.
-        """
+        """Return the tensors and the payload of a checkpoint; ``weights`` replace those that the model has now."""
         tensors, payload = pack(self._model, savable(self._data.tokenizer))
         tensors |= {name: tensor.cpu() for name, tensor in weights.items()}
         moments, optimizer = pack_optimizer(state_of(self._model, self._optimizer, self._made))
@@ -174,13 +158,7 @@ class RunRecord:
         return tensors | moments | losses | best, payload | self._description | {"training": training}
 
     def unpack(self, path: Path, payload: dict[str, Any], tensors: dict[str, Tensor]) -> Callable[[], RunState]:
-        """Return a function that restores the run of a checkpoint, after everything in it was compared.
-
-        Raises:
-            CheckpointCorruptError: If a part of the checkpoint is missing, left over or invalid.
-            CheckpointMismatchError: If the model, the corpus, the tokenizer or the optimizer is another.
-            ConfigError: If a setting that must stay the same is another.
-        """
+        """Return a function that restores the run of a checkpoint, after everything in it was compared."""
         training = payload["training"]
         _check_kinds(path, training)
         changed = self._check_same_run(path, payload)
