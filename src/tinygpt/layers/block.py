@@ -19,7 +19,8 @@ class DecoderBlock(nn.Module):
 
     Args:
         n_embd: Width ``C`` of the residual stream.
-        attention: Mixes positions, e.g. :class:`MultiHeadAttention`. It may keep a cache, see :func:`new_cache`.
+        attention: Mixes positions, e.g. :class:`MultiHeadAttention`. It may keep a cache, see
+            :func:`~tinygpt.layers.new_cache`.
         feed_forward: Works on each position alone, e.g. :class:`FeedForward`.
         norm: Makes each of the two norms, called with ``n_embd``.
 

@@ -5,9 +5,9 @@ A cache is optional. A part that reads earlier positions offers two things:
 - ``new_cache(batch_size, block_size)`` returns an empty cache, an object of any kind, or None if there is none;
 - ``forward(x, cache=None)``: with a cache, ``x`` continues the positions that the cache holds, and is added to them.
 
-A part that works on each position alone offers neither. Containers ask with :func:`new_cache` and pass a cache on with
-:func:`call_with_cache`, so a part without a cache needs no special case. If any part that reads earlier positions lacks
-one, sampling reads whole windows, and the text is the same.
+A part that works on each position alone offers neither. Containers ask with :func:`~tinygpt.layers.new_cache` and pass
+a cache on with :func:`~tinygpt.layers.call_with_cache`, so a part without a cache needs no special case. If any part
+that reads earlier positions lacks one, sampling reads whole windows, and the text is the same.
 
 Example:
     A block that caches two attentions:
@@ -55,7 +55,7 @@ def call_with_cache(part: nn.Module, x: Tensor, cache: Any) -> Float[Tensor, "B 
     Args:
         part: A module. Its ``forward`` takes ``cache=`` only if the part made a cache.
         x: The input, ``B T C``, or ids ``B T`` for an embedding.
-        cache: What :func:`new_cache` returned for this part, or None.
+        cache: What :func:`~tinygpt.layers.new_cache` returned for this part, or None.
 
     Raises:
         InputTypeError: If the part does not return a tensor.
