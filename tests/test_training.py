@@ -653,7 +653,7 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
         ({"run_dir": 7}, InputTypeError, "run_dir must be a str or a path, got 7"),
         ({"config": TrainerConfig(block_size=9)}, ConfigError, "at most the model's, got 9 and 8 in the model"),
         ({"data": TokenDataset(TEXT[:9], TOKENIZER)}, DataError, r"need at least block_size\+1 = 9"),
-        ({"data": TokenDataset(TEXT, TOKENIZER, val_fraction=0)}, DataError, "the val split has 0 of 540 ids"),
+        ({"data": TokenDataset(TEXT, TOKENIZER, val_fraction=0)}, DataError, "the val split has 0 of 540 tokens"),
         ({"config": TrainerConfig(device="gpu")}, DeviceError, r"device must be one of \['cpu'\], got 'gpu'"),
         ({"config": TrainerConfig(precision="fp16", device="cpu")}, ConfigError, "on a CPU, got 'fp16'"),
     ],
