@@ -1,21 +1,21 @@
-"""How many heads, on real text: a tiny model on Shakespeare, from two seeds, so that the noise can be seen.
+"""How many heads, on real text: a tiny model on Shakespeare, with two seeds to show the noise.
 
 python docs/experiments/heads_on_text.py        about 15 s on one core
 """
 
 import torch
 
-from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt import GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 
 WIDTH, BLOCK_SIZE, STEPS = 48, 32, 250
 
 
 def train(data: TokenDataset, n_head: int, seed: int) -> float:
-    """Return the validation loss of a model of one block after its steps."""
+    """Train a model of one block, and return its validation loss."""
     torch.manual_seed(seed)
     block = DecoderBlock(WIDTH, attention=MultiHeadAttention(WIDTH, n_head), feed_forward=FeedForward(WIDTH))
-    model = GPTLanguageModel(data.vocab_size, BLOCK_SIZE, WIDTH, [block])
+    model = GPTLanguageModel(data.vocab_size, block_size=BLOCK_SIZE, n_embd=WIDTH, blocks=[block])
     config = TrainerConfig(
         max_iters=STEPS,
         batch_size=16,
@@ -31,8 +31,7 @@ def train(data: TokenDataset, n_head: int, seed: int) -> float:
 
 def main() -> None:
     """Print the table."""
-    text = shakespeare()[:1_000_000]
-    data = TokenDataset(text, CharTokenizer.from_text(text))
+    data = TokenDataset(shakespeare()[:1_000_000])
     print(f"validation loss (nats) after {STEPS} steps, one block at n_embd={WIDTH}")
     print(f"{'n_head':>6}{'head_size':>11}{'seed 0':>9}{'seed 1':>9}")
     print("-" * 35)

@@ -1,7 +1,7 @@
-"""How many heads: what they cost, and what several can do that one cannot.
+"""How many heads: their cost, and a task that one head cannot solve.
 
 The cost is that of one ``MultiHeadAttention`` at the notebook's width. The task is that of
-``why_query_key_value.py`` with two questions at once: ``c4`` must say the digits of ``d`` *and* of ``e``.
+``why_query_key_value.py`` with two questions: at ``c4`` the model must predict the digits of ``d`` *and* of ``e``.
 
     python docs/experiments/how_many_heads.py        about 15 s on one core
 """
@@ -17,7 +17,7 @@ from tinygpt import GPTLanguageModel
 from tinygpt.layers import DecoderBlock, Embedding, MultiHeadAttention
 
 N_HEADS = (1, 2, 3, 4, 6, 12)
-LETTERS, DIGITS, PLACES, WIDTH, STEPS = 8, 8, 32, 24, 400
+LETTERS, DIGITS, POSITIONS, WIDTH, STEPS = 8, 8, 32, 24, 400
 
 
 class Nothing(nn.Module):
@@ -29,13 +29,13 @@ class Nothing(nn.Module):
 
 
 def no_norm(n_embd: int) -> nn.Module:
-    """Return a norm that leaves the stream as it is."""
+    """Return a norm that leaves the residual stream as it is."""
     return nn.Identity()
 
 
 def draw_batch(generator: torch.Generator, rows: int = 64) -> tuple[Tensor, Tensor]:
-    """Return ids, ``letter * DIGITS + digit``, and the pairs of digits asked for: -100 where one is unknown."""
-    letters = torch.randint(LETTERS, (rows, PLACES), generator=generator)
+    """Return ids, ``letter * DIGITS + digit``, and the pairs of digits to predict: -100 where one is unknown."""
+    letters = torch.randint(LETTERS, (rows, POSITIONS), generator=generator)
     digit_of = torch.randint(DIGITS, (rows, LETTERS), generator=generator)
     pair, known = torch.zeros_like(letters), torch.ones_like(letters, dtype=torch.bool)
     for distance in (1, 2):
@@ -53,7 +53,13 @@ def train(n_head: int) -> float:
     block = DecoderBlock(WIDTH, attention=attention, feed_forward=Nothing(), norm=no_norm)
     table = Embedding(LETTERS * DIGITS, WIDTH, std=1.0)
     model = GPTLanguageModel(
-        DIGITS * DIGITS, PLACES, WIDTH, [block], token_embedding=table, positions=None, norm=no_norm
+        DIGITS * DIGITS,
+        block_size=POSITIONS,
+        n_embd=WIDTH,
+        blocks=[block],
+        token_embedding=table,
+        positions=None,
+        norm=no_norm,
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     generator = torch.Generator().manual_seed(0)
@@ -68,7 +74,7 @@ def train(n_head: int) -> float:
 
 
 def measure(parts: dict[int, nn.Module], x: Tensor, rounds: int = 15) -> dict[int, float]:
-    """Return the milliseconds of a forward pass: the best of some rounds, in which the parts take turns."""
+    """Return the milliseconds of a forward pass: the best of some rounds over all parts."""
     best = dict.fromkeys(parts, float("inf"))
     with torch.no_grad():
         for _ in range(rounds):
@@ -84,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     parts: dict[int, nn.Module] = {n_head: MultiHeadAttention(384, n_head) for n_head in N_HEADS}
     milliseconds = measure(parts, torch.randn(4, 256, 384))
-    print("one attention at n_embd=384, on 4 sequences of 256 places")
+    print("one attention at n_embd=384, on 4 sequences of 256 positions")
     print(f"{'n_head':>6}{'head_size':>11}{'parameters':>12}{'ms':>7}")
     print("-" * 36)
     for n_head, part in parts.items():

@@ -1,8 +1,8 @@
-"""Why queries, keys and values: a task that raw embeddings cannot solve, and what each projection adds.
+"""Why queries, keys and values: a task that raw embeddings cannot solve, and the gain of each projection.
 
-Each place holds a letter and a digit, such as ``c4``. Within one sequence a letter always has the same digit. At each
-place the model must say the digit of the *next* letter, if that has occurred: ``c4`` looks for ``d``, and ``h`` for
-``a``. Feed-forward and norms are left out, so that attention alone must do it.
+Each position holds a letter and a digit, such as ``c4``. Within one sequence a letter always has the same digit. At
+each position the model must predict the digit of the *next* letter, if that has occurred: ``c4`` looks for ``d``, and
+``h`` for ``a``. There are no feed-forward and no norms, so attention alone must solve it.
 
     python docs/experiments/why_query_key_value.py        about 10 s on one core
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinygpt import GPTLanguageModel
 from tinygpt.layers import DecoderBlock, Embedding, Head
 
-LETTERS, DIGITS, PLACES, WIDTH, STEPS = 8, 8, 32, 32, 600
+LETTERS, DIGITS, POSITIONS, WIDTH, STEPS = 8, 8, 32, 32, 600
 
 
 class Nothing(nn.Module):
@@ -29,13 +29,13 @@ class Nothing(nn.Module):
 
 
 def no_norm(n_embd: int) -> nn.Module:
-    """Return a norm that leaves the stream as it is."""
+    """Return a norm that leaves the residual stream as it is."""
     return nn.Identity()
 
 
 def draw_batch(generator: torch.Generator, rows: int = 64) -> tuple[Tensor, Tensor]:
-    """Return ids, ``letter * DIGITS + digit``, and the digits that are asked for: -100 where there is none yet."""
-    letters = torch.randint(LETTERS, (rows, PLACES), generator=generator)
+    """Return ids, ``letter * DIGITS + digit``, and the digits to predict: -100 where one is unknown."""
+    letters = torch.randint(LETTERS, (rows, POSITIONS), generator=generator)
     digit_of = torch.randint(DIGITS, (rows, LETTERS), generator=generator)
     wanted = (letters + 1) % LETTERS
     seen = (letters[:, None, :] == wanted[:, :, None]).tril().any(dim=-1)  # B T T: has the next letter occurred?
@@ -44,16 +44,22 @@ def draw_batch(generator: torch.Generator, rows: int = 64) -> tuple[Tensor, Tens
 
 
 def train(learned: str) -> list[float]:
-    """Train a model of one head in which only the named projections are learned, and return its losses."""
+    """Train a model of one head with the named projections only, and return its losses."""
     torch.manual_seed(1)
     head = Head(WIDTH, head_size=WIDTH)
     for name in ("query", "key", "value"):
         if name not in learned:
-            setattr(head, name, nn.Identity())  # the raw embedding takes the place of a projection of it
+            setattr(head, name, nn.Identity())  # the raw embedding instead of its projection
     block = DecoderBlock(WIDTH, attention=head, feed_forward=Nothing(), norm=no_norm)
     table = Embedding(LETTERS * DIGITS, WIDTH, std=1.0)
     model = GPTLanguageModel(
-        LETTERS * DIGITS, PLACES, WIDTH, [block], token_embedding=table, positions=None, norm=no_norm
+        LETTERS * DIGITS,
+        block_size=POSITIONS,
+        n_embd=WIDTH,
+        blocks=[block],
+        token_embedding=table,
+        positions=None,
+        norm=no_norm,
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     generator = torch.Generator().manual_seed(0)
