@@ -2,7 +2,7 @@
 
 A cache is optional. A part that reads earlier positions offers two things:
 
-- ``new_cache(batch_size, block_size)`` returns an empty cache, an object of any kind, or None if there is none;
+- ``new_cache(batch_size, block_size)`` returns an empty cache, which may be any object, or None to do without;
 - ``forward(x, cache=None)``: with a cache, ``x`` continues the positions that the cache holds, and is added to them.
 
 A part that works on each position alone offers neither. Containers ask with :func:`~tinygpt.layers.new_cache` and pass

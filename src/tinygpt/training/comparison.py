@@ -41,7 +41,7 @@ class Contender:
         losses: The loss of each trainer, in nats.
         seconds: Time of the training steps; the mean over its trainers.
         block_size: Length of the windows of training and measurement.
-        sample: A sample of the first trainer, empty if there is none.
+        sample: A sample of the first trainer; empty without a tokenizer.
         histories: The record of each trainer by its name, ``"gpt"``, or ``"gpt/0"`` for the first one of a list.
     """
 

@@ -1,8 +1,8 @@
 """The contents of a run's checkpoint, and how a run is restored from one.
 
-:class:`RunState` and :class:`RunRecord` are the only places that name a field of a checkpoint. Everything in a file is
-compared with the run before anything is loaded. Batches, dropout and previews are functions of the seed and the step,
-so no state of a generator is stored.
+:class:`RunState` and :class:`RunRecord` name the fields of a checkpoint, and no other code does. Everything in a file
+is compared with the run before anything is loaded. Batches, dropout and previews are functions of the seed and the
+step, so no state of a generator is stored.
 """
 
 import math
