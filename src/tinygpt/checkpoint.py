@@ -215,7 +215,7 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
 
     A model that was composed or changed by hand cannot be rebuilt.
     """
-    if type(model) is BigramLanguageModel:
+    if isinstance(model, BigramLanguageModel):
         return {"vocab_size": model.vocab_size}
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
