@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import tinygpt
-from tinygpt import GPTConfig, Sampler, TokenDataset, Trainer, TrainerConfig
+from tinygpt import GPTConfig, Sampler, TokenDataset, Trainer, TrainerConfig, save
 
 ROOT = Path(tinygpt.__file__).parent
 
@@ -51,7 +51,7 @@ def actions(folder: Path) -> Iterator[tuple[str, set[tuple[str, str]]]]:
     pieces = Sampler(trainer.model, data.tokenizer).stream("To be", max_new_tokens=8)
     next(pieces), next(pieces)
     yield "one sampled token", traced(lambda: next(pieces))
-    yield "save", traced(lambda: tinygpt.save(folder / "model.safetensors", trainer.model, data.tokenizer))
+    yield "save", traced(lambda: save(folder / "model.safetensors", trainer.model, data.tokenizer))
 
 
 def is_guard(node: ast.AST) -> bool:
