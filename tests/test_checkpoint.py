@@ -105,7 +105,7 @@ def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
         assert list(file.keys()) == ["table.weight"]
         payload = json.loads(file.metadata()["tinygpt"])["payload"]
     assert payload == {
-        "config": {"block_size": 2, "vocab_size": 3},
+        "config": {"vocab_size": 3},
         "format": FORMAT_VERSION,
         "model": "BigramLanguageModel",
         "parts": None,

@@ -43,7 +43,7 @@ def _described(model: Any) -> tuple[str, str]:
         return short(str(model)), "load the file first, model, tokenizer = tinygpt.load(path)"
     if isinstance(model, Mapping | list | tuple):
         if any(isinstance(value, LanguageModel) for value in (model.values() if isinstance(model, Mapping) else model)):
-            several = "or several by name with compare({...}, data)"
+            several = "or several by name with compare({...})"
             return f"a {kind}", f"pass one model, as in model, tokenizer = tinygpt.load(path), {several}"
     elif isinstance(model, GPTConfig):
         return "a GPTConfig", "build the model, config.build()"
