@@ -54,7 +54,7 @@ def _linear_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Return whether these are dense tensors of the usual shapes, which can be split or multiplied elementwise."""
+    """Return whether these are dense tensors of the usual shapes, neither empty nor broadcast."""
     return (
         type(x) is Tensor
         and type(weight) in (nn.Parameter, Tensor)
@@ -62,6 +62,7 @@ def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not x.is_nested
         and x.dtype == weight.dtype
         and weight.ndim == 2
+        and weight.numel() > 0
         and weight.shape[1] == x.shape[-1]
         and (bias is None or bias.shape == weight.shape[:1])
     )
