@@ -4,12 +4,14 @@ import random
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from faults import Twin
 
-import tinygpt  # noqa: F401 - imported here, so that its first import is not timed by a test
+from tinygpt.errors import TinyGPTError
 
 
 class _TorchRandom:
@@ -74,3 +76,66 @@ def unchecked_types() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+# --- the must-fail twins of tests, from faults.py ---------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _twin(request: pytest.FixtureRequest, _leaves_global_state_alone: None) -> Iterator[None]:
+    """Put the fault of a twin into the library, and leave wrong types to the test."""
+    twin: Twin | None = getattr(request, "param", None)
+    if twin is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        request.getfixturevalue("unchecked_types")
+        twin.fault(patch)
+        settings = getattr(request.function, SETTINGS, None)
+        if settings is not None:  # the first failure will do, however large
+            quick = hypothesis.settings(settings, phases=FIND, report_multiple_bugs=False)
+            patch.setattr(request.function, SETTINGS, quick)
+        yield
+
+
+SETTINGS = "_hypothesis_internal_use_settings"
+FIND = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark that ``broken_by`` puts on a test."""
+    config.addinivalue_line("markers", "broken_by(*twins): collect the test once more for each fault, to fail")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test with faults its twins."""
+    twins = [twin for mark in metafunc.definition.iter_markers("broken_by") for twin in mark.args]
+    if twins:
+        ids = ["sound", *(twin.fault.__name__ for twin in twins)]
+        metafunc.parametrize("_twin", [None, *twins], ids=ids, indirect=True)
+
+
+def twin_of(item: pytest.Item) -> Twin | None:
+    """Return the fault that an item must notice, or None for an ordinary test."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("_twin") if callspec else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out the twins for parameters that their fault does not concern."""
+    items[:] = [
+        item
+        for item in items
+        if (twin := twin_of(item)) is None or {*twin.only} <= {*item.name.partition("[")[2].split("-")}
+    ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Expect a twin to fail."""
+    if twin_of(pyfuncitem) is None:
+        return (yield)
+    with pytest.raises((AssertionError, pytest.fail.Exception, TinyGPTError)):
+        yield
+    return True

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import faults
 import pytest
 import torch
+from faults import broken_by
 from safetensors import safe_open
 from strategies import randomised
 from torch import nn
@@ -72,6 +74,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 
 
+@broken_by(faults.metadata_in_any_order)
 @every_model
 def test_a_model_comes_back_bit_for_bit(make: Callable[[], LanguageModel], tmp_path: Path) -> None:
     model, target = make(), tmp_path / "model.safetensors"
@@ -114,6 +117,7 @@ def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
     }
 
 
+@broken_by(faults.digest_not_compared)
 def test_every_changed_bit_is_noticed(path: Path) -> None:
     raw = path.read_bytes()
     for bit in range(8 * len(raw)):
@@ -122,15 +126,6 @@ def test_every_changed_bit_is_noticed(path: Path) -> None:
         path.write_bytes(changed)
         with pytest.raises((CheckpointCorruptError, CheckpointVersionError), match=r"model\.safetensors"):
             tinygpt.load(path)
-
-
-def test_without_the_digest_a_change_would_pass(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changed = bytearray(path.read_bytes())
-    changed[-1] ^= 1
-    path.write_bytes(changed)
-    recorded = json.loads(json.loads(changed[8 : 8 + int.from_bytes(changed[:8], "little")])["__metadata__"]["tinygpt"])
-    monkeypatch.setattr("tinygpt.checkpoint._digest", lambda tensors, payload: recorded["sha256"])
-    tinygpt.load(path)
 
 
 def test_a_cut_or_grown_file_is_noticed(path: Path) -> None:

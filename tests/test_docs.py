@@ -128,6 +128,17 @@ def test_every_public_name_is_on_some_page() -> None:
     assert whole == {"tinygpt.errors", "tinygpt.optim"}  # these pages list all that is in them
 
 
+def test_the_promises_count_the_deliberate_faults() -> None:
+    marks = [
+        call
+        for path in Path(__file__).parent.glob("test_*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "broken_by"
+    ]
+    count = sum(len(call.args) for call in marks)
+    assert f"{count} of them | {count} of {count} noticed" in (DOCS / "promises.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiment_says_how_to_run_it_and_is_quoted(path: Path) -> None:
     command = f"python docs/experiments/{path.name}"

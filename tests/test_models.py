@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import faults
 import numpy as np
 import pytest
 import torch
+from faults import broken_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TOLERANCE, randomised
@@ -212,12 +214,7 @@ def test_losses_at_the_start_are_those_of_an_even_guess() -> None:
 # --- every model ------------------------------------------------------------------------------------------------------
 
 
-def check_loss_is_the_mean_surprise(model: LanguageModel, idx: Tensor, targets: Tensor) -> None:
-    logits, loss = model(idx, targets)
-    surprises = -logits.log_softmax(-1).gather(2, targets.unsqueeze(2)).squeeze(2)
-    torch.testing.assert_close(loss, surprises.mean(), rtol=0, atol=1e-12)
-
-
+@broken_by(faults.targets_shifted)
 @every_model
 @few
 @given(batch=st.integers(1, 3), time=st.integers(1, BLOCK), seed=st.integers(0, 99))
@@ -229,17 +226,10 @@ def test_logits_always_have_one_shape_and_the_loss_is_their_surprise(
     assert model(idx).loss is None
     targets = ids(time, batch, seed + 1).T  # not contiguous
     assert torch.equal(model(idx, targets).logits, model(idx).logits)
-    check_loss_is_the_mean_surprise(model, idx, targets)
+    logits, loss = model(idx, targets)
+    surprises = -logits.log_softmax(-1).gather(2, targets.unsqueeze(2)).squeeze(2)
+    torch.testing.assert_close(loss, surprises.mean(), rtol=0, atol=1e-12)
     torch.testing.assert_close(model(idx.int(), targets.int()).loss, model(idx, targets).loss, rtol=0, atol=0)
-
-
-def test_shifted_targets_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = LanguageModel.forward
-    monkeypatch.setattr(
-        LanguageModel, "forward", lambda self, x, y=None: plain(self, x, None if y is None else y.roll(1, 1))
-    )
-    with pytest.raises(AssertionError):
-        check_loss_is_the_mean_surprise(make_gpt(), ids(), ids(seed=1))
 
 
 def test_ignored_targets_count_for_nothing() -> None:
@@ -248,6 +238,7 @@ def test_ignored_targets_count_for_nothing() -> None:
     torch.testing.assert_close(model(idx, targets).loss, model(idx[:, :3], targets[:, :3]).loss, **TOLERANCE)
 
 
+@broken_by(faults.mask_forgotten, only="notebook")
 @every_gpt
 def test_a_logit_depends_on_the_past_and_on_nothing_later(make: Any) -> None:
     check_causal(make(), ids())
@@ -269,19 +260,13 @@ def test_a_model_of_blocks_without_the_mask_sees_the_future() -> None:
     assert model.new_cache(1) is None
 
 
+@broken_by(faults.positions_forgotten, only="notebook")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_order_of_earlier_ids_matters(layout: str) -> None:
     model = make_gpt(layout)
     orders = itertools.permutations([1, 2, 3])
     logits = torch.stack([model(torch.tensor([[*order, 4]])).logits[0, -1] for order in orders])
     assert logits.std(dim=0).max().item() > 1e-6
-
-
-def test_without_positions_the_order_would_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LearnedPositions, "forward", lambda self, x, offset=0: x)
-    model = make_gpt(n_layer=1)
-    first, second = (model(torch.tensor([row])).logits[0, -1] for row in ([1, 2, 3, 4], [2, 1, 3, 4]))
-    torch.testing.assert_close(first, second, **TOLERANCE)
 
 
 @every_gpt
@@ -571,6 +556,7 @@ def test_a_table_of_positions_may_be_wrapped_or_grown() -> None:
 # --- generate, caches, composing --------------------------------------------------------------------------------------
 
 
+@broken_by(faults.offset_forgotten, faults.memory_that_stands_still, only="modern")
 @every_gpt
 def test_any_pieces_through_a_cache_give_the_logits_of_the_whole(make: Any) -> None:
     model = make()

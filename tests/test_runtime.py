@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import faults
 import pytest
 import torch
+from faults import broken_by
 from torch import nn
 
 from tinygpt import BigramLanguageModel, CharTokenizer, Sampler, TokenDataset, Trainer, TrainerConfig
@@ -100,7 +102,10 @@ def are_zero() -> bool:
     return (torch.tensor([torch.finfo(torch.float64).tiny], dtype=torch.float64) / 2).item() == 0.0
 
 
-def check_denormals(before: bool) -> None:
+@broken_by(faults.denormals_computed, faults.denormals_flushed_after_the_step, only="False")
+@flushes
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_zero_within_a_step_and_as_they_were_around_it(before: bool) -> None:
     """Within a step they are zero; around it, and after a step that failed, they are what they were."""
 
     class Failing(torch.optim.SGD):
@@ -121,12 +126,6 @@ def check_denormals(before: bool) -> None:
         torch.set_flush_denormal(False)
     assert around == [before] * 4
     assert within == [True] * 4
-
-
-@flushes
-@pytest.mark.parametrize("before", [False, True])
-def test_denormals_are_zero_within_a_step_and_as_they_were_around_it(before: bool) -> None:
-    check_denormals(before)
 
 
 @flushes

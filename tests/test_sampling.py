@@ -1,6 +1,5 @@
 """Drawing: the filters keep what they say, and the sampler writes what the definition would."""
 
-import itertools
 import resource
 import subprocess
 import sys
@@ -9,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import pytest
 import torch
+from faults import broken_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import TOLERANCE, randomised
@@ -21,11 +22,10 @@ from torch.nn import functional as F
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, Sampler
 from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, NonFiniteError, TokenizerError
-from tinygpt.layers import DecoderBlock, FeedForward, LearnedPositions, MultiHeadAttention, ShortConvolution
+from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, ShortConvolution
 from tinygpt.randomness import uniforms
 from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.filters import filter_logits
-from tinygpt.sampling.window import Reader
 
 BLOCK = 6
 LETTERS = CharTokenizer("abcdefg")
@@ -114,6 +114,7 @@ def smallest_nucleus(logits: Tensor, p: float) -> set[int]:
     return ids
 
 
+@broken_by(faults.ties_kept)
 @given(logits=LOGITS, k=st.integers(1, 15))
 def test_top_k_keeps_exactly_k_also_among_equals(logits: Tensor, k: int) -> None:
     assert len(kept(keep_top_k(logits, k))) == min(k, len(logits))
@@ -121,13 +122,7 @@ def test_top_k_keeps_exactly_k_also_among_equals(logits: Tensor, k: int) -> None
     assert kept(keep_top_k(logits, k)) == set(by_rank[:k])
 
 
-def test_top_k_by_threshold_would_keep_too_many() -> None:
-    """A threshold at the k-th value, as some generators have it, keeps all that equal it."""
-    logits = torch.tensor([2.0, 2.0, 2.0, 1.0])
-    by_threshold = logits.masked_fill(logits < logits.topk(2).values[-1], float("-inf"))
-    assert (len(kept(by_threshold)), len(kept(keep_top_k(logits, 2)))) == (3, 2)
-
-
+@broken_by(faults.crossing_dropped)
 @given(logits=LOGITS, p=st.sampled_from([0.05, 0.3, 0.51, 0.77, 0.9, 0.99]))
 def test_top_p_keeps_the_smallest_set_that_reaches_p(logits: Tensor, p: float) -> None:
     assert kept(keep_top_p(logits, p)) == smallest_nucleus(logits, p)
@@ -139,12 +134,6 @@ def test_top_p_grows_with_p_and_keeps_all_at_one(logits: Tensor, p: float, q: fl
     assert smaller
     assert smaller <= larger
     assert len(kept(keep_top_p(logits, 1.0))) == len(logits)
-
-
-def test_top_p_without_the_id_that_crosses_would_fall_short() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.2]).log()
-    short = {i for i, mass in enumerate(logits.softmax(-1).cumsum(-1).tolist()) if mass <= 0.6}
-    assert (short, kept(keep_top_p(logits, 0.6))) == ({0}, {0, 1})
 
 
 @given(logits=LOGITS, p=st.floats(0, 1))
@@ -179,6 +168,7 @@ def at_temperature(temperature: float, logits: Tensor) -> Tensor:
     return filter_logits(logits, temperature=temperature, top_k=None, top_p=None, min_p=None)
 
 
+@broken_by(faults.temperature_multiplied)
 def test_temperature_sharpens_as_a_power_of_the_probabilities() -> None:
     logits = torch.randn(1, VOCAB)
     entropies = []
@@ -220,19 +210,21 @@ def test_in_every_dtype_the_same_ids_are_kept_and_drawn_as_in_float64(
         assert drawn.shape == leading
 
 
+@broken_by(faults.last_id_out_of_reach)
 def test_draws_have_the_probabilities_of_the_model() -> None:
-    """A bigram's next id after one prompt, over 20,000 seeds; a temperature a tenth off is noticed."""
+    """A bigram's next id after one prompt, over 3,000 seeds; a temperature a quarter off is noticed."""
     model = MODELS["bigram"]
     logits = model(ids_of("c")).logits[0, -1].detach()
-    texts = Sampler(model, LETTERS).generate(["c"] * 20_000, max_new_tokens=1, seed=0)
+    texts = Sampler(model, LETTERS).generate(["c"] * 3_000, max_new_tokens=1, seed=0)
     counts = torch.bincount(ids_of("".join(text[-1] for text in texts))[0], minlength=VOCAB).double()
     assert p_value(counts, logits.softmax(-1)) > 1e-4
-    assert p_value(counts, (logits / 1.1).softmax(-1)) < 1e-6
+    assert p_value(counts, (logits / 1.25).softmax(-1)) < 1e-6
 
 
 # --- the sampler beside the definition --------------------------------------------------------------------------------
 
 
+@broken_by(faults.cache_read_at_its_first_position, only="notebook")
 @every_model
 @few
 @given(prompt=st.text("abcdefg", min_size=1, max_size=2 * BLOCK))
@@ -243,8 +235,10 @@ def test_greedy_ids_are_those_of_generate_past_the_block_size(model: LanguageMod
     assert written == LETTERS.decode(expected[0])
 
 
-def check_reads_what_forward_would(model: LanguageModel, text: str) -> None:
-    """Every step sees the logits that a whole reading of its window gives."""
+@broken_by(faults.window_rolled, faults.offset_forgotten, only=("notebook", "ab"))
+@every_model
+@pytest.mark.parametrize("text", ["ab", "abcdefgabc"])
+def test_every_step_sees_the_logits_of_its_window(text: str, model: LanguageModel) -> None:
     seen: list[Tensor] = []
 
     def watch(logits: Tensor, chances: Tensor) -> Tensor:
@@ -258,38 +252,6 @@ def check_reads_what_forward_would(model: LanguageModel, text: str) -> None:
     for length, logits in enumerate(seen, start=len(text)):
         expected = model(ids[:, max(0, length - BLOCK) : length]).logits[:, -1]
         torch.testing.assert_close(logits, expected, **TOLERANCE)
-
-
-@every_model
-def test_every_step_sees_the_logits_of_its_window(model: LanguageModel) -> None:
-    check_reads_what_forward_would(model, "ab")
-    check_reads_what_forward_would(model, "abcdefgabc")
-
-
-def test_a_cache_without_offset_positions_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = LearnedPositions.forward
-    monkeypatch.setattr(LearnedPositions, "forward", lambda self, x, offset=0: plain(self, x, 0))
-    with pytest.raises(AssertionError):
-        check_reads_what_forward_would(MODELS["notebook"], "ab")
-
-
-def test_a_cache_that_rolls_past_the_block_size_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dropping the oldest keys keeps the others at positions and with contents that they no longer have."""
-    original = Reader.read
-
-    def roll(self: Any, rows: Any, length: int, start: int) -> Tensor:
-        if self._cache is not None and start > self._start:
-            for cache in self._cache.blocks:
-                for kind in (cache.key, cache.value):
-                    kind[:, :, :-1] = kind[:, :, 1:].clone()
-                cache.length -= 1
-            self._cache.length -= 1
-            self._start = start
-        return original(self, rows, length, start)
-
-    monkeypatch.setattr(Reader, "read", roll)
-    with pytest.raises(AssertionError):
-        check_reads_what_forward_would(MODELS["notebook"], "ab")
 
 
 @every_model
@@ -322,7 +284,8 @@ def test_prompts_of_unequal_lengths_are_written_as_if_alone(
     assert [len(text) for text in together] == [len(prompt) + count for prompt in prompts]
 
 
-def check_rows_are_independent() -> None:
+@broken_by(faults.one_stream_for_all_rows)
+def test_a_row_does_not_depend_on_its_company() -> None:
     """A row is the same in any company and after any other use of randomness."""
     writer = Sampler(MODELS["notebook"], LETTERS)
     alone = writer.generate("abc", max_new_tokens=3 * BLOCK, seed=5)
@@ -330,20 +293,12 @@ def check_rows_are_independent() -> None:
     assert writer.generate(["g", "abc", "abcdefgabcdefg"], max_new_tokens=3 * BLOCK, seed=[9, 5, 1])[1] == alone
 
 
-def check_continues() -> None:
+@broken_by(faults.counted_from_the_start_of_each_call, faults.one_stream_for_all_rows)
+def test_a_continued_text_is_the_uninterrupted_one() -> None:
     """A text that stops and goes on is the text that never stopped."""
     writer = Sampler(MODELS["modern"], LETTERS)
     first = writer.generate("abc", max_new_tokens=11, seed=3)
     assert writer.generate(first, max_new_tokens=13, seed=3) == writer.generate("abc", max_new_tokens=24, seed=3)
-
-
-@pytest.mark.parametrize("check", [check_rows_are_independent, check_continues])
-def test_a_draw_depends_on_seed_row_and_position_alone(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    check()
-    calls = itertools.count()  # a generator that all rows share is a state, and fails
-    monkeypatch.setattr("tinygpt.sampling.sampler.uniforms", lambda keys, position: uniforms(keys, next(calls)))
-    with pytest.raises(AssertionError):
-        check()
 
 
 def test_a_number_for_all_rows_gives_the_first_row_what_it_gives_one_text() -> None:
@@ -578,6 +533,7 @@ def modes(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules()]
 
 
+@broken_by(faults.mode_left_behind)
 def test_mode_and_grad_are_restored_whatever_happens() -> None:
     model = Failing(VOCAB)
     model.train()
@@ -739,6 +695,7 @@ def test_a_sampler_of_parts_that_do_not_fit_is_refused(
         Sampler(**(fitting | arguments))
 
 
+@broken_by(faults.logits_not_looked_at)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_logits_that_are_not_finite_are_named_and_nothing_is_drawn(bad: float) -> None:
     model = BigramLanguageModel(VOCAB)

@@ -5,16 +5,17 @@ import re
 import subprocess
 import sys
 import tracemalloc
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import faults
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from faults import broken_by
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinygpt import CharTokenizer
@@ -28,34 +29,24 @@ EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
 NOTEBOOK_SYMBOLS = "\n !$&',-.3:;?" + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "abcdefghijklmnopqrstuvwxyz"
 
 
-def check_round_trip(encode: Callable[[str], str], text: str) -> None:
-    """Raise unless the text that is read is the one that was written."""
-    assert encode(text) == text
-
-
+@broken_by(
+    faults.normalised,
+    faults.stripped,
+    faults.lines_of_unicode,
+    faults.byte_order_mark_dropped,
+    faults.newlines_translated,
+)
 @pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
 @given(text=ANY_TEXT)
+@example("e\u0301")
+@example(" a")
+@example("a\u2028b")
+@example("\ufeffa")
+@example("a\r\nb")
 def test_every_text_comes_back_as_it_was(text: str) -> None:
     tokenizer = CharTokenizer.from_text(text)
-    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode(written)), text)
-    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode_array(written)), text)
-
-
-@pytest.mark.parametrize(
-    ("fault", "text"),
-    [
-        (lambda text: unicodedata.normalize("NFC", text), "e\u0301"),
-        (lambda text: "\n".join(text.splitlines()), "a\u2028b"),
-        (str.strip, " a"),
-        (lambda text: text.encode("utf-8").decode("utf-8-sig"), "\ufeffa"),
-        (lambda text: text.replace("\r\n", "\n"), "a\r\nb"),
-    ],
-)
-def test_a_normalised_text_would_be_noticed(fault: Callable[[str], str], text: str) -> None:
-    with pytest.raises(AssertionError):
-        check_round_trip(fault, text)
-    tokenizer = CharTokenizer.from_text(text)
-    check_round_trip(lambda written: tokenizer.decode(tokenizer.encode(written)), text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode_array(text)) == text
 
 
 def test_all_code_points_are_ids_in_order() -> None:
@@ -87,6 +78,7 @@ def test_ids_have_the_smallest_unsigned_dtype(size: int) -> None:
         tokenizer.encode(EVERYTHING[:size] + chr(size))
 
 
+@broken_by(faults.vocabulary_in_any_order)
 @pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
 @given(text=ANY_TEXT, times=st.integers(1, 3))
 def test_the_vocabulary_depends_on_the_characters_only(text: str, times: int) -> None:
@@ -113,6 +105,7 @@ def test_decode_takes_integers_in_any_sequence(kind: Callable[[list[int]], Any])
     assert tokenizer.decode(kind(tokenizer.encode("ab"))[:0] if kind is not torch.tensor else []) == ""
 
 
+@broken_by(faults.ids_count_from_the_end, only="ids0")
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("ids", "kind", "message"),
@@ -137,6 +130,7 @@ def test_invalid_ids_are_named(ids: Any, kind: type[Exception], message: str) ->
         CharTokenizer("abc").decode(ids)
 
 
+@broken_by(faults.unknown_dropped)
 def test_an_unknown_character_is_named() -> None:
     """With its position, and other unknown characters."""
     tokenizer = CharTokenizer("ab")
@@ -170,6 +164,7 @@ def test_a_tokenizer_passes_through_json(symbols: set[str], data: st.DataObject)
     assert tokenizer != "tokenizer"
 
 
+@broken_by(faults.vocabulary_as_one_string)
 def test_two_surrogates_side_by_side_stay_two() -> None:
     """As one JSON string they would come back as one character."""
     tokenizer = CharTokenizer(["\ud83d", "\udc4d"])

@@ -1,0 +1,371 @@
+"""Deliberate faults, each a slip that somebody has made, and the mark of the tests that must notice them."""
+
+import contextlib
+import copy
+import itertools
+import math
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tinygpt
+from tinygpt import CharTokenizer, Sampler
+from tinygpt.data import Batch
+from tinygpt.layers import (
+    DecoderBlock,
+    FeedForward,
+    Head,
+    KVCache,
+    LearnedPositions,
+    RotaryPositions,
+    ShortConvolution,
+)
+from tinygpt.sampling import draw
+from tinygpt.sampling import sampler as sampler_module
+from tinygpt.sampling.window import Reader
+from tinygpt.training import History
+from tinygpt.training import config as config_module
+from tinygpt.training import resume as resume_module
+from tinygpt.training import step as step_module
+from tinygpt.training.step import Objective, Stepper
+
+Patch = pytest.MonkeyPatch
+Fault = Callable[[Patch], None]
+
+
+class Twin(NamedTuple):
+    """A fault under which a test must fail, and the ids of the only parameters for which it must."""
+
+    fault: Fault
+    only: tuple[str, ...]
+
+
+def broken_by(*faults: Fault, only: str | tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Collect a test once more for each fault, as a twin that must fail.
+
+    Args:
+        faults: Functions that put a fault into the library by a monkeypatch, before the fixtures of the test are made.
+        only: Ids of parameters. Of a parametrized test, the twins of all other parameters are left out.
+    """
+    ids = (only,) if isinstance(only, str) else only
+    return pytest.mark.broken_by(*(Twin(fault, ids) for fault in faults))
+
+
+def wrap(patch: Patch, owner: Any, name: str, change: Callable[..., Any]) -> None:
+    """Replace a function by a changed version, which gets the real one first."""
+    real = getattr(owner, name)
+    patch.setattr(owner, name, lambda *arguments, **options: change(real, *arguments, **options))
+
+
+def masked(patch: Patch, diagonal: int | None) -> None:
+    def kernel(real: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any, **options: Any) -> Tensor:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool)
+        return real(query, key, value, attn_mask=None if diagonal is None else mask.tril(diagonal))
+
+    wrap(patch, F, "scaled_dot_product_attention", kernel)
+
+
+def mask_forgotten(patch: Patch) -> None:
+    masked(patch, None)
+
+
+def mask_lets_the_next_in(patch: Patch) -> None:
+    masked(patch, 1)
+
+
+def mask_leaves_itself_out(patch: Patch) -> None:
+    masked(patch, -1)
+
+
+def upper_left_mask(patch: Patch) -> None:
+    def kernel(real: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any, **options: Any) -> Tensor:
+        return real(query, key, value, is_causal=True)
+
+    wrap(patch, F, "scaled_dot_product_attention", kernel)
+
+
+def scale_by_the_stream(patch: Patch) -> None:
+    def weights(self: Head, x: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).mT * x.shape[-1] ** -0.5
+        return scores.masked_fill(torch.ones_like(scores).triu(1) > 0, -math.inf).softmax(dim=-1)
+
+    patch.setattr(Head, "weights", weights)
+
+
+def softmax_over_the_rows(patch: Patch) -> None:
+    wrap(patch, Tensor, "softmax", lambda real, self, dim: real(self, dim=1))
+
+
+def heads_cut_without_turning(patch: Patch) -> None:
+    def reshape(real: Any, self: Tensor, a: int, b: int) -> Tensor:
+        turned: Tensor = real(self, a, b)
+        return self.reshape(turned.shape) if (a, b) == (1, 2) else turned
+
+    wrap(patch, Tensor, "transpose", reshape)
+
+
+def no_residual(patch: Patch) -> None:
+    patch.setattr(DecoderBlock, "forward", lambda self, x, cache=None: self.feed_forward(self.attention(x, cache)))
+
+
+def norm_after(patch: Patch) -> None:
+    wrap(patch, DecoderBlock, "forward", lambda real, self, x, cache=None: self.attention_norm(real(self, x, cache)))
+
+
+def norm_over_the_batch(patch: Patch) -> None:
+    wrap(patch, nn.LayerNorm, "forward", lambda real, self, x: (x - x.mean(0)) * self.weight + self.bias)
+
+
+def dropout_always(patch: Patch) -> None:
+    patch.setattr(nn.Dropout, "forward", lambda self, x: F.dropout(x, self.p, training=True))
+
+
+def positions_mixed_in_the_feed_forward(patch: Patch) -> None:
+    wrap(patch, FeedForward, "forward", lambda real, self, x: real(self, x + x.mean(dim=1, keepdim=True)))
+
+
+def weights_detached(patch: Patch) -> None:
+    patch.setattr(FeedForward, "forward", lambda self, x: self.output(self.expand(x).relu()).detach())
+
+
+def narrow_output(patch: Patch) -> None:
+    wrap(patch, FeedForward, "forward", lambda real, self, x: real(self, x)[..., :1])
+
+
+def never_learning(patch: Patch) -> None:
+    patch.setattr(torch.optim.AdamW, "step", lambda self, closure=None: None)
+
+
+def targets_shifted(patch: Patch) -> None:
+    wrap(patch, F, "cross_entropy", lambda real, logits, targets: real(logits, targets.roll(1)))
+
+
+def positions_forgotten(patch: Patch) -> None:
+    patch.setattr(LearnedPositions, "forward", lambda self, x, offset=0: x)
+    mask_forgotten(patch)  # a causal model knows some order without them
+
+
+def offset_forgotten(patch: Patch) -> None:
+    for positions in (RotaryPositions, LearnedPositions):
+        wrap(patch, positions, "forward", lambda real, self, x, offset=0: real(self, x, 0))
+
+
+def cache_read_at_its_first_position(patch: Patch) -> None:
+    wrap(patch, KVCache, "append", lambda real, self, k, v: tuple(t[:, :, : k.shape[2]] for t in real(self, k, v)))
+
+
+def window_rolled(patch: Patch) -> None:
+    """Past the block, keep the cache and drop its oldest position: deeper layers have then seen too much."""
+
+    def roll(real: Any, self: Reader, rows: Any, length: int, start: int) -> Tensor:
+        if self._cache is not None and length == self._length + 1 and self._start != start:
+            for cache in self._cache.blocks:
+                cache.key, cache.value = cache.key.roll(-1, 2), cache.value.roll(-1, 2)
+                cache.length -= 1
+            self._cache.length -= 1
+            self._start = start
+        return real(self, rows, length, start)
+
+    wrap(patch, Reader, "read", roll)
+
+
+def one_stream_for_all_rows(patch: Patch) -> None:
+    state = [0]
+
+    def shared(keys: Any, numbers: Any) -> np.ndarray:
+        state[0] += 1
+        return np.random.default_rng(state[0]).random(np.broadcast(keys, numbers).shape)
+
+    patch.setattr("tinygpt.sampling.sampler.uniforms", shared)
+
+
+def counted_from_the_start_of_each_call(patch: Patch) -> None:
+    start: list[int] = []
+
+    def from_the_start(real: Any, self: Sampler, rows: Any, filters: Any) -> Any:
+        start[:] = [rows[0].length]
+        return real(self, rows, filters)
+
+    wrap(patch, Sampler, "_write", from_the_start)
+    real = vars(sampler_module)["uniforms"]
+    patch.setattr("tinygpt.sampling.sampler.uniforms", lambda keys, number: real(keys, number - start[0]))
+
+
+def ties_kept(patch: Patch) -> None:
+    def by_threshold(logits: Tensor, k: int) -> Tensor:
+        return logits.masked_fill(logits < logits.topk(min(k, len(logits))).values[..., -1:], -math.inf)
+
+    patch.setattr("test_sampling.keep_top_k", by_threshold)
+
+
+def crossing_dropped(patch: Patch) -> None:
+    def strict(logits: Tensor, p: float) -> Tensor:
+        return logits.masked_fill(logits.softmax(-1).cumsum(-1) > p, -math.inf)
+
+    patch.setattr("test_sampling.keep_top_p", strict)
+
+
+def temperature_multiplied(patch: Patch) -> None:
+    wrap(patch, Tensor, "__truediv__", lambda real, self, other: real(self, 1 / other))
+
+
+def last_id_out_of_reach(patch: Patch) -> None:
+    def short(logits: Tensor, uniform: Tensor) -> Tensor:
+        return draw(logits, uniform).clamp(max=logits.shape[-1] - 2)
+
+    patch.setattr(sampler_module, "draw", short)
+
+
+def logits_not_looked_at(patch: Patch) -> None:
+    patch.setattr("tinygpt.sampling.sampler.check_finite", lambda *arguments, **options: None)
+    wrap(patch, Tensor, "softmax", lambda real, self, dim: real(self, dim=dim).nan_to_num(0.5))
+
+
+def mode_left_behind(patch: Patch) -> None:
+    @contextlib.contextmanager
+    def careless(model: nn.Module) -> Any:
+        model.eval()
+        yield
+
+    patch.setattr("tinygpt.sampling.sampler.evaluating", careless)
+
+
+def last_window_out_of_reach(patch: Patch) -> None:
+    def gather(real: Any, ids: np.ndarray, starts: np.ndarray, size: int) -> Any:
+        return real(ids, np.minimum(starts, len(ids) - size - 2), size)
+
+    wrap(patch, tinygpt.data, "_gather", gather)
+
+
+def targets_are_the_inputs(patch: Patch) -> None:
+    def unshifted(real: Any, *arguments: Any) -> Any:
+        x, _ = real(*arguments)
+        return Batch(x, x)
+
+    wrap(patch, tinygpt.data, "_gather", unshifted)
+
+
+def mean_of_means(patch: Patch) -> None:
+    patch.setattr(step_module, "count_targets", lambda y: 3 if len(y) == 7 else 1)
+
+
+def dropout_from_everybodys_stream(patch: Patch) -> None:
+    patch.setattr(step_module, "drawing_from", lambda seed, device: contextlib.nullcontext())
+
+
+def memory_that_stands_still(patch: Patch) -> None:
+    wrap(patch, ShortConvolution, "forward", lambda real, self, x, cache=None: real(self, x, copy.copy(cache)))
+
+
+def rate_of_zero_at_first(patch: Patch) -> None:
+    habits = config_module.HABITS["adamw"]
+    faulty = habits._replace(curve=lambda step, **o: 0.0 if step == 0 else habits.curve(step, **o))
+    patch.setitem(config_module.HABITS, "adamw", faulty)
+
+
+def clipping_off(patch: Patch) -> None:
+    patch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, limit: torch.zeros(()))
+
+
+def denormals_computed(patch: Patch) -> None:
+    patch.setattr(step_module, "flushing_denormals", contextlib.nullcontext)
+
+
+def denormals_flushed_after_the_step(patch: Patch) -> None:
+    def without_end() -> Any:
+        torch.set_flush_denormal(True)
+        return contextlib.nullcontext()
+
+    patch.setattr(step_module, "flushing_denormals", without_end)
+
+
+def optimizer_forgotten(patch: Patch) -> None:
+    patch.setattr(resume_module, "fitted", lambda *_, **__: lambda: None)
+
+
+def evaluations_draw(patch: Patch) -> None:
+    dropout_from_everybodys_stream(patch)
+    wrap(patch, Objective, "mean", lambda real, self, batches: (torch.rand(1), real(self, batches))[1])
+
+
+def steps_counted_from_the_resumption(patch: Patch) -> None:
+    counts: dict[int, Iterator[int]] = {}
+
+    def take(real: Any, self: Stepper, number: int) -> Any:
+        return real(self, next(counts.setdefault(id(self), itertools.count())))
+
+    wrap(patch, Stepper, "take", take)
+
+
+def best_forgotten(patch: Patch) -> None:
+    patch.setattr(resume_module, "unpack_history", lambda *arguments: History())
+
+
+def digest_not_compared(patch: Patch) -> None:
+    patch.setattr("tinygpt.checkpoint._digest", lambda tensors, payload: "")
+
+
+def metadata_in_any_order(patch: Patch) -> None:
+    count = [0]
+
+    def other(real: Any, tensors: Any, metadata: Any) -> bytes:
+        count[0] += 1
+        return real(tensors, metadata | {"written": str(count[0])})
+
+    wrap(patch, tinygpt.checkpoint, "save_tensors", other)
+
+
+def known(tokenizer: CharTokenizer, text: str) -> str:
+    return "".join(symbol for symbol in text if symbol in tokenizer.symbols)
+
+
+def tidied(patch: Patch, change: Callable[[str], str]) -> None:
+    def encode(real: Any, self: CharTokenizer, text: str) -> Any:
+        return real(self, known(self, change(text)))
+
+    wrap(patch, CharTokenizer, "encode", encode)
+
+
+def normalised(patch: Patch) -> None:
+    tidied(patch, lambda text: unicodedata.normalize("NFC", text))
+
+
+def stripped(patch: Patch) -> None:
+    tidied(patch, str.strip)
+
+
+def lines_of_unicode(patch: Patch) -> None:
+    tidied(patch, lambda text: "\n".join(text.splitlines()))
+
+
+def byte_order_mark_dropped(patch: Patch) -> None:
+    tidied(patch, lambda text: text.removeprefix("\ufeff"))
+
+
+def newlines_translated(patch: Patch) -> None:
+    tidied(patch, lambda text: text.replace("\r\n", "\n"))
+
+
+def vocabulary_as_one_string(patch: Patch) -> None:
+    def joined(real: Any, self: CharTokenizer) -> dict[str, Any]:
+        return real(self) | {"symbols": "".join(self.symbols)}
+
+    wrap(patch, CharTokenizer, "to_dict", joined)
+
+
+def vocabulary_in_any_order(patch: Patch) -> None:
+    patch.setattr("tinygpt.tokenizer.sorted", lambda symbols: sorted(symbols, reverse=True), raising=False)
+
+
+def ids_count_from_the_end(patch: Patch) -> None:
+    wrap(patch, CharTokenizer, "decode", lambda real, self, ids: "".join(self.symbols[i] for i in ids))
+
+
+def unknown_dropped(patch: Patch) -> None:
+    wrap(patch, CharTokenizer, "encode", lambda real, self, text: real(self, known(self, text)))
