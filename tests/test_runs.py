@@ -1,5 +1,6 @@
 """Runs: interrupted anywhere and resumed, a run is the one that was never interrupted, bit for bit."""
 
+import gc
 import json
 import math
 import os
@@ -211,7 +212,7 @@ def time_of_a_run(directory: Path, **changes: Any) -> float:
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize("kills", [pytest.param(5), pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [pytest.param(3), pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_instant_it_is_the_same_run(kills: int, tmp_path: Path) -> None:
     random.seed(kills)
     kinds = KINDS[: min(kills, len(KINDS))]
@@ -250,7 +251,7 @@ def wait_for_steps(directory: Path, steps: int) -> None:
 def test_asked_to_end_it_saves_the_step_at_hand_and_says_how_to_go_on(
     number: signal.Signals, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    long: dict[str, Any] = {"max_iters": 120, "save_interval": 120, "eval_interval": 120}
+    long: dict[str, Any] = {"max_iters": 50, "save_interval": 50, "eval_interval": 50}
     make_trainer(tmp_path / "whole", **long).fit(progress=False)
     child = in_child(lambda: make_trainer(tmp_path / "cut", **long).fit())
     wait_for_steps(tmp_path / "cut", 5)
@@ -265,10 +266,12 @@ def test_asked_to_end_it_saves_the_step_at_hand_and_says_how_to_go_on(
 
 
 class Slow(BigramLanguageModel):
-    """Takes a second for a training step."""
+    """Takes seconds for each training step but the first."""
 
     def compute_logits(self, idx: Tensor, cache: Any = None) -> Tensor:
-        time.sleep(self.training)
+        if self.training:
+            self.steps = getattr(self, "steps", 0) + 1
+            time.sleep(5 * (self.steps > 1))
         return super().compute_logits(idx, cache)
 
 
@@ -279,12 +282,11 @@ def test_a_second_signal_acts_at_once_and_leaves_the_files(number: signal.Signal
     wait_for_steps(tmp_path, 1)
     time.sleep(0.1)
     before = {path: path.read_bytes() for path in tmp_path.glob("step-*")}
-    started = time.perf_counter()
     os.kill(child, number)
     time.sleep(0.05)
     os.kill(child, number)
     assert exit_code(child) == code
-    assert time.perf_counter() - started < 0.8
+    assert (tmp_path / "metrics.jsonl").read_text().count('"loss"') == 1  # the second step did not end
     assert {path: path.read_bytes() for path in tmp_path.glob("step-*")} == before
     assert read(max(before))
 
@@ -745,12 +747,13 @@ def test_a_directory_that_vanishes_is_named_at_the_next_save(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_does_not_grow_with_the_steps(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, max_iters=500, save_interval=50)
-    pages = {}
-    for step in trainer:
-        pages[step.number] = int(Path("/proc/self/statm").read_text().split()[1])
-    assert (pages[500] - pages[50]) * os.sysconf("SC_PAGESIZE") < 5e6
+def test_steps_leave_no_tensors_behind(tmp_path: Path) -> None:
+    counts = {}
+    for step in make_trainer(tmp_path, max_iters=21, save_interval=5):
+        if step.number in (7, 21):
+            gc.collect()
+            counts[step.number] = sum(issubclass(type(found), Tensor) for found in gc.get_objects())
+    assert counts[21] == counts[7]
 
 
 # --- a loop of your own -----------------------------------------------------------------------------------------------

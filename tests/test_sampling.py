@@ -1,6 +1,5 @@
 """Drawing: the filters keep what they say, and the sampler writes what the definition would."""
 
-import resource
 import subprocess
 import sys
 import threading
@@ -79,7 +78,7 @@ MODELS = {
     "own embedding": make_with_unseen_cache(),
     "bigram": make_bigram(),
 }
-few = settings(max_examples=12)  # each example writes a text, for each of six models
+few = settings(max_examples=6)  # each example writes a text, for each of six models
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 
@@ -363,6 +362,7 @@ def cut_at_stop(prompt: str, new: str, stops: list[str]) -> str:
 STOPS = st.lists(st.text("abcdefg", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
+@settings(max_examples=20)
 @given(seed=SEEDS, prompt=st.text("abcdefg", max_size=5), stops=STOPS)
 def test_a_row_ends_at_the_first_complete_stop_string(seed: int, prompt: str, stops: list[str]) -> None:
     """Also at one that begins in the prompt, of which the prompt keeps its part."""
@@ -603,18 +603,6 @@ def test_the_cache_grows_to_the_size_of_one_block_and_stays_there() -> None:
     assert max(sizes) <= 2 * n_layer * 2 * (BLOCK + 1) * n_embd * itemsize
 
 
-def test_memory_does_not_grow_with_the_number_of_ids() -> None:
-    config = GPTConfig(vocab_size=VOCAB, block_size=64, n_layer=2, n_head=4, n_embd=128)
-    model = config.build().float()
-    writer = Sampler(model, LETTERS)
-    for _ in writer.stream("a", max_new_tokens=200):
-        pass
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in writer.stream("a", max_new_tokens=10 * 64):
-        pass
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5 * 1024
-
-
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -690,7 +678,7 @@ def test_only_one_text_can_be_streamed_or_scored() -> None:
 def test_a_sampler_of_parts_that_do_not_fit_is_refused(
     arguments: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
-    fitting: dict[str, Any] = {"model": MODELS["bigram"], "tokenizer": LETTERS}
+    fitting: dict[str, Any] = {"model": MODELS["notebook"], "tokenizer": LETTERS}
     with pytest.raises(kind, match=message):
         Sampler(**(fitting | arguments))
 

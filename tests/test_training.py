@@ -94,7 +94,7 @@ def test_accumulation_is_the_big_batch(accumulation: int) -> None:
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "muon": muon}
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     layout=st.sampled_from(LAYOUTS),
