@@ -1,6 +1,6 @@
 import typing
 
-typing.GENERATING_DOCUMENTATION = "tinygpt"  # before tinygpt is imported: jaxtyping then shows its types by short names
+typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt, so that jaxtyping shows short names
 
 from sphinx.domains.python import PyObject  # noqa: E402
 
@@ -31,31 +31,33 @@ html_copy_source = False
 # Links to other projects would need the network, so what is documented elsewhere stays plain text.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|matplotlib|collections|pathlib|os|codecs)(\..+)?"),  # other projects, and Python itself
-    (r"py:.*", r"Tensor|ndarray|Figure|(Float|Int|UInt|Integer)\d*"),  # the same, as signatures write them
+    (r"py:.*", r"(torch|numpy|matplotlib|collections|pathlib|os|codecs)(\..+)?"),  # other projects, and Python's own
+    (r"py:.*", r"Tensor|ndarray|Figure|(Float|Int|UInt|Integer)\d*"),  # the same names in signatures
     (r"py:.*", r"'.*'|\*?\w|\.\.\."),  # the letters of shapes
 ]
 nitpick_ignore = [
-    ("py:class", "tinygpt.models.gpt.GPTCache"),  # these are seen in signatures, but are nobody's to make
+    ("py:class", "tinygpt.models.gpt.GPTCache"),  # signatures show these, but no user makes them
     ("py:class", "tinygpt.layers.convolution.ConvolutionCache"),
     ("py:class", "tinygpt.models.config.Model"),
     ("py:class", "tinygpt.sampling.sampler.Prompt"),
     ("py:class", "tinygpt.errors.Settings"),
-    ("py:class", "tinygpt.errors.Function"),
+    ("py:class", "tinygpt.errors.Target"),
     ("py:class", "SearchStrategy"),  # Hypothesis's
 ]
 
 
 def find_by_short_name(app, env, node, contnode):
-    """Let a docstring name ``Sampler`` or ``ConfigError`` without its module: these names are unique."""
+    """Let a docstring write ``Sampler``, ``ConfigError`` or ``tinygpt.save`` without the room of the name."""
     if node.get("refdomain") != "py":
         return None
-    domain, wanted = env.get_domain("py"), node["reftarget"]
-    for length in (2, 1):  # a method with its class, or a name alone, wherever its page says that it lives
+    domain, wanted, role = env.get_domain("py"), node["reftarget"], node["reftype"]
+    kinds = ("method", "attribute", "property") if role in ("meth", "attr") else ("function", "class", "exception")
+    for length in (2, 1):  # a method with its class, or a name alone
         ending = "." + ".".join(wanted.split(".")[-length:])
-        found = [name for name, entry in domain.objects.items() if name.endswith(ending) and not entry.aliased]
+        entries = domain.objects.items()
+        found = [name for name, each in entries if name.endswith(ending) and each.objtype in kinds and not each.aliased]
         if len(found) == 1:
-            return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, contnode)
+            return domain.resolve_xref(env, node["refdoc"], app.builder, role, found[0], node, contnode)
     return None
 
 
