@@ -1,10 +1,10 @@
-"""What each part of the modern recipe costs and gains: one part at a time is put back to what GPT-2 has.
+"""Measure the cost and the gain of each part of the modern recipe, one at a time.
 
 Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/ablation.py
 Needs: an idle machine; twenty minutes on two cores.
 
-4 layers, 4 heads, 128 wide, block 64, batch 12, 300 steps, whole validation split. Each variant is composed from public
-parts, as a user would compose it. Steps are timed apart, those of all variants in turns.
+Each variant replaces one part by that of GPT-2 and is composed from public parts, as a user would compose it. 4 layers,
+4 heads, width 128, block 64, batch 12, 300 steps, whole validation split. Steps are timed separately, in turns.
 """
 
 import statistics
@@ -53,7 +53,7 @@ def build(
     embedding_norm: bool = True,
     convolution: bool = True,
 ) -> GPTLanguageModel:
-    """Compose the recipe, with the parts that are named put back."""
+    """Compose the recipe, with the named parts replaced."""
     size = WIDTH // HEADS
     blocks = [
         DecoderBlock(
@@ -113,14 +113,14 @@ def trainer(data: TokenDataset, name: str, seed: int) -> Trainer:
 
 
 def main() -> None:
-    """Train each variant with each seed, then take the steps of all in turns, and record."""
+    """Train each variant with each seed, time the steps of all in turns, and record."""
     _, data = corpus()
     losses: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for seed in SEEDS:
         for name, each in losses.items():
             each.append(trainer(data, name, seed).fit(progress=False).last.val_loss)
     steps = {name: partial(next, iter(trainer(data, name, seed=0))) for name in VARIANTS}
-    again = partial(next, iter(trainer(data, WHOLE, seed=0)))  # how far from 1 its ratio lies is noise
+    again = partial(next, iter(trainer(data, WHOLE, seed=0)))  # the distance of its ratio from 1 is noise
     seconds = in_turns({"again": again} | steps, ROUNDS, CALLS)
     results = {
         name: {

@@ -1,12 +1,12 @@
-"""How time and memory grow with parameters, block size, batch and corpus, with the line that theory draws beside it.
+"""Measure how time and memory grow with parameters, block size, batch and corpus.
 
 Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/growth.py
 Needs: Linux, an idle machine, matplotlib; five minutes on two cores. Writes results/growth.json and
        docs/images/growth.png.
 
 Theory: a training step takes 6 FLOP per parameter and token, and attention 12 x layers x block x width more per token.
-The line goes through the largest size, so that what lies above it elsewhere is overhead. Memory is the rise of a fresh
-process's peak.
+The dashed line goes through the largest size, so points above it elsewhere are overhead. Memory is the rise of the peak
+of a fresh process.
 """
 
 import json
@@ -35,7 +35,7 @@ ROUNDS = 3  # through all sizes; medians are taken over rounds, since a shared m
 
 
 def measure(sizes: dict[str, int]) -> dict[str, float]:
-    """Return milliseconds and FLOP of a step, and the MB by which training raises the peak; to be called afresh."""
+    """Return milliseconds and FLOP of a step, and the rise of the peak in MB; call it in a fresh process."""
     _, data = corpus()
     before = peak_megabytes()
     config = GPTConfig.modern(
@@ -78,7 +78,7 @@ def measure_afresh(change: dict[str, int]) -> dict[str, float]:
 
 
 def measure_corpus(text: str, copies: int) -> dict[str, float]:
-    """Return the milliseconds from a text to its data set, and those of one batch from it."""
+    """Return the milliseconds to make a dataset from a text, and to gather a batch of it."""
     longer = text * copies
     started = time.perf_counter()
     data = TokenDataset(longer, CharTokenizer.from_text(longer))
@@ -97,7 +97,7 @@ def measure_corpus(text: str, copies: int) -> dict[str, float]:
 
 
 def draw(results: dict[str, list[dict[str, float]]]) -> None:
-    """Draw time and memory over each axis, with the line of theory through the largest size."""
+    """Draw time and memory over each axis, with the theory through the largest size."""
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), layout="constrained")
     for (time_, memory), (name, points) in zip(axes.T, results.items(), strict=True):
         x = [point[name] for point in points]
@@ -122,7 +122,7 @@ def draw(results: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> None:
-    """Measure each size in a fresh process, record and draw; with a size on the command line, measure that one."""
+    """Measure each size in a fresh process, record and draw; measure only a size on the command line."""
     if sys.argv[1:] == ["--draw"]:
         draw(json.loads((RESULTS / "growth.json").read_text(encoding="utf-8"))["results"])
         return

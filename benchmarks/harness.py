@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, the machine they ran on, and results as JSON."""
+"""Take turns, describe the machine, and record results as JSON, for all benchmarks."""
 
 import json
 import os
@@ -23,14 +23,14 @@ PACKAGES = ("tinygpt", "torch", "numpy", "transformers", "llama-cpp-python")
 
 
 def corpus() -> tuple[str, TokenDataset]:
-    """Return the text that all are measured on: tiny Shakespeare where TINYGPT_TINYSHAKESPEARE names it, else plays."""
+    """Return the text of all measurements: the file that TINYGPT_TINYSHAKESPEARE names, or the plays."""
     path = os.environ.get(TEXT)
     text = read_text(path) if path else shakespeare()
     return text, TokenDataset(text, CharTokenizer.from_text(text))
 
 
 def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
-    """Return the seconds a call took in each round; all take their turn in every round, after one call unmeasured."""
+    """Return the seconds of each call in each round, after one unmeasured call; all calls take turns."""
     for call in contestants.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -44,14 +44,14 @@ def in_turns(contestants: Mapping[str, Callable[[], object]], rounds: int, calls
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Return how many times as long they took: the median over rounds, since a shared machine drifts."""
+    """Return the ratio of two times, the median over rounds, since a shared machine drifts."""
     return statistics.median(their / our for our, their in zip(ours, theirs, strict=True))
 
 
 def peak_megabytes() -> float:
     """Return the peak of this process's memory in MB, on Linux.
 
-    `ru_maxrss` will not do: it starts at the peak of the process that began this one.
+    `ru_maxrss` starts at the peak of the parent process, so it cannot be used.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -64,7 +64,7 @@ def record(name: str, results: Any) -> None:
     report = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "corpus": "tiny Shakespeare" if os.environ.get(TEXT) else "38 plays of Shakespeare",  # where one is read
+        "corpus": "tiny Shakespeare" if os.environ.get(TEXT) else "38 plays of Shakespeare",  # if one is read
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The peers that write text, each as a function of the number of rows and of new ids; absent ones are left out."""
+"""Peers that generate text, as functions of the number of rows and new tokens; absent ones are left out."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-Writer = Callable[[int, int], object]  # rows, new ids
+Writer = Callable[[int, int], object]  # rows, new tokens
 VOCAB, BLOCK, LAYERS, HEADS, WIDTH = 65, 256, 6, 6, 384
 
 
@@ -62,7 +62,7 @@ def transformers() -> dict[str, Writer]:
 
 
 def llama_cpp() -> dict[str, Writer]:
-    """Return llama.cpp on a GPT-2 of the same shape in three formats, if ``gguf`` is installed too; one row only."""
+    """Return llama.cpp on a GPT-2 of the same shape in three formats, if ``gguf`` is installed; one row."""
     try:
         import gguf  # type: ignore[import-not-found]
         from llama_cpp import Llama  # type: ignore[import-not-found]
@@ -87,7 +87,7 @@ def llama_cpp() -> dict[str, Writer]:
 
 
 def _write_gguf(gguf: Any, path: Path, format_: Any) -> None:
-    """Write a GPT-2 with random weights; norms, biases and positions stay in float32 as in llama.cpp's own files."""
+    """Write a GPT-2 with random weights; norms, biases and positions in float32, as in llama.cpp's files."""
     writer = gguf.GGUFWriter(str(path), "gpt2")
     writer.add_block_count(LAYERS)
     writer.add_context_length(BLOCK)

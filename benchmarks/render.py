@@ -1,9 +1,9 @@
-"""Render the tables of figures in README.md and docs/benchmarks.md from results/*.json: no figure is typed by hand.
+"""Render the tables of README.md and docs/benchmarks.md from results/*.json.
 
 Run:   python benchmarks/render.py [--check]
-With --check nothing is written; it fails if a table is not what the results say.
+With --check nothing is written, and a table that differs from the results is an error.
 
-A table stands between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``; its name is a function below.
+A table is between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. NAME is a function in this file.
 """
 
 import json
@@ -15,13 +15,13 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-CORPUS = "tiny Shakespeare"  # that all tables are about
+CORPUS = "tiny Shakespeare"  # the text of all tables
 PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return what a benchmark recorded; figures of another text are refused."""
+    """Return the recorded results of a benchmark; results of another text are refused."""
     report: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     if report.get("corpus", CORPUS) != CORPUS:
         raise SystemExit(f"{name} must be measured on {CORPUS}, got {report['corpus']}; set TINYGPT_TINYSHAKESPEARE")
@@ -34,7 +34,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def source(*names: str) -> str:
-    """Return a line that says when, where and by which command figures were read."""
+    """Return a line with the date, the machine and the command of a measurement."""
     reports = [load(name) for name in names]
     machine, versions = reports[0]["machine"], reports[0]["versions"]
     commands = ", ".join(f"`{report['command']}`" for report in reports)
@@ -54,7 +54,7 @@ def quality() -> str:
 
 
 def _repeated() -> str:
-    """Return a line with the repetitions, which show how far the machine's own speed swings."""
+    """Return a line with the repetitions, which show how much the speed of the machine varies."""
     paths = sorted((RESULTS / "repetitions").glob("time_to_quality_*.json"))
     runs = [load(f"repetitions/{path.stem}")["results"] for path in paths]
     quick = ", ".join(f"{run['quick']['times as fast']:.1f}" for run in runs)
@@ -102,7 +102,7 @@ def _speed(each: dict[str, float] | None) -> str:
 
 
 def ablation() -> str:
-    """Return the table of what each part of the recipe costs and gains."""
+    """Return the table of the cost and the gain of each part of the recipe."""
     results = load("ablation")["results"]
     whole = results["the whole recipe"]
     rows = [
@@ -120,7 +120,7 @@ def ablation() -> str:
 
 
 def sizes() -> str:
-    """Return the table of the losses that default rates lead to, and others, at each size."""
+    """Return the table of losses at each size, with the default learning rate and others."""
     results = load("sizes")["results"]
     titles = {"0.33": "a third of it", "1": "the default rate", "3": "three times it"}
     rows = [

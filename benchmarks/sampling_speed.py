@@ -1,12 +1,12 @@
-"""Sampling speed beside peers: ids per second at the notebook's size, in one process, in turns.
+"""Measure sampling speed beside peers: tokens per second at the notebook's size.
 
 Run:   NANOGPT=DIR python benchmarks/sampling_speed.py
-Needs: an idle machine. Peers are measured where they are found: nanoGPT if NANOGPT names a checkout, transformers, and
+Needs: an idle machine. Peers are measured if they are found: nanoGPT if NANOGPT names a checkout, transformers, and
        llama.cpp (packages `llama-cpp-python` and `gguf`) if they are installed.
 
-All models have the same shape (6 layers, 6 heads, 384 wide, block 256, 65 ids) with random weights, and write from one
-id. The peers take turns in each round, and what counts is the ratio within a round. Each writes one whole text before
-the first round, in which what is compiled is compiled; how long that takes is recorded beside.
+All models have the same shape (6 layers, 6 heads, width 384, block 256, 65 ids) and random weights, and continue a
+prompt of one token. The peers take turns in one process, and the ratio within a round counts. Each writes a whole text
+before the first round, which includes the compilation. Its time is recorded too.
 """
 
 import statistics
@@ -19,16 +19,16 @@ from peers import BLOCK, HEADS, LAYERS, VOCAB, WIDTH, Writer, llama_cpp, nanogpt
 
 from tinygpt import CharTokenizer, GPTConfig, Sampler
 
-SCENES = {  # rows, new ids, rounds
+SCENES = {  # rows, new tokens, rounds
     "one sequence": (1, 255, 5),
     "16 sequences": (16, 127, 3),
     "one, past the block": (1, 2 * BLOCK, 2),
 }
-MANY, LONG = ("llama",), ("llama", "transformers")  # who is left out: one row at a time, no window that slides
+MANY, LONG = ("llama",), ("llama", "transformers")  # left out: no several rows, no sliding window
 
 
 def tinygpt(dtype: torch.dtype) -> dict[str, Writer]:
-    """Return our sampler, as it is and compiled."""
+    """Return the sampler of tinygpt, eager and compiled."""
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH)
     model = config.build().eval().to(dtype)
     tokenizer = CharTokenizer(map(chr, range(VOCAB)))

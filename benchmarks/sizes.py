@@ -1,10 +1,10 @@
-"""Whether Muon's default rates suit every size: the loss they lead to, beside a third and three times as much.
+"""Measure the loss at every size with Muon's default learning rate, a third and three times it.
 
 Run:   TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/sizes.py
 Needs: 4 GB of memory; twenty minutes on two cores, most of it for the largest model.
 
-`GPTConfig.modern` from 0.1 to 100 million parameters, block 64, batch 8; fewer steps for larger models: enough
-to tell a rate that is too high or too low, not to train it. One seed, 20 batches of the validation split.
+`GPTConfig.modern` from 0.1 to 100 million parameters, block 64, batch 8. Larger models take fewer steps: enough to
+recognise a rate that is too high or too low, not to train the model. One seed, 20 batches of the validation split.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The small costs: encoding a text, gathering a batch, saving and loading a model, importing the package.
+"""Measure small costs: encode a text, gather a batch, save and load a model, import the package.
 
 Run:   python benchmarks/small_costs.py
 Needs: an idle machine. The text is the plays; TINYGPT_TINYSHAKESPEARE may name a copy of tiny Shakespeare instead.
@@ -21,19 +21,19 @@ from tinygpt.checkpoint import read
 
 
 def best(function: Callable[[], object], repeat: int = 15) -> float:
-    """Return the least seconds that a call took: what it costs when nothing else runs."""
+    """Return the shortest time of a call in seconds: its cost when nothing else runs."""
     return min(timeit.repeat(function, number=1, repeat=repeat))
 
 
 def import_seconds() -> float:
-    """Return how long importing all public names takes in a fresh interpreter that has imported torch."""
+    """Return the seconds to import all public names in a fresh interpreter, beyond torch."""
     everything = "import tinygpt; [getattr(tinygpt, name) for name in tinygpt.__all__]"
     program = f"import time, torch; start = time.perf_counter(); {everything}; print(time.perf_counter() - start)"
     return min(float(subprocess.check_output([sys.executable, "-c", program])) for _ in range(5))
 
 
 def file_costs() -> dict[str, float]:
-    """Return what it costs to save and load a model of 10 MB, and what of it safetensors and the digest take alone."""
+    """Return the cost to save and load a model of 10 MB, and that of safetensors and the digest alone."""
     model = GPTConfig(vocab_size=65, n_layer=4, n_head=4, n_embd=224).build()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.safetensors"

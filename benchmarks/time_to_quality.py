@@ -1,16 +1,16 @@
-"""Time to quality: how long from a text to a model as good as nanoGPT's CPU quick start, and how good in its time.
+"""Measure the time until a model is as good as nanoGPT's CPU quick start, and the loss after its time.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/time_to_quality.py
 Needs: an idle machine, a checkout of nanoGPT. Eight minutes on two cores.
 
-nanoGPT runs its own train.py with the settings of its README for a CPU (4 layers, 4 heads, 128 wide, block 64, batch
-12, 2,000 iterations), and its clock starts after `import torch`. Ours starts with `fit`, which evaluates on 5 batches
-of each split at its start and its end; nanoGPT evaluates on 20, every 250 steps. Both models are then measured by the
-same code: cross-entropy in float32 over the whole validation split, each id predicted once, in windows of the block.
+nanoGPT runs its own train.py with the settings of its README for a CPU (4 layers, 4 heads, width 128, block 64, batch
+12, 2,000 iterations), and its clock starts after `import torch`. The clock of tinygpt starts with `fit`, which
+evaluates on 5 batches of each split at its start and its end. nanoGPT evaluates on 20, every 250 steps. The same code
+measures both models: cross-entropy in float32 on the whole validation split, each token predicted once.
 
-The two recipes of ours were chosen with seed 0, on this text and this split; what is reported are seeds 1 to 3.
-Neither has more parameters than nanoGPT's model. The long one gets as many steps as nanoGPT's time allows, by the time
-of two short runs before.
+The two recipes of tinygpt were chosen with seed 0, on this text and this split. The results are those of seeds 1 to 3.
+Neither has more parameters than nanoGPT's model. The long recipe has as many steps as fit into nanoGPT's time, by two
+short runs before.
 """
 
 import os
@@ -49,7 +49,7 @@ print("SECONDS", time.perf_counter() - started)
 
 
 def whole_split(logits: Callable[[Tensor], Tensor], data: TokenDataset, block_size: int) -> float:
-    """Return the mean cross-entropy in nats over the validation split, every id once."""
+    """Return the mean cross-entropy in nats on the validation split, each token once."""
     total = 0.0
     with torch.no_grad():
         for x, y in data.windows("val", batch_size=64, block_size=block_size):
@@ -58,7 +58,7 @@ def whole_split(logits: Callable[[Tensor], Tensor], data: TokenDataset, block_si
 
 
 def run_nanogpt(data: TokenDataset) -> dict[str, float]:
-    """Run nanoGPT's own training in a copy of its checkout, and measure what it saved or ended with."""
+    """Run nanoGPT's own training in a copy of its checkout, and measure its last model."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory) / "nanogpt"
         shutil.copytree(os.environ["NANOGPT"], home, ignore=shutil.ignore_patterns(".git", "out*"))
@@ -69,7 +69,7 @@ def run_nanogpt(data: TokenDataset) -> dict[str, float]:
         words = [sys.executable, "-c", TIMED, "train.py", "config/train_shakespeare_char.py", *NANOGPT.split()]
         output = subprocess.run(words, cwd=home, check=True, capture_output=True, text=True).stdout
         seconds = float(output.rsplit("SECONDS", 1)[1])
-        saved = torch.load(home / "out-shakespeare-char" / "ckpt.pt", weights_only=False)  # our own run wrote it
+        saved = torch.load(home / "out-shakespeare-char" / "ckpt.pt", weights_only=False)  # the run above wrote it
         sys.path.insert(0, str(home))
         from model import GPT  # type: ignore[import-not-found]
         from model import GPTConfig as Config
@@ -84,7 +84,7 @@ def run_nanogpt(data: TokenDataset) -> dict[str, float]:
 def run_ours(
     data: TokenDataset, seed: int, n_layer: int, n_embd: int, block_size: int, **settings: float
 ) -> dict[str, float]:
-    """Train the fast recipe, and measure the model that ``fit`` leaves."""
+    """Train the fast recipe, and measure the model after ``fit``."""
     torch.manual_seed(seed)
     sizes = {"block_size": block_size, "n_layer": n_layer, "n_head": 4, "n_embd": n_embd}
     config = GPTConfig.modern(vocab_size=data.vocab_size, **sizes)
@@ -104,7 +104,7 @@ def run_ours(
 
 
 def summary(runs: list[dict[str, float]], nanogpt: dict[str, float]) -> dict[str, object]:
-    """Return medians over seeds, and how they stand to nanoGPT's run."""
+    """Return medians over seeds, and their ratios to nanoGPT's run."""
     seconds, losses = ([run[name] for run in runs] for name in ("seconds", "loss"))
     return {
         "seconds": statistics.median(seconds),

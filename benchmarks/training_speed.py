@@ -1,14 +1,14 @@
-"""Training speed and memory: one step of the same architecture beside nanoGPT's, and what the arithmetic alone takes.
+"""Measure the time and memory of a training step beside nanoGPT's, and of its arithmetic alone.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/training_speed.py [--compile]
 Needs: Linux, an idle machine, a checkout of nanoGPT. Three minutes; with --compile and a C++ compiler six.
 
-A step is what each project's own loop does in it: gather a batch, forward, backward, clip, AdamW, read the loss. The
-layout is GPT-2's, with 4 layers, 4 heads, 128 wide, block 64, batch 12. Both models compute the same: with biases,
-which nanoGPT leaves out by default, and with the exact GELU, which GPT-2 and our `GPTConfig.gpt2` approximate by tanh.
-They take turns in one process, so nanoGPT's steps find their memory kept as well, which ours ask for.
-Memory is the peak of a fresh process that takes three steps at the notebook's size with a batch of 64, less its peak
-before; the median of three such processes, in turns.
+A step is that of each project's own loop: gather a batch, forward, backward, clip, AdamW, read the loss. The layout is
+GPT-2's, with 4 layers, 4 heads, width 128, block 64, batch 12. Both models compute the same: with biases, which nanoGPT
+leaves out by default, and with the exact GELU, which GPT-2 and `GPTConfig.gpt2` approximate by tanh.
+They take turns in one process, so nanoGPT's steps profit too from the memory that tinygpt asks the allocator to keep.
+Memory is the rise of the peak of a fresh process in three steps at the notebook's size with a batch of 64. It is the
+median of three such processes, in turns.
 """
 
 import os
@@ -32,15 +32,15 @@ Call = Callable[[], object]
 
 
 def gpt2(data: TokenDataset, sizes: dict[str, int]) -> GPTLanguageModel:
-    """Return our model of nanoGPT's architecture."""
+    """Return a model of tinygpt with nanoGPT's architecture."""
     model = GPTConfig.gpt2(vocab_size=data.vocab_size, dropout=0.0, **sizes).build()
     for block in model.blocks:
-        block.feed_forward.activation = nn.GELU()  # type: ignore[union-attr] # PyTorch tells no more of a list's parts
+        block.feed_forward.activation = nn.GELU()  # type: ignore[union-attr] # PyTorch does not type the parts of a list
     return model
 
 
 def our_step(data: TokenDataset, model: GPTLanguageModel, batch_size: int, **settings: object) -> Call:
-    """Return a function that takes one step of ours, by default with AdamW as nanoGPT does."""
+    """Return a function that takes one step of tinygpt, by default with AdamW as in nanoGPT."""
     common = {"max_iters": 10**6, "eval_interval": 10**6, "eval_iters": 1, "preview_tokens": 0, "optimizer": "adamw"}
     how = TrainerConfig(**common | settings, batch_size=batch_size)  # type: ignore[arg-type]
     steps = iter(Trainer(model, data, how))
@@ -48,7 +48,7 @@ def our_step(data: TokenDataset, model: GPTLanguageModel, batch_size: int, **set
 
 
 def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int, compiled: bool = False) -> Call:
-    """Return a function that takes one step as nanoGPT's train.py does, with its own model and optimizer."""
+    """Return a function that takes one step of nanoGPT's train.py, with its model and optimizer."""
     sys.path.insert(0, os.environ["NANOGPT"])
     from model import GPT  # type: ignore[import-not-found]
     from model import GPTConfig as Config
@@ -75,21 +75,21 @@ def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int, com
 
 
 def flop_per_step(model: nn.Module, batch_size: int, block_size: int) -> float:
-    """Return the arithmetic of a step in FLOP: products forward, and twice that backward; attention over all places."""
+    """Return the FLOP of a step: products forward, and twice that backward; attention over all positions."""
     linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Linear))
     attention = 2 * SMALL["n_layer"] * block_size * SMALL["n_embd"]
     return 3 * 2 * batch_size * block_size * (linear + attention)
 
 
 def rate(dtype: torch.dtype) -> float:
-    """Return the FLOP per second of the products that a step is made of, out of context."""
+    """Return the FLOP per second of the matrix products of a step, measured alone."""
     x, weight = torch.randn(768, 128, dtype=dtype), torch.randn(512, 128, dtype=dtype)
     seconds = in_turns({"product": lambda: nn.functional.linear(x, weight)}, rounds=15, calls=100)["product"]
     return 2 * 768 * 128 * 512 / statistics.median(seconds)
 
 
 def peak_memory(whose: str) -> float:
-    """Return the MB by which three steps at the notebook's size raise the peak of a fresh process."""
+    """Return the rise in MB of the peak of a fresh process in three steps at the notebook's size."""
     words = [sys.executable, __file__, "--memory", whose]
     return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
