@@ -1,32 +1,19 @@
-"""A small GPT on Shakespeare: the same few lines, and every character sees up to 64 before it.
+"""A small GPT on Shakespeare: ten lines from a text to a model that writes.
 
 Run:   python examples/02_gpt_on_shakespeare.py
 Takes: about a minute on two cores.
 
-Draws the losses into shakespeare_losses.png and writes a page of a play that nobody wrote.
+Each character is predicted from up to 64 characters before it. The program draws the losses into
+shakespeare_losses.png and prints a page of a play that nobody wrote.
 """
 
-import torch
+from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig, shakespeare
 
-from tinygpt import (
-    CharTokenizer,
-    GPTConfig,
-    Sampler,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    shakespeare,
-)
-
-text = shakespeare()
-tokenizer = CharTokenizer.from_text(text)
-data = TokenDataset(text, tokenizer, val_fraction=0.02)
-
-torch.manual_seed(0)  # the first weights; everything later follows from the trainer's seed
+data = TokenDataset(shakespeare(), val_fraction=0.02)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=4, n_head=4, n_embd=128)
-model = config.build()
 settings = TrainerConfig(max_iters=800, batch_size=16, eval_interval=200)
-history = Trainer(model, data, settings).fit()
+trainer = Trainer(config.build(seed=0), data, settings)
+history = trainer.fit()
 history.plot("shakespeare_losses.png")
 
-print(Sampler(model, tokenizer).generate("ROMEO:\n", max_new_tokens=600, temperature=0.8))
+print(trainer.sampler()("ROMEO:\n", max_new_tokens=600, temperature=0.8))

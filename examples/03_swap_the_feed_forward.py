@@ -1,10 +1,10 @@
-"""Swap the feed-forward: a part is a module, and a block takes the one you hand it.
+"""Swap the feed-forward: a block takes any module that you pass to it.
 
 Run:   python examples/03_swap_the_feed_forward.py
 Takes: about 30 seconds on two cores.
 
-Trains the same small model with ReLU, with GELU, and with a gated feed-forward of our own, and prints which one
-learns most from the same text. No flag, no registry: nothing in the library knows the third one.
+The program trains the same small model with ReLU, with GELU, and with a gated feed-forward of its own, and prints the
+loss of each. There is no flag and no registry: nothing in the library knows the third one.
 """
 
 from collections.abc import Callable
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, compare, shakespeare
+from tinygpt import GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, compare, shakespeare
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 
 
 class GatedFeedForward(nn.Module):
-    """SwiGLU: one half decides how much of the other passes (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
+    """SwiGLU: one projection decides how much of another passes (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
 
     def __init__(self, n_embd: int) -> None:
         super().__init__()
@@ -33,16 +33,15 @@ class GatedFeedForward(nn.Module):
 
 
 def make_model(make_feed_forward: Callable[[], nn.Module]) -> GPTLanguageModel:
-    """Build two blocks around whatever feed-forward comes."""
-    torch.manual_seed(0)
+    """Build two blocks around a feed-forward."""
+    torch.manual_seed(0)  # the same initial weights in the other parts of all models
     blocks = [
         DecoderBlock(64, attention=MultiHeadAttention(64, n_head=4), feed_forward=make_feed_forward()) for _ in range(2)
     ]
     return GPTLanguageModel(data.vocab_size, block_size=32, n_embd=64, blocks=blocks)
 
 
-text = shakespeare()
-data = TokenDataset(text, CharTokenizer.from_text(text), val_fraction=0.02)
+data = TokenDataset(shakespeare(), val_fraction=0.02)
 models = {
     "ReLU": make_model(lambda: FeedForward(64)),
     "GELU": make_model(lambda: FeedForward(64, activation=F.gelu)),

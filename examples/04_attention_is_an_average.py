@@ -1,10 +1,10 @@
-"""Attention is an average: what a head does when it has no preference, and what the mask does.
+"""Attention is an average: the weights of a head with and without queries, and without the mask.
 
 Run:   python examples/04_attention_is_an_average.py
-Takes: a second.
+Takes: about 3 seconds, most of it to import PyTorch.
 
-With all queries at zero, every place a head may see counts the same, and its output is the running mean of the
-values. With queries that ask for something, the same numbers become a choice.
+With all queries at zero, every visible position has the same weight, and the output of the head is the running mean of
+the values. With other queries, each position chooses which positions to read.
 """
 
 import torch
@@ -13,21 +13,21 @@ from tinygpt.layers import Head
 
 torch.manual_seed(0)
 torch.set_printoptions(precision=2, sci_mode=False)
-x = torch.randn(1, 5, 8)  # one sequence of five places, each a vector of eight numbers
+x = torch.randn(1, 5, 8)  # one sequence of five positions, each a vector of eight numbers
 
 head = Head(n_embd=8, head_size=4)
 torch.nn.init.zeros_(head.query.weight)
 values = head.value(x)
 running_mean = values.cumsum(dim=1) / torch.arange(1, 6).view(1, 5, 1)
-print("Queries at zero: each row says how much a place takes from each other.")
+print("Queries at zero: row t has the weights with which position t reads positions 0 to 4.")
 print(head.weights(x)[0].detach())
 print("The output is the running mean of the values:", torch.allclose(head(x), running_mean, atol=1e-6))
 
 torch.nn.init.normal_(head.query.weight)
 torch.nn.init.normal_(head.key.weight)
-print("\nQueries that ask: rows still sum to 1, and what comes later still counts for nothing.")
+print("\nRandom queries and keys: rows still sum to 1, and later positions still have weight 0.")
 print(head.weights(x)[0].detach())
 
 head.causal = False
-print("\nThe same head without the mask sees the future too.")
+print("\nThe same head without the mask reads later positions too.")
 print(head.weights(x)[0].detach())

@@ -1,10 +1,10 @@
-"""An encoder block: take away the mask, and a block reads in both directions.
+"""An encoder block: without the mask, a block reads in both directions.
 
 Run:   python examples/06_an_encoder_block.py
 Takes: about 15 seconds on two cores.
 
-A fifth of the characters of a passage is hidden, and a model has to put it back. A decoder may only look to the left;
-an encoder, which is the same block with ``causal=False``, looks both ways and guesses better.
+A fifth of the characters of a passage is hidden, and a model has to restore them. A decoder reads only earlier
+positions. An encoder is the same block with ``causal=False``. It reads all positions and guesses better.
 """
 
 import torch
@@ -14,9 +14,9 @@ from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, shakespeare
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, RMSNorm, RotaryPositions
 
 text = shakespeare()
-tokenizer = CharTokenizer.from_text(text + "█")  # one more symbol, for what is hidden
+tokenizer = CharTokenizer.from_text(text + "█")  # one more symbol, which stands for a hidden character
 data = TokenDataset(text, tokenizer, val_fraction=0.02)
-HIDDEN = tokenizer.encode("█")[0]
+HIDDEN = tokenizer.stoi["█"]
 
 
 def make_model(causal: bool) -> GPTLanguageModel:
@@ -32,16 +32,16 @@ def make_model(causal: bool) -> GPTLanguageModel:
         )
         for _ in range(2)
     ]
-    return GPTLanguageModel(tokenizer.vocab_size, block_size=32, n_embd=64, blocks=blocks, positions=None, norm=RMSNorm)
+    return GPTLanguageModel(data.vocab_size, block_size=32, n_embd=64, blocks=blocks, positions=None, norm=RMSNorm)
 
 
 def hide(ids: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids with a fifth of them hidden, and as targets those that are."""
+    """Return ids with a fifth of them hidden, and the hidden ones as targets."""
     hidden = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
-    return ids.masked_fill(hidden, HIDDEN), ids.masked_fill(~hidden, -100)
+    return ids.masked_fill(hidden, HIDDEN), ids.masked_fill(~hidden, -100)  # -100 is ignored by the loss
 
 
-for name, causal in (("looks left", True), ("looks both ways", False)):
+for name, causal in (("decoder", True), ("encoder", False)):
     model = make_model(causal)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for step in range(600):
@@ -58,4 +58,4 @@ for name, causal in (("looks left", True), ("looks both ways", False)):
         logits = model(masked).logits
     right = (logits.argmax(dim=-1) == targets)[targets >= 0].double().mean()
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    print(f"{name:<16} loss {loss:.3f} nats, {right:.0%} of the hidden characters put back")
+    print(f"{name}: loss {loss:.3f} nats, {right:.0%} of the hidden characters restored")

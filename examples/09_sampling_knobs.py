@@ -1,32 +1,21 @@
-"""Sampling options: temperature, top-k, top-p, min-p, stop strings, seeds, several prompts, streaming, scores.
+"""Sampling options: temperature, top-k, top-p, min-p, stop strings, seeds, several prompts, streams, scores.
 
 Run:   python examples/09_sampling_knobs.py
 Takes: about 25 seconds on two cores, most of it training.
+
+The same small model writes with each option, so that you can compare the texts.
 """
 
 from typing import Any
 
-import torch
+from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig, shakespeare
 
-from tinygpt import (
-    CharTokenizer,
-    GPTConfig,
-    Sampler,
-    TokenDataset,
-    Trainer,
-    TrainerConfig,
-    shakespeare,
-)
-
-text = shakespeare()
-tokenizer = CharTokenizer.from_text(text)
-data = TokenDataset(text, tokenizer, val_fraction=0.02)
-torch.manual_seed(0)
+data = TokenDataset(shakespeare(), val_fraction=0.02)
 config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=3, n_head=4, n_embd=96)
-model = config.build()
 settings = TrainerConfig(max_iters=600, batch_size=16, eval_interval=300, preview_tokens=0)
-Trainer(model, data, settings).fit()
-sampler = Sampler(model, tokenizer)
+trainer = Trainer(config.build(seed=0), data, settings)
+trainer.fit()
+sampler = trainer.sampler()
 
 variations: dict[str, dict[str, Any]] = {
     "temperature 0: greedy, soon in circles": {"temperature": 0},
@@ -44,9 +33,9 @@ for title, options in variations.items():
 print("--- stop at the end of a speech")
 print(sampler("JULIET:\n", max_new_tokens=500, temperature=0.7, stop="\n\n"))
 
-print(f"\n--- without a seed each text is a new one; this one can be written again with seed={sampler.last_seed}")
+print(f"\n--- without a seed each text is a new one; seed={sampler.last_seed} writes the last one again")
 
-print("\n--- several prompts at once, each as it would be alone")
+print("\n--- several prompts at once")
 for written in sampler(["KING:\nWhat ", "First Servant:\nMy lord, "], max_new_tokens=40, temperature=0.7):
     print(repr(written))
 

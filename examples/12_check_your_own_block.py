@@ -1,17 +1,17 @@
-"""Check a block of your own: a leak that training hides, found in a moment.
+"""Check a block of your own: find a leak from the future that training hides.
 
 Run:   python examples/12_check_your_own_block.py
 Takes: about 10 seconds on two cores.
 
 The block below mixes each position with the mean of the positions before it, and then scales by the largest value. The
-mistake is in the scaling: it takes the largest value of the whole window, also of later positions. All shapes are
-right, it trains without a warning, and its loss looks plausible.
+mistake is in the scaling: it takes the largest value of the whole window, including later positions. All shapes are
+right, the model trains without a warning, and its loss looks plausible.
 """
 
 import torch
 from torch import Tensor, nn
 
-from tinygpt import CharTokenizer, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt import GPTLanguageModel, TokenDataset, Trainer, TrainerConfig, shakespeare
 from tinygpt.layers import DecoderBlock, FeedForward
 from tinygpt.testing import CheckError, check_batch_independent, check_causal, check_gradients, check_shape
 
@@ -42,15 +42,13 @@ for is_leaky in (True, False):
         else:
             print(f"  {check.__name__:<24} passed")
 
-text = shakespeare()
-tokenizer = CharTokenizer.from_text(text)
-data = TokenDataset(text, tokenizer, val_fraction=0.02)
+data = TokenDataset(shakespeare(), val_fraction=0.02)
 settings = TrainerConfig(max_iters=200, batch_size=16, eval_interval=200, preview_tokens=0)
 for is_leaky in (True, False):
     torch.manual_seed(0)
     blocks = [
         DecoderBlock(64, attention=RunningMean(64, is_leaky=is_leaky), feed_forward=FeedForward(64)) for _ in range(2)
     ]
-    model = GPTLanguageModel(tokenizer.vocab_size, block_size=32, n_embd=64, blocks=blocks)
+    model = GPTLanguageModel(data.vocab_size, block_size=32, n_embd=64, blocks=blocks)
     history = Trainer(model, data, settings).fit(progress=False)
     print(f"is_leaky={is_leaky}: validation loss {history.best.val_loss:.3f} nats, and no warning from training")
