@@ -103,7 +103,8 @@ def test_trainers_that_differ_in_their_seed_are_one_row() -> None:
     assert len({len(line) for line in (head, guess, *rows[:2])}) == 1
 
 
-def test_windows_of_different_lengths_are_named_and_predict_the_same_tokens() -> None:
+def test_windows_of_different_lengths_are_named() -> None:
+    """They predict the same tokens."""
     trainers = {"short": make_trainer(block_size=3), "long": make_trainer(block_size=50)}
     found = compare(trainers, max_new_tokens=0, progress=False)
     assert "in windows of different lengths: " in str(found)
@@ -235,7 +236,7 @@ def test_the_same_trainers_go_on_without_a_directory(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "..", ""])
-def test_a_name_that_is_no_directory_is_refused_where_one_is_needed(name: str, tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_a_directory_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names must be names of directories in run_dir, got "):
         compare({name: make_trainer()}, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,7 @@ def test_example_runs_and_prints_something(
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_says_what_it_shows_how_to_run_it_and_how_long_it_takes(path: Path) -> None:
+def test_example_states_its_title_command_and_run_time(path: Path) -> None:
     title, _, rest = path.read_text(encoding="utf-8").removeprefix('"""').partition("\n")
     assert title.endswith(".")
     assert f"Run:   python examples/{path.name}" in rest

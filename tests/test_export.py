@@ -154,12 +154,14 @@ def test_a_traced_model_is_the_model_at_every_size(dtype: str, names: str) -> No
 
 
 @pytest.mark.slow
-def test_a_model_compiled_ahead_of_time_is_the_model_at_every_size(tmp_path: Path) -> None:
+def test_a_model_compiled_ahead_of_time_is_the_model(tmp_path: Path) -> None:
+    """At every size."""
     run(AOT, "float32", " ".join([*LAYOUTS, "bigram"]), str(tmp_path))
 
 
 @pytest.mark.parametrize("names", MODELS)
-def test_compiled_steps_stay_one_static_graph_between_evaluations(names: str) -> None:
+def test_compiled_steps_stay_one_static_graph(names: str) -> None:
+    """Evaluations between them change nothing."""
     run(COUNTED, names)
 
 

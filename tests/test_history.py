@@ -218,7 +218,8 @@ def test_the_verdict_looks_at_the_learning_rate(rates: list[float | None], said:
     assert said in history.verdict
 
 
-def test_the_verdict_looks_at_the_last_quarter_of_the_run_not_at_its_last_evaluations_alone() -> None:
+def test_the_verdict_looks_at_the_last_quarter_of_the_run() -> None:
+    """Not only at the last evaluations."""
     history = History([Evaluation(step, 1, val, 0, 0) for step, val in ((0, 3.4), (20, 2.9), (40, 2.68), (41, 2.679))])
     assert ": still falling; train longer" in history.verdict
 
@@ -365,7 +366,7 @@ def test_a_history_that_was_packed_goes_on_as_if_it_had_not_been(losses: list[fl
         assert tensors["training/losses"].numel() <= 8 + history.steps_per_loss
 
 
-def test_a_resumed_run_has_the_losses_of_one_that_was_not_stopped(most: int, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(most: int, tmp_path: Path) -> None:
     def trainer(directory: Path | None) -> Trainer:
         config = TrainerConfig(max_iters=25, batch_size=2, eval_interval=11, save_interval=9, preview_tokens=0)
         torch.manual_seed(1)

@@ -121,7 +121,7 @@ def test_a_short_convolution_starts_as_the_identity() -> None:
     assert torch.equal(ShortConvolution(3)(x), x)
 
 
-def test_where_a_part_that_looks_back_is_given_no_cache_nothing_is_cached() -> None:
+def test_a_part_that_looks_back_without_a_cache_prevents_caching() -> None:
     def looking_back(n_embd: int) -> nn.Module:
         return nn.Sequential(RMSNorm(n_embd), ShortConvolution(n_embd))
 
@@ -165,7 +165,7 @@ def test_sequences_of_a_batch_do_not_mix(make: Make, d: Sizes) -> None:
 @pytest.mark.parametrize("make", PLACEWISE)
 @few
 @given(d=sizes())
-def test_a_placewise_part_gives_each_place_what_it_gives_it_alone(make: Make, d: Sizes) -> None:
+def test_a_positionwise_part_treats_each_position_alone(make: Make, d: Sizes) -> None:
     x, part = d.stream(), made(make, d)
     for place in range(d.length):
         torch.testing.assert_close(part(x)[:, place], part(x[:, place : place + 1])[:, 0], **TOLERANCE)
@@ -271,7 +271,8 @@ def test_weights_are_averages_of_what_may_be_seen(d: Sizes) -> None:
 
 
 @given(d=sizes())
-def test_with_queries_at_zero_attention_is_the_running_mean_of_the_values(d: Sizes) -> None:
+def test_attention_with_zero_queries_is_the_running_mean(d: Sizes) -> None:
+    """The mean of the values."""
     head = Head(d.n_embd, head_size=d.head_size)
     randomised(head, d.seed)
     nn.init.zeros_(head.query.weight)
@@ -331,7 +332,8 @@ def test_dropout_acts_in_training_alone_and_leaves_the_mean(make: Callable[[floa
     assert float(error.max()) < 5
 
 
-def test_dropout_of_attention_is_that_of_its_module_whatever_it_is_now() -> None:
+def test_attention_follows_its_dropout_module() -> None:
+    """The module may be replaced, or its probability and mode changed."""
     x = torch.randn(2, 5, 8)
     attention = MultiHeadAttention(8, n_head=2, dropout=0.5)
     expected = attention.eval()(x)
@@ -372,7 +374,8 @@ def test_with_a_cache_in_pieces_of_any_size_it_is_the_same(make: Make, d: Sizes)
 
 
 @pytest.mark.parametrize("block_size", [1, 63, 64, 100, 10**12])
-def test_a_cache_grows_with_what_it_holds_and_copies_each_position_a_few_times(block_size: int) -> None:
+def test_a_cache_grows_with_its_contents(block_size: int) -> None:
+    """It copies each position a few times at most."""
     cache, pieces, rooms = KVCache(block_size), [], [0]
     for length in [1] * min(block_size, 300):
         key, value = torch.randn(2, 3, length, 4), torch.randn(2, 3, length, 5)
@@ -436,7 +439,8 @@ def test_learned_positions_start_at_the_offset() -> None:
 
 
 @given(d=sizes())
-def test_rms_norm_gives_unit_mean_square_and_soft_cap_keeps_below_its_cap(d: Sizes) -> None:
+def test_rms_norm_and_soft_cap_keep_their_bounds(d: Sizes) -> None:
+    """The mean square is one, and the cap is not exceeded."""
     x = d.stream()
     torch.testing.assert_close(RMSNorm(d.n_embd)(x), x / x.square().mean(-1, keepdim=True).sqrt(), rtol=0, atol=1e-9)
     capped = SoftCap(2.0)(100 * x)
@@ -505,7 +509,8 @@ def test_a_head_is_scaled_by_the_width_that_its_queries_have() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_rows_of_another_dtype_are_refused_however_many_there_are(count: int) -> None:
+def test_rows_of_another_dtype_are_refused(count: int) -> None:
+    """However many there are."""
     layer = Linear(8, 3).half()
     with torch.no_grad(), pytest.raises(RuntimeError, match="dtype"):
         layer(torch.zeros(count, 8, dtype=torch.float32))

@@ -218,9 +218,8 @@ def test_losses_at_the_start_are_those_of_an_even_guess() -> None:
 @every_model
 @few
 @given(batch=st.integers(1, 3), time=st.integers(1, BLOCK), seed=st.integers(0, 99))
-def test_logits_always_have_one_shape_and_the_loss_is_their_surprise(
-    make: Any, batch: int, time: int, seed: int
-) -> None:
+def test_the_loss_is_the_mean_surprise_of_the_logits(make: Any, batch: int, time: int, seed: int) -> None:
+    """The logits always have the shape B T V."""
     model, idx = make(), ids(batch, time, seed)
     assert model(idx).logits.shape == (batch, time, VOCAB)
     assert model(idx).loss is None
@@ -347,7 +346,8 @@ def test_a_model_learns_one_batch_by_heart(layout: str) -> None:
 
 @few
 @given(text=st.lists(st.integers(0, VOCAB - 1), min_size=2, max_size=60))
-def test_a_bigram_of_log_counts_has_the_texts_entropy_and_nothing_left_to_learn(text: list[int]) -> None:
+def test_a_bigram_of_log_counts_has_the_entropy_of_the_text(text: list[int]) -> None:
+    """Nothing is left to learn: the gradient is zero."""
     x, y = torch.tensor([text[:-1]]), torch.tensor([text[1:]])
     counts = torch.zeros(VOCAB, VOCAB).index_put((x[0], y[0]), torch.ones(len(text) - 1), accumulate=True)
     model = BigramLanguageModel(VOCAB)
@@ -361,7 +361,8 @@ def test_a_bigram_of_log_counts_has_the_texts_entropy_and_nothing_left_to_learn(
     assert float(model.table.weight.grad.abs().max()) < 1e-9
 
 
-def test_a_trained_bigram_comes_to_the_entropy_and_leaves_unseen_rows() -> None:
+def test_a_trained_bigram_reaches_the_entropy_of_the_text() -> None:
+    """Rows that were not seen stay as they were."""
     text = torch.tensor([[0, 1, 2, 0, 2, 1, 0, 1, 1, 2] * 6])
     x, y = text[:, :-1], text[:, 1:]
     counts = torch.zeros(VOCAB, VOCAB).index_put((x[0], y[0]), torch.ones(x.numel()), accumulate=True)
@@ -422,7 +423,7 @@ def test_a_config_builds_the_class_that_it_is_asked_of(layout: str) -> None:
     torch.testing.assert_close(shifted(ids()).logits, plain(ids()).logits + 1, **TOLERANCE)
 
 
-def test_a_subclass_that_takes_other_arguments_is_named_with_the_way_out() -> None:
+def test_a_subclass_with_other_arguments_is_named() -> None:
     class Narrow(GPTLanguageModel):
         def __init__(self, width: int) -> None:
             super().__init__(VOCAB, block_size=BLOCK, n_embd=width, blocks=[])
@@ -571,7 +572,8 @@ def test_any_pieces_through_a_cache_give_the_logits_of_the_whole(make: Any) -> N
 
 @every_model
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, 2 * BLOCK])
-def test_generate_continues_any_length_and_draws_from_the_last_window(make: Any, length: int) -> None:
+def test_generate_draws_from_the_last_window(make: Any, length: int) -> None:
+    """It continues a prompt of any length."""
     model, idx = make(), ids(2, length)
     assert torch.equal(model.generate(idx, 0), idx)
     greedy = model.generate(idx, 9, temperature=0)
@@ -586,7 +588,8 @@ def test_generate_continues_any_length_and_draws_from_the_last_window(make: Any,
 
 
 @every_model
-def test_generate_is_the_notebooks_loop_draw_for_draw_and_puts_the_mode_back(make: Any) -> None:
+def test_generate_is_the_loop_of_the_notebook_draw_for_draw(make: Any) -> None:
+    """It restores the mode of the model."""
     model = make()
     for temperature, top_k in itertools.product((1.0, 0.7), (None, 3)):
         torch.manual_seed(5)
@@ -828,7 +831,7 @@ def test_logits_that_are_none_are_named(logits: Any, kind: str) -> None:
         Wrong(5)(torch.zeros(1, 3, dtype=torch.long))
 
 
-def test_a_model_with_a_lazy_layer_is_refused_before_it_was_called() -> None:
+def test_a_model_with_an_uninitialised_lazy_layer_is_refused() -> None:
     model = GPTLanguageModel(5, block_size=4, n_embd=8, blocks=[nn.LazyLinear(8)])
     with pytest.raises(InputTypeError, match="model must have all its parameters, got some without a shape; call it"):
         Sampler(model, CharTokenizer("abcde"))

@@ -147,7 +147,7 @@ def test_the_state_of_muon_goes_through_a_file(tmp_path: Path) -> None:
     assert_same(parameters_of(optimizer.param_groups), parameters_of(other.param_groups))
 
 
-def test_a_group_that_is_added_later_is_for_adamw_unless_it_says_muon() -> None:
+def test_a_group_added_later_is_for_adamw_unless_it_says_muon() -> None:
     first, *others = matrices()
     optimizer = Muon([{"params": [first], "is_muon": True}], lr=0.1)
     optimizer.add_param_group({"params": others[0]})
@@ -258,7 +258,7 @@ def turned(shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     rank=st.integers(0, 9),
     scale=st.sampled_from([1e-5, 1.0, 1e9]),
 )
-def test_orthogonalising_keeps_directions_and_makes_them_about_equally_long(
+def test_orthogonalising_makes_directions_equally_long(
     rows: int, columns: int, exponents: list[float], rank: int, scale: float
 ) -> None:
     """A direction that a matrix has comes to between 0.68 and 1.21; one that it does not have stays near zero."""
@@ -276,7 +276,8 @@ def test_orthogonalising_keeps_directions_and_makes_them_about_equally_long(
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_muon_is_that_of_pytorch_up_to_the_sixteen_bits_that_it_computes_in(dtype: torch.dtype | None) -> None:
+def test_muon_is_that_of_pytorch(dtype: torch.dtype | None) -> None:
+    """Up to the sixteen bits in which PyTorch computes."""
     ours, theirs = matrices(), matrices()
     start = [parameter.detach().clone() for parameter in ours]
     rate: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1}
@@ -306,7 +307,8 @@ def test_all_else_is_moved_by_adamw() -> None:
 
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
-def test_muon_gets_the_matrices_inside_and_adamw_tables_read_out_biases_and_gains(layout: str) -> None:
+def test_muon_gets_the_inner_matrices_and_adamw_the_rest(layout: str) -> None:
+    """AdamW moves tables, the head, biases and gains."""
     config = GPTConfig(vocab_size=11, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
     model = config.build()
     optimizer = muon(model, learning_rate=0.01, betas=(0.8, 0.95), weight_decay=0.1)
@@ -425,7 +427,8 @@ class Experts(nn.Module):
         return torch.einsum("btc,ech,ehd->btd", x, self.up, self.down) * self.gain * self.gate(x)
 
 
-def test_stacks_of_matrices_are_matrices_but_kernels_and_gains_are_not() -> None:
+def test_stacks_of_matrices_are_matrices_and_kernels_are_not() -> None:
+    """Neither are gains."""
     model = GPTLanguageModel(8, block_size=4, n_embd=8, blocks=make_blocks(8, Experts))
     inside = {f"blocks.0.attention.{name}.weight" for name in ("qkv", "output")}
     part = "blocks.0.feed_forward."
@@ -455,7 +458,7 @@ class Own(LanguageModel):
 INNER = {f"inner.{layer}.weight" for layer in range(3)}
 
 
-def test_a_model_that_does_not_say_its_roles_is_warned_of_by_name() -> None:
+def test_a_model_that_does_not_state_its_roles_is_named() -> None:
     text = (
         "Muon guesses roles in Own: it orthogonalises inner.*.weight, readout.weight, one of which may be the LM head "
         "(return that from a method head_parameters); it leaves mix, symbols to AdamW (return matrices from "
@@ -532,7 +535,8 @@ def test_the_rate_of_a_step_is_that_of_the_schedule(tmp_path: Path, optimizer: s
     assert [record["learning_rate"] for record in records if "learning_rate" in record] == rates
 
 
-def test_the_rate_of_a_step_with_your_own_optimizer_is_that_of_its_first_group() -> None:
+def test_the_rate_of_a_step_is_that_of_the_first_group() -> None:
+    """Of an optimizer that the user brings."""
     model = make_model("notebook")
     groups = [{"params": [parameter], "lr": 0.3 + i} for i, parameter in enumerate(model.parameters())]
     trainer = Trainer(model, DATA, TrainerConfig(max_iters=10), make_optimizer=lambda _: torch.optim.SGD(groups))
@@ -583,7 +587,7 @@ def make_model(kind: str) -> LanguageModel:
 
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
-def test_the_optimizer_of_the_notebook_is_the_loop_of_the_notebook(layout: str) -> None:
+def test_the_optimizer_of_the_notebook_is_its_loop(layout: str) -> None:
     """With PyTorch's own AdamW, which decays all parameters, at a constant rate; the settings are those of the docs."""
     torch.manual_seed(0)
     models = [make_model(layout).double() for _ in range(2)]
@@ -665,14 +669,16 @@ class Lookahead(torch.optim.SGD):
     ],
     ids=["name", "partial", "no_argument", "rate", "empty", "pair", "step"],
 )
-def test_an_optimizer_that_cannot_be_used_is_named_with_the_way_out(make: Any, kind: type, message: str) -> None:
+def test_an_unusable_optimizer_is_named(make: Any, kind: type, message: str) -> None:
     with pytest.raises(kind, match=re.escape(message)) as caught:
         checked_optimizer(make, BigramLanguageModel(5))
     assert "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)" in str(caught.value)
     assert len(str(caught.value)) <= 300
 
 
-def test_an_optimizer_with_several_groups_and_rates_as_tensors_takes_the_schedule() -> None:
+def test_rates_of_several_groups_follow_the_schedule() -> None:
+    """Also rates that are tensors."""
+
     def make(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": [parameter], "lr": torch.tensor(0.5)} for parameter in model.parameters()])
 

@@ -44,3 +44,9 @@ def test_a_refused_word_is_noticed(word: str) -> None:
 @pytest.mark.parametrize("words", ["in place of it", "In\nplace of it", "x is None", "taking the place of", "in-place"])
 def test_other_meanings_are_allowed(words: str) -> None:
     assert refused(words) == []
+
+
+def test_names_of_tests_are_short() -> None:
+    """A name is a claim of at most 55 characters; the nuance goes into a docstring of one line."""
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert re.findall(r"def test_(\w{56,})", tests) == []

@@ -255,7 +255,7 @@ def test_resuming_within_another_mode_is_the_same_run(around: Callable[[], Any],
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
-def test_a_setting_changed_in_the_loop_does_not_make_another_model(tmp_path: Path) -> None:
+def test_a_setting_changed_in_the_loop_keeps_the_model(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     for step in trainer:
         trainer.model.get_submodule("blocks.0.attention.dropout").p = 0.1  # type: ignore[assignment]
@@ -275,7 +275,8 @@ def test_a_parameter_put_in_place_of_another_is_named(tmp_path: Path) -> None:
         trainer.save()
 
 
-def test_previews_and_names_that_fill_a_header_are_refused_before_they_are_written(tmp_path: Path) -> None:
+def test_previews_and_names_that_fill_a_header_are_refused(tmp_path: Path) -> None:
+    """Before anything is written."""
     trainer = trainer_of(tmp_path)
     next(iter(trainer))
     evaluation = trainer.history.evaluations[0]
@@ -290,7 +291,9 @@ def test_previews_and_names_that_fill_a_header_are_refused_before_they_are_writt
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_an_optimizer_that_no_file_can_hold_trains_on_with_a_warning(tmp_path: Path) -> None:
+def test_an_optimizer_that_no_file_can_hold_is_a_warning(tmp_path: Path) -> None:
+    """The training continues."""
+
     def make(model: nn.Module) -> torch.optim.Optimizer:
         optimizer = momentum(model)
         optimizer.register_step_post_hook(lambda own, *_: own.state[next(model.parameters())].update(past=[own]))
@@ -485,7 +488,7 @@ INVALID: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), INVALID.values(), ids=INVALID.keys())
-def test_a_state_that_does_not_fit_is_named_before_anything_is_loaded(
+def test_an_invalid_state_is_named_before_anything_is_loaded(
     change: Change, message: str, tmp_path: Path, unchecked_types: None
 ) -> None:
     """The refusal happens in a process of its own, since an optimizer that takes such a state may crash it."""
@@ -592,7 +595,7 @@ def fuzz_in_children(directory: Path, count: int) -> None:
     assert set(codes.values()) == {0}, codes
 
 
-def test_whatever_a_checkpoint_contains_only_typed_errors_come_out(tmp_path: Path, unchecked_types: None) -> None:
+def test_random_checkpoints_raise_only_typed_errors(tmp_path: Path, unchecked_types: None) -> None:
     fuzz_in_children(tmp_path, 60)
 
 

@@ -106,9 +106,8 @@ def test_a_child_may_take_over_where_its_parent_has_ended(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("is_at_work", [True, False])
-def test_a_directory_that_was_made_again_is_not_written_to_by_its_former_owner(
-    is_at_work: bool, tmp_path: Path
-) -> None:
+def test_a_former_owner_does_not_write_to_a_new_directory(is_at_work: bool, tmp_path: Path) -> None:
+    """The directory was removed and made again."""
     former, loop = begun(tmp_path / "run")
     if not is_at_work:
         loop.close()
@@ -261,9 +260,8 @@ def state_of(path: Path) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("name", [*NAMES, ".lock"])
 @pytest.mark.parametrize("plant", PLANTS)
-def test_nothing_in_place_of_a_file_of_the_run_is_followed_or_written_to(
-    plant: Callable[[Path], Path], name: str, tmp_path: Path
-) -> None:
+def test_links_in_place_of_files_are_not_followed(plant: Callable[[Path], Path], name: str, tmp_path: Path) -> None:
+    """Neither are pipes, sockets and devices written to."""
     run = tmp_path / "run"
     run.mkdir()
     target = plant(run / name)
@@ -280,9 +278,10 @@ def test_nothing_in_place_of_a_file_of_the_run_is_followed_or_written_to(
 
 @pytest.mark.parametrize("name", ["best.safetensors", "config.json", "metrics.jsonl", ".lock"])
 @pytest.mark.parametrize("plant", PLANTS)
-def test_nothing_that_comes_in_place_of_a_file_during_a_run_is_followed_or_written_to(
+def test_links_that_appear_during_a_run_are_not_followed(
     plant: Callable[[Path], Path], name: str, tmp_path: Path
 ) -> None:
+    """Neither are pipes, sockets and devices written to."""
     run = tmp_path / "run"
     trainer, loop = begun(run)
     loop.close()
@@ -300,9 +299,8 @@ def test_nothing_that_comes_in_place_of_a_file_during_a_run_is_followed_or_writt
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_a_checkpoint_that_is_no_regular_file_is_not_read_replaced_or_removed(
-    plant: Callable[[Path], Path], tmp_path: Path
-) -> None:
+def test_a_checkpoint_that_is_not_a_regular_file_stays(plant: Callable[[Path], Path], tmp_path: Path) -> None:
+    """It is neither read nor replaced."""
     run = tmp_path / "run"
     _, loop = begun(run, 2)
     loop.close()
@@ -374,7 +372,7 @@ def test_files_of_other_names_are_never_read_or_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", range(26))
-def test_killed_at_any_write_of_its_start_a_run_can_be_started_or_resumed(call: int, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_write_of_its_start_can_go_on(call: int, tmp_path: Path) -> None:
     """Ends the process at each forced write and each renaming of the first files."""
 
     def start() -> None:
@@ -519,7 +517,8 @@ DAMAGE = [
 
 @pytest.mark.parametrize("where", ["front", "middle", "end", "alone"])
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda raw: repr(raw[:20]))
-def test_a_damaged_log_prevents_nothing_and_keeps_its_sound_lines(damage: bytes, where: str, tmp_path: Path) -> None:
+def test_a_damaged_log_keeps_its_valid_lines(damage: bytes, where: str, tmp_path: Path) -> None:
+    """It does not prevent the run."""
     trainer, loop = begun(tmp_path, 4)
     loop.close()
     trainer.save()
@@ -561,9 +560,10 @@ def full_once(monkeypatch: pytest.MonkeyPatch, times: int, after: int = 5) -> No
 
 
 @pytest.mark.parametrize("can_shorten", [True, False])
-def test_a_line_that_is_not_taken_is_one_warning_and_the_next_ones_are_written(
+def test_a_line_that_cannot_be_written_is_one_warning(
     can_shorten: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The next lines are written."""
     _, loop = begun(tmp_path)
     if not can_shorten:
 
@@ -619,7 +619,7 @@ def no_space_for(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 @pytest.mark.parametrize("name", [".lock", "step-00000000.safetensors"])
-def test_a_run_does_not_start_without_its_lock_and_its_first_checkpoint(
+def test_a_run_needs_its_lock_and_its_first_checkpoint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(tmp_path)

@@ -119,7 +119,7 @@ def are_zero() -> bool:
 @broken_by(faults.denormals_computed, faults.denormals_flushed_after_the_step, only="False")
 @flushes
 @pytest.mark.parametrize("before", [False, True])
-def test_denormals_are_zero_within_a_step_and_as_they_were_around_it(before: bool) -> None:
+def test_denormals_are_zero_within_a_step_only(before: bool) -> None:
     """Within a step they are zero; around it, and after a step that failed, they are what they were."""
 
     class Failing(torch.optim.SGD):
@@ -143,7 +143,7 @@ def test_denormals_are_zero_within_a_step_and_as_they_were_around_it(before: boo
 
 
 @flushes
-def test_no_thread_that_starts_to_work_in_a_step_flushes_denormals_for_ever() -> None:
+def test_no_thread_started_in_a_step_keeps_flushing_denormals() -> None:
     counts = list(map(int, subprocess.check_output([sys.executable, "-c", THREADS]).split()))
     assert max(counts[::2]) < 1 << 21, "within"
     assert counts[1::2] == [1 << 21] * 3, "after"
@@ -152,7 +152,7 @@ def test_no_thread_that_starts_to_work_in_a_step_flushes_denormals_for_ever() ->
 # --- compiling --------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_model_is_not_one_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)
     call = compile_or_warn(nn.Linear(2, 2))
     call(torch.zeros(1, 2))
@@ -178,7 +178,9 @@ def test_what_is_compiled_is_asked_for_no_truth_value(monkeypatch: pytest.Monkey
     assert compiled.calls == 2
 
 
-def test_a_way_to_compile_that_fails_is_a_warning_and_the_function_is_called_once() -> None:
+def test_a_compiler_that_fails_is_a_warning() -> None:
+    """The function is called once."""
+
     def broken(function: Any) -> Any:
         raise ImportError("no compiler in this build")
 
@@ -209,9 +211,11 @@ def test_a_compiler_that_fails_at_a_later_call_is_a_warning_too() -> None:
     assert call(1) == -1
 
 
-def test_settings_that_a_version_of_the_compiler_lacks_or_has_as_another_type_are_left_out(
+def test_settings_that_the_compiler_lacks_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also those that it has as another type."""
+
     class Older:
         @staticmethod
         def get_config_copy() -> dict[str, Any]:

@@ -193,7 +193,7 @@ def p_value(counts: Tensor, probabilities: Tensor) -> float:
     ("keep", "option"),
     [(keep_top_k, 50), (keep_top_p, 0.5), (keep_top_p, 0.9), (keep_top_p, 0.999), (keep_min_p, 0.05)],
 )
-def test_in_every_dtype_the_same_ids_are_kept_and_drawn_as_in_float64(
+def test_every_dtype_keeps_and_draws_the_tokens_of_float64(
     dtype: torch.dtype, leading: tuple[int, ...], keep: Any, option: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -255,7 +255,7 @@ def test_every_step_sees_the_logits_of_its_window(text: str, model: LanguageMode
 
 @every_model
 @pytest.mark.parametrize("stride", [1, 2, 4, BLOCK])
-def test_score_is_the_log_probability_that_the_sampler_draws_with(model: LanguageModel, stride: int) -> None:
+def test_score_is_the_log_probability_of_the_sampler(model: LanguageModel, stride: int) -> None:
     text = "abcdefgfedcbaabbccddeeffgg"
     writer = Sampler(model, LETTERS, stride=stride)
     ids = torch.tensor([[0, *LETTERS.encode(text)]])
@@ -300,14 +300,14 @@ def test_a_continued_text_is_the_uninterrupted_one() -> None:
     assert writer.generate(first, max_new_tokens=13, seed=3) == writer.generate("abc", max_new_tokens=24, seed=3)
 
 
-def test_a_number_for_all_rows_gives_the_first_row_what_it_gives_one_text() -> None:
+def test_one_seed_gives_the_first_row_what_it_gives_one_text() -> None:
     writer = Sampler(MODELS["notebook"], LETTERS)
     first, second = writer.generate(["ab", "ab"], max_new_tokens=20, seed=4)
     assert first == writer.generate("ab", max_new_tokens=20, seed=4)
     assert first != second
 
 
-def test_without_a_seed_each_text_is_another_and_can_be_written_again() -> None:
+def test_texts_without_a_seed_differ_and_can_be_repeated() -> None:
     writer = Sampler(MODELS["bigram"], LETTERS)
     assert writer.last_seed is None
     seeds: set[int | None] = set()
@@ -474,7 +474,8 @@ class Reciting(LanguageModel):
         return logits
 
 
-def test_a_tokenizer_with_several_ids_to_a_character_streams_whole_characters() -> None:
+def test_a_stream_has_whole_characters() -> None:
+    """The tokenizer has several tokens for a character."""
     tokenizer = TwoByteTokenizer()
     text = "né 🎭 où, — fin"
     writer = Sampler(Reciting(tokenizer.encode(text)), tokenizer)
@@ -567,7 +568,8 @@ def test_dropout_is_off_while_sampling() -> None:
     assert Sampler(model.train(), LETTERS).generate("ab", max_new_tokens=30, seed=2) == expected
 
 
-def test_interleaved_and_threaded_streams_write_what_they_write_alone() -> None:
+def test_concurrent_streams_write_what_they_write_alone() -> None:
+    """Interleaved, and in threads."""
     writer = Sampler(MODELS["notebook"], LETTERS)
     alone = [writer.generate("ab", max_new_tokens=25, seed=seed) for seed in range(4)]
     streams = [writer.stream("ab", max_new_tokens=25, seed=seed) for seed in range(4)]
@@ -587,7 +589,7 @@ def test_interleaved_and_threaded_streams_write_what_they_write_alone() -> None:
     assert [texts[seed] for seed in range(4)] == alone
 
 
-def test_the_cache_grows_to_the_size_of_one_block_and_stays_there() -> None:
+def test_the_cache_stays_at_the_size_of_one_block() -> None:
     model = make_gpt().double()
     caches: list[Any] = []
     original = model.new_cache
@@ -685,7 +687,7 @@ def test_a_sampler_of_parts_that_do_not_fit_is_refused(
 
 @broken_by(faults.logits_not_looked_at)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_logits_that_are_not_finite_are_named_and_nothing_is_drawn(bad: float) -> None:
+def test_non_finite_logits_are_named_and_nothing_is_drawn(bad: float) -> None:
     model = BigramLanguageModel(VOCAB)
     with torch.no_grad():
         model.table.weight[2] = bad
@@ -748,13 +750,16 @@ assert counters["stats"]["unique_graphs"] >= 16, counters["stats"]  # for each l
 
 
 @pytest.mark.slow
-def test_the_compiled_sampler_reads_as_the_plain_one_in_every_dtype_and_writes_the_same() -> None:
+def test_the_compiled_sampler_is_the_plain_one() -> None:
+    """In every dtype."""
     # In a process of its own: the runtime type checks of these tests are what the compiler cannot read.
     run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
 
 
-def test_where_compiling_fails_the_sampler_warns_once_and_writes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sampler_warns_once_if_compiling_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes the same."""
+
     def broken(function: Any, **options: Any) -> Any:
         raise RuntimeError("no C++ compiler found")
 

@@ -63,7 +63,7 @@ def test_several_threads_sample_as_one_does() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropout() -> None:
+def test_reading_a_model_in_training_has_no_dropout() -> None:
     """The weights stay, since the rate is zero: whatever differs comes from the mode of the model."""
     model = make_model()
     trainer = Trainer(
@@ -96,7 +96,9 @@ def test_sampling_and_scoring_beside_a_training_of_the_same_model_have_no_dropou
     assert torch.equal(losses, torch.tensor([step.loss for step in alone]))
 
 
-def test_trainers_in_threads_train_as_each_does_alone_and_leave_the_generator_alone() -> None:
+def test_trainers_in_threads_train_as_each_does_alone() -> None:
+    """They do not touch the global generator."""
+
     def losses(seed: int) -> list[float]:
         return [step.loss for step in Trainer(models[seed], DATA, TrainerConfig(**SETTINGS, seed=seed))]
 
@@ -164,7 +166,7 @@ def test_the_last_reader_to_leave_restores_the_modes() -> None:
     torch.set_grad_enabled(True)  # which blocks of one thread that are left in another order do not restore
 
 
-def test_a_reader_that_restored_the_mode_at_once_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_restores_the_mode_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinygpt.models.modes.Counter", lambda: _Nobody())
     with pytest.raises(AssertionError):
         test_the_last_reader_to_leave_restores_the_modes()

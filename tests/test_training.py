@@ -137,7 +137,8 @@ def test_how_often_it_is_measured_changes_nothing(changes: dict[str, Any]) -> No
 
 
 @broken_by(faults.dropout_from_everybodys_stream)
-def test_other_randomness_in_the_loop_changes_nothing_and_is_not_changed() -> None:
+def test_other_draws_in_the_loop_change_nothing() -> None:
+    """Neither are they changed."""
     trainer = make_trainer(make_gpt(dropout=0.3))
     torch.manual_seed(7)
     drawn = []
@@ -168,9 +169,7 @@ def test_breaking_out_and_going_on_is_one_run() -> None:
 
 
 @given(max_iters=st.integers(1, 60), data=st.data(), floor=st.floats(0, 1))
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_floor(
-    max_iters: int, data: st.DataObject, floor: float
-) -> None:
+def test_the_learning_rate_rises_and_falls_to_its_floor(max_iters: int, data: st.DataObject, floor: float) -> None:
     warmup = data.draw(st.integers(0, max_iters))
     shares = [warmup_cosine(s, max_iters=max_iters, warmup_iters=warmup, floor=floor) for s in range(max_iters + 1)]
     assert all(0 < share <= 1 for share in shares[:max_iters] if floor > 0)
@@ -243,7 +242,8 @@ def test_gradients_are_clipped_to_the_limit(limit: float) -> None:
 
 @settings(max_examples=10)
 @given(batch_size=st.integers(1, 9))
-def test_the_loss_of_a_split_is_exact_and_independent_of_the_batch_size(batch_size: int) -> None:
+def test_the_loss_of_a_split_is_exact(batch_size: int) -> None:
+    """It does not depend on the batch size."""
     trainer = make_trainer(batch_size=batch_size)
     ids = torch.from_numpy(DATA.val.astype(np.int64))
     total, places = 0.0, range(0, len(ids) - 1, BLOCK)
@@ -330,7 +330,7 @@ def test_patience_ends_a_run_that_does_not_get_better(monkeypatch: pytest.Monkey
     assert history.verdict.startswith("stopped early after step 3: best validation loss 2.0000 at step 1; the last 2.6")
 
 
-def test_evaluations_come_before_the_first_step_at_the_interval_and_after_the_last() -> None:
+def test_evaluations_come_at_the_interval_and_at_both_ends() -> None:
     history = make_trainer(max_iters=7, eval_interval=3, preview_tokens=11).fit(progress=False)
     assert [evaluation.step for evaluation in history.evaluations] == [0, 3, 6, 7]
     assert [len(evaluation.sample) for evaluation in history.evaluations] == [11] * 4
@@ -368,7 +368,8 @@ def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_ctrl_c_ends_after_the_step_at_hand_and_keeps_what_was_learnt() -> None:
+def test_ctrl_c_ends_after_the_current_step() -> None:
+    """The weights stay."""
     handler = signal.getsignal(signal.SIGINT)
     trainer = make_trainer(max_iters=1000, eval_interval=1000)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -570,7 +571,7 @@ class Exploding(BigramLanguageModel):
         return logits * math.nan if self.training and self.step == self.at else logits
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> None:
+def test_a_non_finite_loss_stops_before_the_weights_move() -> None:
     trainer = make_trainer(Exploding(at=3))
     steps = iter(trainer)
     next(steps), next(steps)
@@ -581,9 +582,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched() -> Non
     assert torch.equal(weights(trainer), kept)
 
 
-def test_an_evaluation_that_is_not_finite_is_named_before_anything_is_written_with_such_weights(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_non_finite_evaluation_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before anything is written with such weights."""
     scripted(monkeypatch, [4, math.nan], [4, 3])
     previews: list[int] = []
 
@@ -650,7 +650,7 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
         ({"config": TrainerConfig(precision="fp16", device="cpu")}, ConfigError, "on a CPU, got 'fp16'"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_before_anything_is_written(
+def test_invalid_parts_are_refused_before_anything_is_written(
     arguments: dict[str, Any], kind: type[Exception], message: str, tmp_path: Path
 ) -> None:
     fitting: dict[str, Any] = {"model": make_gpt(), "data": DATA, "run_dir": tmp_path / "run"}
@@ -698,7 +698,8 @@ def test_auto_leaves_a_model_of_another_dtype_as_it_is(monkeypatch: pytest.Monke
     assert choose_precision("auto", cpu, make_gpt().double()) == torch.float32
 
 
-def test_in_bf16_attention_stays_in_float32_on_a_cpu_and_muon_works_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_stays_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under bf16, in which Muon works."""
     seen: set[torch.dtype] = set()
     real: Any = nn.functional.scaled_dot_product_attention
 
@@ -741,7 +742,9 @@ def test_bf16_trains_on_a_cpu_and_keeps_float32_weights() -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-def test_where_compiling_fails_there_is_one_warning_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_compilation_is_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on."""
+
     def broken(model: nn.Module, **options: Any) -> Any:
         def call(*inputs: Any) -> Any:
             raise RuntimeError("no C++ compiler found")
@@ -797,7 +800,8 @@ def last_weights(trainer: Trainer) -> Tensor:
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_an_optimizer_of_a_part_moves_it_as_if_the_rest_were_frozen(accumulation: int) -> None:
+def test_an_optimizer_of_a_part_moves_this_part_only(accumulation: int) -> None:
+    """As if the rest were frozen."""
     config = TrainerConfig(**QUICK | {"max_iters": 30, "grad_clip": 0.5, "accumulation": accumulation})
     frozen = make_gpt()
     for name, parameter in frozen.named_parameters():
@@ -811,7 +815,8 @@ def test_an_optimizer_of_a_part_moves_it_as_if_the_rest_were_frozen(accumulation
     assert len([each for each in caught if "in no group" in str(each.message)]) == 1
 
 
-def test_parameters_thawed_later_are_named_until_a_group_holds_them() -> None:
+def test_parameters_thawed_later_are_named() -> None:
+    """Until a group holds them."""
     model = make_gpt()
     model.blocks[0].requires_grad_(False)
     trainer = make_trainer(model, max_iters=9, grad_clip=0.1)
@@ -885,7 +890,7 @@ def test_a_batch_of_ignored_targets_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_another_mark_for_ignored_targets_is_refused_with_the_way_out(mode: str) -> None:
+def test_another_mark_for_ignored_targets_is_refused(mode: str) -> None:
     model = make_gpt().train(mode == "train")
     idx = torch.zeros(2, 4, dtype=torch.long)
     targets = idx.clone()
