@@ -1,12 +1,14 @@
-"""Install the wheel into an empty environment and use it there, as someone who never saw this repository."""
+"""Compare the source distribution with the repository, and use the wheel in an empty environment."""
 
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 import zipfile
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 USE = """
 import tinygpt
 assert tinygpt.__version__ == {version!r}, tinygpt.__version__
@@ -16,30 +18,33 @@ assert model.num_parameters() == 10_844_297
 """
 
 
-def main(directory: Path) -> None:
-    """Check the one wheel in the directory."""
-    (wheel,) = directory.glob("*.whl")
+def check_sdist(sdist: Path) -> None:
+    """Compare the files of the source distribution with those that git does not ignore, in a git checkout."""
+    if not (ROOT / ".git").exists():
+        return
+    list_files = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(list_files, check=True, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    expected = {name for name in listed if (ROOT / name).is_file()}
+    with tarfile.open(sdist) as archive:
+        found = {member.name.partition("/")[2] for member in archive if not member.isdir()} - {"PKG-INFO"}
+    if found != expected:
+        missing, unexpected = sorted(expected - found), sorted(found - expected)
+        sys.exit(f"the sdist must hold the files of the repository, got {missing=} and {unexpected=}")
+    print(f"{sdist.name}: the {len(found)} files of the repository")
+
+
+def check_wheel(wheel: Path) -> None:
+    """Check what is in the wheel, install it and import it."""
     names = zipfile.ZipFile(wheel).namelist()
     version = wheel.name.split("-")[1]
     outside = [name for name in names if not name.startswith(("tinygpt/", f"tinygpt-{version}.dist-info/"))]
     if outside or "tinygpt/py.typed" not in names or not any(name.endswith("/LICENSE") for name in names):
         sys.exit(f"the wheel must hold tinygpt, py.typed and the license alone, got {names}")
-    constraints = Path(__file__).parent.parent / "constraints.txt"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-        install = [
-            python,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "install",
-            "-q",
-            "-c",
-            str(constraints),
-            str(wheel),
-        ]
-        subprocess.run(install, check=True)
+        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        subprocess.run([*install, "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
         use = [python, "-W", "error", "-c", USE.format(version=version)]
         done = subprocess.run(use, check=True, cwd=folder, capture_output=True, text=True)
         if done.stdout or done.stderr:
@@ -48,4 +53,6 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (sdist,), (wheel,) = Path(sys.argv[1]).glob("*.tar.gz"), Path(sys.argv[1]).glob("*.whl")
+    check_sdist(sdist)
+    check_wheel(wheel)
