@@ -56,7 +56,7 @@ def block(d: Sizes, attention: nn.Module | None = None, norm: Any = nn.LayerNorm
     return DecoderBlock(d.n_embd, attention=attention, feed_forward=FeedForward(d.n_embd), norm=norm)
 
 
-MIXERS = [  # they look at other places: causal by default
+MIXERS = [  # they look at other positions: causal by default
     pytest.param(lambda d: Head(d.n_embd, head_size=d.head_size), id="head"),
     pytest.param(lambda d: Head(d.n_embd, head_size=d.head_size, bias=True), id="head with biases"),
     pytest.param(lambda d: MultiHeadAttention(d.n_embd, n_head=d.n_head), id="attention"),
@@ -72,14 +72,14 @@ MIXERS = [  # they look at other places: causal by default
     pytest.param(lambda d: ShortConvolution(d.n_embd, width=3), id="short convolution"),
     pytest.param(lambda d: Chain(RMSNorm(d.n_embd), ShortConvolution(d.n_embd, width=2), block(d)), id="chain"),
 ]
-PLACEWISE = [  # they work on each place by itself
+POSITIONWISE = [  # they work on each position alone
     pytest.param(lambda d: FeedForward(d.n_embd), id="feed_forward"),
     pytest.param(lambda d: FeedForward(d.n_embd, activation=F.gelu, bias=False), id="gelu feed_forward"),
     pytest.param(lambda d: FeedForward(d.n_embd, activation=relu_squared, hidden_size=5), id="narrow feed_forward"),
     pytest.param(lambda d: RMSNorm(d.n_embd), id="rms_norm"),
     pytest.param(lambda d: Linear(d.n_embd, 3), id="linear"),
 ]
-PARTS = [*MIXERS, *PLACEWISE, pytest.param(lambda d: LearnedPositions(9, n_embd=d.n_embd), id="learned positions")]
+PARTS = [*MIXERS, *POSITIONWISE, pytest.param(lambda d: LearnedPositions(9, n_embd=d.n_embd), id="learned positions")]
 CACHING = [param for param in MIXERS if "head" not in str(param.id)]
 
 every_part = pytest.mark.parametrize("make", PARTS)
@@ -162,7 +162,7 @@ def test_sequences_of_a_batch_do_not_mix(make: Make, d: Sizes) -> None:
     check_batch_independent(make(d), d.stream())
 
 
-@pytest.mark.parametrize("make", PLACEWISE)
+@pytest.mark.parametrize("make", POSITIONWISE)
 @few
 @given(d=sizes())
 def test_a_positionwise_part_treats_each_position_alone(make: Make, d: Sizes) -> None:
