@@ -659,7 +659,7 @@ class Lookahead(torch.optim.SGD):
         (
             lambda model: (torch.optim.SGD(model.parameters()), 1),
             InputTypeError,
-            "must make a torch.optim.Optimizer, e.g.",
+            "must return a torch.optim.Optimizer, e.g.",
         ),
         (
             lambda model: Lookahead(model.parameters()),

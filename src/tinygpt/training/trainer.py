@@ -249,13 +249,13 @@ class Trainer:
 
     def _reason_to_stop(self, interruption: Interruption | None) -> str:
         """Return why the run stops before its last step, as ``history.stopped`` has it; empty if it goes on."""
-        evaluations, patience = self.history.evaluations, self.config.patience
         if self.steps_taken >= self._end:
             return ""
         if interruption:
             return "interrupted"
-        if patience is not None and len(evaluations) - 1 - evaluations.index(self.history.best) >= patience:
-            return "early"
+        patience, evaluations = self.config.patience, self.history.evaluations
+        if patience is not None and evaluations[-1].step == self.steps_taken:
+            return "early" if len(evaluations) - 1 - evaluations.index(self.history.best) >= patience else ""
         return ""
 
     def _next_step(self) -> Step | None:
