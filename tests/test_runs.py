@@ -302,9 +302,9 @@ def test_handlers_are_put_back_and_a_handler_of_yours_is_called(tmp_path: Path) 
         trainer = make_trainer(tmp_path, max_iters=3)
         real = trainer._stepper.take
 
-        def take(number: int) -> Any:
+        def take(index: int) -> Any:
             os.kill(os.getpid(), signal.SIGTERM)
-            return real(number)
+            return real(index)
 
         trainer._stepper.take = take  # type: ignore[method-assign]
         history = trainer.fit(progress=False)
@@ -336,10 +336,10 @@ def press_ctrl_c(*, in_step: int, of: Trainer) -> None:
     """Let a trainer be interrupted in the middle of a step, counted from 0."""
     real = of._stepper.take
 
-    def take(number: int) -> Any:
-        if number == in_step:
+    def take(index: int) -> Any:
+        if index == in_step:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(number)
+        return real(index)
 
     of._stepper.take = take  # type: ignore[method-assign]
 

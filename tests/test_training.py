@@ -464,6 +464,17 @@ def test_a_resumed_run_keeps_the_number_of_steps(monkeypatch: pytest.MonkeyPatch
     assert again.steps_taken == len(again.history.losses) == cut._end <= count + 5
 
 
+def test_more_seconds_on_resuming_are_a_new_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"max_iters": 500, "eval_interval": 500, "save_interval": 20}
+    slowed(monkeypatch, 0.01)
+    first = make_trainer(run_dir=tmp_path, max_seconds=1.5, **changes)
+    first.fit(progress=False)
+    again = make_trainer(run_dir=tmp_path, max_seconds=3.0, **changes)
+    with pytest.warns(UserWarning, match=r"with changed settings, .*: max_seconds=3.0 \(checkpoint has 1.5\)"):
+        again.fit(resume=True, progress=False)
+    assert first.steps_taken < again.steps_taken < 500
+
+
 def test_a_schedule_of_your_own_sets_every_rate() -> None:
     trainer = Trainer(make_gpt(), DATA, TrainerConfig(**QUICK), lr_schedule=lambda step: 1 / (1 + step))
     assert [step.learning_rate for step in trainer] == pytest.approx([0.01 / (1 + n) for n in range(6)])

@@ -33,7 +33,7 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path, to_json, write_whole
-from tinygpt.layers.linear import undrawn
+from tinygpt.layers.linear import skip_init
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.checks import check_model
 from tinygpt.models.layouts import parts_of
@@ -234,11 +234,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
 def _rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
     """Build the model that a file describes around the weights of the file.
 
-    The initial weights stay undrawn. The blocks are built only if the file has enough weights for them, so that a small
-    file that describes a huge model costs little.
+    The initial weights are not drawn. The blocks are built only if the file has enough weights for them, so that a
+    small file that describes a huge model costs little.
     """
     try:
-        with undrawn():
+        with skip_init():
             if name == "BigramLanguageModel":
                 model: LanguageModel = BigramLanguageModel(**config)
             else:

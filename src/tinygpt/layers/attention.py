@@ -155,7 +155,7 @@ class MultiHeadAttention(nn.Module):
         if self.causal and past and length > 1:
             mask = torch.ones(length, past + length, dtype=torch.bool, device=x.device).tril(past)
         # average the values
-        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0  # it may have been replaced
         mixed = attend(query, key, value, mask=mask, dropout=dropout, is_causal=self.causal and not past)
         # put the heads side by side and mix them
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))

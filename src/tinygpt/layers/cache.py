@@ -6,8 +6,8 @@ A cache is optional. A part that reads earlier positions offers two things:
 - ``forward(x, cache=None)``: with a cache, ``x`` continues the positions that the cache holds, and is added to them.
 
 A part that works on each position alone offers neither. Containers ask with :func:`~tinygpt.layers.new_cache` and pass
-a cache on with :func:`~tinygpt.layers.call_with_cache`, so a part without a cache needs no special case. If any part
-that reads earlier positions lacks one, sampling reads whole windows, and the text is the same.
+a cache on with :func:`~tinygpt.layers.call_with_cache`, so a part without a cache needs no special case. If a block
+returns no cache, sampling reads whole windows, and the text is the same.
 
 Example:
     A block that caches two attentions:
@@ -154,8 +154,8 @@ class KVCache:
 def room_for(length: int) -> int:
     """Return how many positions a cache of ``length`` has memory for, more than it needs.
 
-    It is odd, and always at least one more: a compiler would make separate code for a full cache, which is contiguous,
-    and for a cache with an axis as long as another one.
+    Spare memory keeps the views of a cache non-contiguous, and an odd length differs from the other axes. A compiler
+    would make separate code for a contiguous cache, and for one with two axes of the same length.
 
     Example:
         >>> room_for(3), room_for(62), room_for(63)

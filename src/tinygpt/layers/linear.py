@@ -19,23 +19,23 @@ from tinygpt.layers.kernels import linear
 
 STD = 0.02
 
-_DRAWS = ContextVar("draws", default=True)
+_INITIALISES = ContextVar("initialises", default=True)
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def skip_init() -> Iterator[None]:
     """Skip the initialisation of layers built inside the block; their weights are about to be loaded."""
-    token = _DRAWS.set(False)
+    token = _INITIALISES.set(False)
     try:
         yield
     finally:
-        _DRAWS.reset(token)
+        _INITIALISES.reset(token)
 
 
 class Linear(nn.Linear):
     """``torch.nn.Linear`` with GPT-2's initialisation, faster on few rows.
 
-    Decoding multiplies few rows at a time, which a CPU does faster in another order.
+    Without gradients on a CPU, a few rows are multiplied as a batch of products, which the cores share.
 
     Args:
         in_features: Width of the input.
@@ -62,7 +62,7 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draw new weights and set the bias to zero."""
-        if not _DRAWS.get():
+        if not _INITIALISES.get():
             return
         nn.init.normal_(self.weight, std=self.std)
         if self.bias is not None:
@@ -100,6 +100,6 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Draw new vectors."""
-        if not _DRAWS.get():
+        if not _INITIALISES.get():
             return
         nn.init.normal_(self.weight, std=self.std)

@@ -57,7 +57,7 @@ class RotaryPositions(nn.Module):
 
     Args:
         head_size: Width ``D`` of a head; must be even, since values are rotated in pairs.
-        base: Sets the slowest rotation, about ``1 / base`` radians per position.
+        base: Pair ``i`` rotates by ``base ** (-2 * i / head_size)`` radians per position.
 
     Shape:
         ``B H T D`` in, ``B H T D`` out.
@@ -91,7 +91,7 @@ class RotaryPositions(nn.Module):
                 f"vectors must be as wide as head_size, got {x.shape[-1]} and head_size={self.head_size}; "
                 f"use RotaryPositions({x.shape[-1]})"
             )
-        # compute an angle for each position and pair; hundreds of radians need more than 16 bits
+        # compute an angle for each position and pair, in float32: 16 bits are too coarse for large angles
         precise = torch.promote_types(x.dtype, torch.float32)
         pairs = torch.arange(0, self.head_size, 2, device=x.device, dtype=precise)
         positions = torch.arange(offset, offset + x.shape[2], device=x.device, dtype=precise)

@@ -43,5 +43,6 @@ def unknown_in(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _held_by(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[nn.Parameter]:
-    """Return the parameters in the layers of these kinds, including those of parametrizations."""
-    return [parameter for part in module.modules() if isinstance(part, kinds) for parameter in part.parameters()]
+    """Return the parameters in the layers of these kinds, each once, including those of parametrizations."""
+    parts = [part for part in module.modules() if isinstance(part, kinds)]
+    return list({id(parameter): parameter for part in parts for parameter in part.parameters()}.values())

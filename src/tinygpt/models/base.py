@@ -267,7 +267,7 @@ def is_readable(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def values_checked() -> Iterator[None]:
+def skip_value_checks() -> Iterator[None]:
     """Skip the check of ids inside the block; the caller has checked them on the CPU."""
     token = _ARE_CHECKED.set(True)
     try:

@@ -23,9 +23,9 @@ class Pace:
         self._started = 0.0
         self._steps: list[float] = []
 
-    def start(self) -> None:
-        """Start the clock; later calls change nothing."""
-        self._started = self._started or time.perf_counter()
+    def start(self, *, spent: float) -> None:
+        """Start the clock at the seconds that a resumed run has spent; later calls change nothing."""
+        self._started = self._started or time.perf_counter() - spent
 
     def plan(self, step: Step) -> int | None:
         """Return the number of steps of the run, or None while the speed is still unknown.

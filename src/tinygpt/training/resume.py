@@ -166,6 +166,8 @@ class RunRecord:
         self._check_weights(path, weights)
         symbols = unpack_symbols(path, payload, self._model)
         state = RunState(**{name: training[name] for name in _PLAIN})
+        if changed.keys() & {"max_iters", "max_seconds"}:
+            state.planned = None
         try:
             state.history = unpack_history(tensors, training["evaluations"], state.step)
             state.history.even_guess = math.log(self._data.vocab_size)

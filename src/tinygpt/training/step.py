@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, NonFiniteError, ShapeError, listed, warn
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import IGNORED, check_values, count_targets, values_checked
+from tinygpt.models.base import IGNORED, check_values, count_targets, skip_value_checks
 from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
 from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
@@ -35,13 +35,13 @@ def plain_loop(
 ) -> list[float]:
     """Train a model by the loop that defines :class:`Trainer`, and return the losses.
 
-    The trainer ends with the same weights in float64; it adds evaluations, checkpoints, mixed precision and speed.
+    In float64 and without micro-batches, the steps of the trainer give the same weights. The trainer adds evaluations,
+    checkpoints, mixed precision and speed.
 
     Args:
         model: The model, on the CPU.
         data: The corpus.
-        config: How to train. ``optimizer``, intervals, ``patience``, ``device``, ``precision`` and ``compile`` have no
-            effect here.
+        config: Steps, batch size, shape of the schedule, clipping and seed. Its other settings have no effect here.
         optimizer: The optimizer; the learning rates of its groups are the peaks of the schedule.
         block_size: Length of the windows.
 
@@ -118,9 +118,10 @@ class Objective:
         check_values("idx", x, self.model.vocab_size)
         check_values("targets", y, self.model.vocab_size, also=IGNORED)
         dtype = None if self.dtype == torch.float32 else self.dtype
-        # Without the cache: around a whole run, it would keep what an evaluation has cast without a graph.
+        # Without its cache: an autocast around the whole run would reuse weights that an evaluation has cast without
+        # a graph.
         autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False)
-        with values_checked(), autocast:
+        with skip_value_checks(), autocast:
             loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
         return loss
 
@@ -173,11 +174,12 @@ class Stepper:
         self._block_size = block_size
         self._schedule = schedule
         self._peak = peak
-        self._rates: list[float] | None = []  # that the last step set; None once a change from outside was reported
+        self._rates: list[float] = []  # of the groups, as the last step set them
+        self._has_warned = False
         self._unmoved: list[str] = []  # trainable parameters that no group of the optimizer holds
 
-    def take(self, number: int) -> Step:
-        """Take step ``number``, counted from 0.
+    def take(self, index: int) -> Step:
+        """Take the step with this index, counted from 0.
 
         Raises:
             NonFiniteError: If the loss or the gradient is not finite; the weights are those before the step.
@@ -193,36 +195,35 @@ class Stepper:
             torch.autocast(device.type, enabled=False),
             training(self._objective.model),
         ):
-            share = self._schedule(number)
+            share = self._schedule(index)
             self._set_rates(share)
             rate = self._peak * share
-            x, y = self._data.batch("train", step=number, seed=config.seed, **size)
+            x, y = self._data.batch("train", step=index, seed=config.seed, **size)
             loss, norm = math.nan, 0.0  # a batch without targets moves nothing
             if count := count_targets(y):
-                loss, norm = self._gradients(number, x, y, count)
-                self._check_finite(number, loss, norm, rate)
-                with drawing_from(derive_seed(config.seed, "optimizer", number), device):
+                loss, norm = self._gradients(index, x, y, count)
+                self._check_finite(index, loss, norm, rate)
+                with drawing_from(derive_seed(config.seed, "optimizer", index), device):
                     self.scaler.step(self._optimizer)
                 self.scaler.update()
         seconds = time.perf_counter() - started
-        return Step(number + 1, loss, rate, norm, seconds, config.batch_size * self._block_size / seconds)
+        return Step(index + 1, loss, rate, norm, seconds, config.batch_size * self._block_size / seconds)
 
     def _set_rates(self, share: float) -> None:
         """Set the learning rate of each group, and report once if something else has set one."""
         groups = self._optimizer.param_groups
-        if self._rates is not None:
-            changed = [group["lr"] for group, rate in zip(groups, self._rates, strict=False) if group["lr"] != rate]
-            if changed:
-                warn(
-                    "the schedule of the trainer replaces a learning rate that was set from outside, "
-                    f"lr={changed[0]:.3g}; use Trainer(..., lr_schedule=...) for another schedule"
-                )
+        changed = [group["lr"] for group, rate in zip(groups, self._rates, strict=False) if group["lr"] != rate]
+        if changed and not self._has_warned:
+            self._has_warned = True
+            warn(
+                "the schedule of the trainer replaces a learning rate that was set from outside, "
+                f"lr={changed[0]:.3g}; use Trainer(..., lr_schedule=...) for another schedule"
+            )
         for group in groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
-        if self._rates is not None:
-            self._rates = None if changed else [group["lr"] for group in groups]
+        self._rates = [group["lr"] for group in groups]
 
-    def _gradients(self, number: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
+    def _gradients(self, index: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
         """Compute the clipped gradients of the mean loss over ``count`` targets; return the loss and their norm."""
         config, device = self._config, self._objective.device
         moved = self._clear_gradients()
@@ -230,9 +231,9 @@ class Stepper:
         pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
         for micro, (some_x, some_y) in enumerate(pieces):
             if predicted := count_targets(some_y):
-                with drawing_from(derive_seed(config.seed, "dropout", number, micro), device):
+                with drawing_from(derive_seed(config.seed, "dropout", index, micro), device):
                     part = self._objective(some_x, some_y) * (predicted / count)
-                    self.scaler.scale(part).backward()  # inside, for activation checkpointing draws again
+                    self.scaler.scale(part).backward()  # inside: activation checkpointing draws the dropout again
                 losses.append(part.detach())
         self.scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip)
@@ -261,13 +262,14 @@ class Stepper:
             raise ConfigError("the optimizer must move a trainable parameter, got none; use model.requires_grad_(True)")
         return moved
 
-    def _check_finite(self, number: int, loss: float, norm: float, rate: float) -> None:
-        """Raise before the weights move. In fp16 an infinite gradient only makes the scaler scale less."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self.scaler.is_enabled()):
+    def _check_finite(self, index: int, loss: float, norm: float, rate: float) -> None:
+        """Raise before the weights move. In fp16 the scaler skips the step and scales less, down to a scale of 1."""
+        is_scaled_too_much = self.scaler.is_enabled() and not math.isfinite(norm) and self.scaler.get_scale() > 1
+        if math.isfinite(loss) and (math.isfinite(norm) or is_scaled_too_much):
             return
         is_half = any(parameter.dtype == torch.float16 for parameter in self._objective.model.parameters())
         way = "train model.float() and convert afterwards" if is_half else "use a lower learning rate"
         raise NonFiniteError(
-            f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {number + 1} at "
+            f"loss and gradient must be finite, got loss={loss:.4g} and grad_norm={norm:.4g} in step {index + 1} at "
             f"learning_rate={rate:.3g}; the weights are those before it; {way}"
         )

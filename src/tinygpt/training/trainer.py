@@ -100,7 +100,8 @@ class Trainer:
         self.model = model.to(self.device)
         self._lr_schedule = check_schedule(lr_schedule, config)
         self.optimizer = optimizer_for(model, config, dtype, make_optimizer)
-        peak = config.peak if make_optimizer is None else float(self.optimizer.param_groups[0]["lr"])
+        first = self.optimizer.param_groups[0]
+        peak = config.peak if make_optimizer is None else float(first.get("initial_lr", first["lr"]))
         self._objective = Objective(model, self.device, dtype, compile=config.compile)
         self._stepper = Stepper(
             self._objective,
@@ -143,7 +144,7 @@ class Trainer:
 
     @property
     def run_dir(self) -> Path | None:
-        """The directory of the run; it can be set until the run begins."""
+        """The directory of the run; it can be set until the run has written to one."""
         return self._run.path
 
     @run_dir.setter
@@ -170,7 +171,7 @@ class Trainer:
 
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
-            NonFiniteError: If a loss or gradient is NaN or infinite; the weights are those before that step.
+            NonFiniteError: If a loss or gradient is NaN or infinite; a step that fails leaves the weights as they were.
             RunExistsError: If ``run_dir`` contains a run and ``resume`` is False, or a file it would overwrite.
             RunLockedError: If another trainer is using ``run_dir``.
             CheckpointSaveError: If the first or the last checkpoint cannot be written, or ``run_dir`` was removed since
@@ -228,14 +229,15 @@ class Trainer:
             self._begin()
             while True:
                 self.history.stopped = reason = self._reason_to_stop(interruption)
-                if reason or (step := self._next_step()) is None:
+                step = None if reason else self._next_step()
+                if step is None:
                     return
                 yield step
 
     def _begin(self) -> None:
         """Save and evaluate before the first step; later, only put the weights of the last step back."""
         with self._stepping:
-            self._pace.start()
+            self._pace.start(spent=self._state.seconds)
             if self.history.bigram is None:
                 self.history.bigram = bigram_loss(self.data)
             self._swap_weights(best=False)
@@ -315,9 +317,10 @@ class Trainer:
         """
         if self._run.path is None:
             raise ConfigError("to resume a run the trainer needs its run_dir, got run_dir=None")
-        ungraphed = torch.inference_mode(False)  # its tensors could not be trained
-        with self._stepping, self._run.locked(adopting=True), ungraphed, torch.enable_grad():
-            self._state = self._run.newest(self._record.unpack)()
+        outside = torch.inference_mode(False)  # tensors made inside could not be trained
+        with self._stepping, self._run.locked(adopting=True), outside, torch.enable_grad():
+            restore = self._run.newest(self._record.unpack)
+            self._state = restore()
             self._last, self._has_begun = {}, True
             self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
 
@@ -445,7 +448,8 @@ class Trainer:
         if self.steps_taken < self._end:
             reason, more = f"{self.config.patience} evaluations passed without a better one", "patience"
         else:
-            reason, more = f"all {self._end:,} steps are taken", "max_iters"
+            more = "max_iters" if self._end == self.config.max_iters else "max_seconds"
+            reason = f"all {self._end:,} steps are taken"
         way = "the same run_dir, and use fit(resume=True)" if self._run.path else "trainer.model, to train it further"
         return f"fit took no step: {reason}; make a Trainer with more {more} and {way}"
 
