@@ -14,7 +14,7 @@ WIDTH, BLOCK_SIZE, STEPS = 48, 32, 250
 def train(data: TokenDataset, n_head: int, seed: int) -> float:
     """Train a model of one block, and return its validation loss."""
     torch.manual_seed(seed)
-    block = DecoderBlock(WIDTH, attention=MultiHeadAttention(WIDTH, n_head), feed_forward=FeedForward(WIDTH))
+    block = DecoderBlock(WIDTH, attention=MultiHeadAttention(WIDTH, n_head=n_head), feed_forward=FeedForward(WIDTH))
     model = GPTLanguageModel(data.vocab_size, block_size=BLOCK_SIZE, n_embd=WIDTH, blocks=[block])
     config = TrainerConfig(
         max_iters=STEPS,

@@ -49,7 +49,7 @@ def draw_batch(generator: torch.Generator, rows: int = 64) -> tuple[Tensor, Tens
 def train(n_head: int) -> float:
     """Return the mean loss of the last 50 steps."""
     torch.manual_seed(1)
-    attention = MultiHeadAttention(WIDTH, n_head)
+    attention = MultiHeadAttention(WIDTH, n_head=n_head)
     block = DecoderBlock(WIDTH, attention=attention, feed_forward=Nothing(), norm=no_norm)
     table = Embedding(LETTERS * DIGITS, WIDTH, std=1.0)
     model = GPTLanguageModel(
@@ -88,7 +88,7 @@ def measure(parts: dict[int, nn.Module], x: Tensor, rounds: int = 15) -> dict[in
 def main() -> None:
     """Print both tables and draw them side by side."""
     torch.set_num_threads(1)
-    parts: dict[int, nn.Module] = {n_head: MultiHeadAttention(384, n_head) for n_head in N_HEADS}
+    parts: dict[int, nn.Module] = {n_head: MultiHeadAttention(384, n_head=n_head) for n_head in N_HEADS}
     milliseconds = measure(parts, torch.randn(4, 256, 384))
     print("one attention at n_embd=384, on 4 sequences of 256 positions")
     print(f"{'n_head':>6}{'head_size':>11}{'parameters':>12}{'ms':>7}")
