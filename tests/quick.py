@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pydoc_data import topics
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tinygpt import corpora
 CHARACTERS = 20_000
 HELP_TOPICS = 5  # of Python's help(), about as many characters
 STEPS = 2
+TOKENS = 40
 TINY_SYMBOLS = "\n !$&',-.3:;?" + string.ascii_letters  # the 65 of tiny Shakespeare
 
 
@@ -51,6 +53,17 @@ def cut_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tinygpt.TrainerConfig, "__post_init__", check)
 
 
+def cut_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each text that is written be short."""
+    for name in ("generate", "stream"):
+        real = getattr(tinygpt.Sampler, name)
+
+        def short(sampler: Any, *texts: Any, real: Any = real, max_new_tokens: Any = TOKENS, **options: Any) -> Any:
+            return real(sampler, *texts, max_new_tokens=min(max_new_tokens, TOKENS), **options)
+
+        monkeypatch.setattr(tinygpt.Sampler, name, short)
+
+
 def cut_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each text be the beginning of the real one. None is there that would not be there without this."""
     text, real_read = plays(), tinygpt.read_text
@@ -76,5 +89,6 @@ def stand_in_for_the_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> No
 def cap_budget(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """Let each training take two steps and each text be short, without a download."""
     cut_steps(monkeypatch)
+    cut_samples(monkeypatch)
     cut_texts(monkeypatch)
     stand_in_for_the_network(monkeypatch, cache)
