@@ -732,11 +732,6 @@ def test_numpy_integers_are_integers() -> None:
         ((torch.zeros(1, 0, dtype=torch.long),), ShapeError, r"got \(1, 0\)"),
         ((torch.zeros(0, 2, dtype=torch.long),), ShapeError, r"got \(0, 2\)"),
         (
-            (torch.zeros(1, 9, dtype=torch.long),),
-            ShapeError,
-            r"idx has length 9, longer than block_size=6; crop it first, e.g. idx\[:, -6:\]",
-        ),
-        (
             (torch.tensor([[1, 7]]),),
             ShapeError,
             r"from 0 to vocab_size - 1 = 6, got ids from 1 to 7, 7 at position \(0, 1\)",
@@ -757,6 +752,14 @@ def test_ids_that_do_not_fit_are_named(inputs: tuple[Any, ...], kind: type[Excep
     for model in (make_gpt(), make_bigram()):
         with pytest.raises(kind, match=message):
             model(*inputs)
+
+
+def test_a_gpt_reads_block_size_and_a_bigram_any_length() -> None:
+    long = torch.zeros(1, 9, dtype=torch.long)
+    message = r"idx has length 9, longer than block_size=6; crop it first, e.g. idx\[:, -6:\]"
+    with pytest.raises(ShapeError, match=message):
+        make_gpt()(long)
+    assert make_bigram()(long).logits.shape == (1, 9, VOCAB)
 
 
 @pytest.mark.usefixtures("unchecked_types")
