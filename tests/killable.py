@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from builders import DATA, make_gpt
 
-from tinygpt import CharTokenizer, GPTConfig, TokenDataset, Trainer, TrainerConfig
+from tinygpt import Trainer, TrainerConfig
 from tinygpt.checkpoint import read
 
-TEXT = "the quick brown fox jumps over the lazy dog. " * 12
-DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT), val_fraction=0.2)
 SETTINGS: dict[str, Any] = {
     "max_iters": 12,
     "batch_size": 4,
@@ -36,11 +35,7 @@ def make_trainer(directory: Path | None, *, layout: str = "notebook", make: Any 
         make: Makes an optimizer from the model; None takes that of the settings.
         changes: Settings other than those of this module.
     """
-    torch.manual_seed(1)
-    config = GPTConfig(
-        vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.2, layout=layout
-    )
-    model = config.build()
+    model = make_gpt(layout, dropout=0.2)
     model = model if changes.get("precision", "auto") == "auto" else model.float()
     return Trainer(model, DATA, TrainerConfig(**(SETTINGS | changes)), run_dir=directory, make_optimizer=make)
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
+from builders import BLOCK, DATA, TEXT
 from test_progress import FakeNotebook
 
 import tinygpt
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    GPTConfig,
     LanguageModel,
     Sampler,
     TokenDataset,
@@ -28,16 +29,12 @@ from tinygpt import (
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.training import Comparison, Contender, History, Loss
 
-TEXT = "the quick brown fox jumps over the lazy dog. " * 12
-DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT), val_fraction=0.2)
-BLOCK = 8
 QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "preview_tokens": 0}
 QUICK |= {"optimizer": "adamw", "learning_rate": 0.01}
 
 
 def make_gpt(seed: int = 1) -> LanguageModel:
-    config = GPTConfig(vocab_size=DATA.vocab_size, block_size=BLOCK, n_layer=1, n_head=2, n_embd=8, dropout=0.0)
-    return config.build(seed=seed)
+    return builders.make_gpt(seed=seed, n_layer=1)
 
 
 def make_trainer(model: LanguageModel | None = None, run_dir: Path | None = None, **changes: Any) -> Trainer:

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from builders import DATA
 from hypothesis import given
 from hypothesis import strategies as st
-from killable import DATA, make_trainer, outcome
+from killable import make_trainer, outcome
 from torch import Tensor, nn
 from torch.nn import functional as F
 

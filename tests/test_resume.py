@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from killable import DATA, ScheduleFree, exit_code, in_child, make_trainer, momentum, outcome, schedule_free
+from builders import DATA
+from killable import ScheduleFree, exit_code, in_child, make_trainer, momentum, outcome, schedule_free
 from torch import Tensor, nn
 
 import tinygpt

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from killable import DATA, exit_code, in_child
+from builders import DATA
+from killable import exit_code, in_child
 
 import tinygpt
 from tinygpt import BigramLanguageModel, Trainer, TrainerConfig

@@ -16,8 +16,9 @@ from typing import Any
 import faults
 import pytest
 import torch
+from builders import DATA, TEXT
 from faults import broken_by
-from killable import DATA, TEXT, exit_code, in_child, make_trainer, momentum, outcome, schedule_free
+from killable import exit_code, in_child, make_trainer, momentum, outcome, schedule_free
 from torch import Tensor, nn
 
 import tinygpt

@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from builders import DATA, TEXT, TOKENIZER, make_gpt
 from torch import Tensor
 
-from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig
+from tinygpt import GPTLanguageModel, Sampler, Trainer, TrainerConfig
 from tinygpt.models.modes import evaluating
 
-TEXT = "the quick brown fox jumps over the lazy dog. " * 12
-TOKENIZER = CharTokenizer.from_text(TEXT)
-DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
 SETTINGS: dict[str, Any] = {"max_iters": 12, "batch_size": 4, "preview_tokens": 0, "eval_interval": 100}
 
 
 def make_model(seed: int = 1) -> GPTLanguageModel:
-    torch.manual_seed(seed)
-    return GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=8, dropout=0.5).build()
+    return make_gpt(seed=seed, dropout=0.5)
 
 
 def together(*works: Callable[[], object]) -> list[Any]:

@@ -15,6 +15,7 @@ import faults
 import numpy as np
 import pytest
 import torch
+from builders import BLOCK, DATA, TEXT, TOKENIZER, make_gpt
 from faults import broken_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,8 +25,6 @@ import tinygpt
 from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
-    GPTConfig,
-    GPTLanguageModel,
     LanguageModel,
     Sampler,
     TokenDataset,
@@ -48,20 +47,8 @@ from tinygpt.schedules import warmup_cosine
 from tinygpt.training import History, Loss, plain_loop
 from tinygpt.training.step import Objective
 
-TEXT = "the quick brown fox jumps over the lazy dog. " * 12
-TOKENIZER = CharTokenizer.from_text(TEXT)
-DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
-BLOCK = 8
 QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "preview_tokens": 0}
 QUICK |= {"optimizer": "adamw", "learning_rate": 0.01}
-
-
-def make_gpt(dropout: float = 0.0, layout: str = "notebook") -> GPTLanguageModel:
-    torch.manual_seed(1)
-    config = GPTConfig(
-        vocab_size=DATA.vocab_size, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=dropout, layout=layout
-    )
-    return config.build()
 
 
 def make_trainer(model: LanguageModel | None = None, run_dir: Path | None = None, **changes: Any) -> Trainer:
@@ -117,7 +104,7 @@ def test_the_trainer_takes_the_steps_of_the_plain_loop(
         grad_clip=grad_clip,
         seed=seed,
     )
-    trainer, model = Trainer(make_gpt(dropout, layout), DATA, config), make_gpt(dropout, layout)
+    trainer, model = Trainer(make_gpt(layout, dropout=dropout), DATA, config), make_gpt(layout, dropout=dropout)
     make = OPTIMIZERS[optimizer]
     own = make(model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay)
     losses = plain_loop(model, DATA, config, own, block_size=block_size)
