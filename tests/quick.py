@@ -55,7 +55,7 @@ def cut_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each text that is written be short."""
-    for name in ("generate", "stream"):
+    for name in ("generate", "__call__", "stream"):
         real = getattr(tinygpt.Sampler, name)
 
         def short(sampler: Any, *texts: Any, real: Any = real, max_new_tokens: Any = TOKENS, **options: Any) -> Any:
