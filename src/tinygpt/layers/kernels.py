@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PIECES = 4  # number of products that the weights are split into, so that several cores read them
-_FEW_ROWS = range(2, 33)  # PyTorch is faster with one; with more, arithmetic takes longer than reading the weights
+_FEW_ROWS = range(1, 33)  # with more, arithmetic takes longer than reading the weights
 _LARGE = 1 << 17  # number of weights from which a second core pays
 # Whether the processor multiplies float16; otherwise PyTorch's loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
