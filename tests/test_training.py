@@ -520,14 +520,20 @@ def test_a_second_fit_says_how_to_go_on() -> None:
         trainer.fit(progress=False)
 
 
-def test_after_the_best_weights_it_trains_on_from_the_last() -> None:
-    plain, restored = make_trainer(), make_trainer()
+@pytest.mark.parametrize("leaves", [True, False], ids=["a new loop", "the same loop"])
+def test_after_the_best_weights_it_trains_on_from_the_last(leaves: bool, tmp_path: Path) -> None:
+    plain, restored = make_trainer(run_dir=tmp_path / "plain"), make_trainer(run_dir=tmp_path / "restored")
     list(plain)
     for _ in restored:
         restored.restore_best()
-        break
+        if leaves:
+            break
     list(restored)
-    assert torch.equal(weights(plain), weights(restored))
+    restored.restore_best()
+    restored.save()
+    again = make_trainer(run_dir=tmp_path / "restored")
+    again.resume()
+    assert torch.equal(weights(plain), weights(again))
 
 
 def test_the_notebooks_settings_are_a_constant_rate() -> None:

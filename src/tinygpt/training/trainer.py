@@ -263,6 +263,7 @@ class Trainer:
     def _next_step(self) -> Step | None:
         """Take the next step if one is left. Threads take turns, and a signal waits until the step is recorded."""
         with self._stepping, deferring_signals():
+            self._swap_weights(best=False)  # a loop may have asked for the best ones
             return self._advance() if self.steps_taken < self._end else None
 
     def _advance(self) -> Step:
