@@ -10,7 +10,6 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,7 @@ from tinygpt.errors import (
 from tinygpt.files import check_path, to_json, write_whole
 from tinygpt.layers.linear import skip_init
 from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
-from tinygpt.models.checks import check_model
-from tinygpt.models.layouts import parts_of
+from tinygpt.models.inspection import check_model, parts_of
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 
 __all__ = ["load", "save"]
@@ -219,7 +217,7 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
         return {"vocab_size": model.vocab_size}
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
-    return asdict(model.config)
+    return model.config.to_dict()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

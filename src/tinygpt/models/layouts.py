@@ -24,11 +24,11 @@ from tinygpt.layers import (
 from tinygpt.layers.linear import STD, Embedding, Linear
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.gpt import GPTLanguageModel
+from tinygpt.models.inspection import parts_of
 from tinygpt.randomness import check_seed
 from tinygpt.runtime import drawing_from
 
 Model = TypeVar("Model", bound=GPTLanguageModel)
-_STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
 
 def build(config: GPTConfig, model_class: type[Model], seed: int | None, arguments: dict[str, Any]) -> Model:
@@ -124,33 +124,3 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
         "norm": RMSNorm,
         "head": nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
     }
-
-
-def parts_of(model: nn.Module) -> dict[str, str]:
-    """Return the class and the plain settings of each module of a model, by name.
-
-    A replaced part then shows, even one without weights, such as an activation.
-    """
-    parts = {}
-    for name, part in model.named_modules():
-        parts[name or "model"] = type(part).__name__
-        for setting, value in vars(part).items():
-            if setting[0] != "_" and setting not in _STATE and (text := _described(value)):
-                parts[f"{name}.{setting}" if name else setting] = text
-    return parts
-
-
-def _described(value: object) -> str:
-    """Return a plain setting as text, the same in another process; otherwise an empty text."""
-    if isinstance(value, bool | int | float | str | None | torch.dtype):
-        return repr(value)
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(_described, value))})"
-    if isinstance(value, partial):
-        settings = (*value.args, *value.keywords.items())
-        return f"{_described(value.func)}{_described(settings)}"
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not callable(value) or name is None or isinstance(value, nn.Module):
-        return ""
-    code = getattr(value, "__code__", None)  # tells lambdas apart by the names and constants that they use
-    return name if code is None else f"{name}{_described((*code.co_names, *code.co_consts[1:]))}"

@@ -24,7 +24,7 @@ from tinygpt.errors import (
 from tinygpt.files import check_path
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW, check_finite
-from tinygpt.models.checks import check_model
+from tinygpt.models.inspection import check_model
 from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory

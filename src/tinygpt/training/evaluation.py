@@ -8,7 +8,7 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, checked_names, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
-from tinygpt.models.checks import check_model
+from tinygpt.models.inspection import check_model
 from tinygpt.tokenizer import CharTokenizer, check_trained_with
 from tinygpt.training.history import Loss
 from tinygpt.training.step import Objective

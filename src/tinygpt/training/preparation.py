@@ -11,7 +11,7 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, InputTypeError, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
-from tinygpt.models.checks import check_model
+from tinygpt.models.inspection import check_model
 from tinygpt.optim import adamw, checked_optimizer, muon
 from tinygpt.tokenizer import check_trained_with
 from tinygpt.training.config import TrainerConfig

@@ -39,7 +39,7 @@ from tinygpt.errors import (
 )
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
-from tinygpt.models.layouts import parts_of
+from tinygpt.models.inspection import parts_of
 from tinygpt.runtime import DTYPES, drawing_from, name_hardware
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig

@@ -1,14 +1,18 @@
-"""Check that an argument is a language model, and say how to get one otherwise."""
+"""Recognise a language model, say what anything else looks like, and describe the parts of a model."""
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tinygpt.errors import InputTypeError, short
 from tinygpt.models.base import LanguageModel
 from tinygpt.models.config import GPTConfig
+
+_STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
 
 def check_model(name: str, model: Any) -> None:
@@ -52,3 +56,33 @@ def _described(model: Any) -> tuple[str, str]:
     elif callable(model):
         return f"the function {getattr(model, '__name__', kind)}", "call it and pass the model that it returns"
     return kind, "use GPTConfig(vocab_size=...).build(); the model comes first"
+
+
+def parts_of(model: nn.Module) -> dict[str, str]:
+    """Return the class and the plain settings of each module of a model, by name.
+
+    A replaced part then shows, even one without weights, such as an activation.
+    """
+    parts = {}
+    for name, part in model.named_modules():
+        parts[name or "model"] = type(part).__name__
+        for setting, value in vars(part).items():
+            if setting[0] != "_" and setting not in _STATE and (text := _in_words(value)):
+                parts[f"{name}.{setting}" if name else setting] = text
+    return parts
+
+
+def _in_words(value: object) -> str:
+    """Return a plain setting as text, the same in another process; otherwise an empty text."""
+    if isinstance(value, bool | int | float | str | None | torch.dtype):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_in_words, value))})"
+    if isinstance(value, partial):
+        settings = (*value.args, *value.keywords.items())
+        return f"{_in_words(value.func)}{_in_words(settings)}"
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if not callable(value) or name is None or isinstance(value, nn.Module):
+        return ""
+    code = getattr(value, "__code__", None)  # tells lambdas apart by the names and constants that they use
+    return name if code is None else f"{name}{_in_words((*code.co_names, *code.co_consts[1:]))}"
