@@ -25,8 +25,10 @@ from torch.nn import functional as F
 from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel, Trainer, TrainerConfig
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import Chain, DecoderBlock, FeedForward, Linear, MultiHeadAttention, RMSNorm, ShortConvolution
-from tinygpt.optim import Muon, checked_optimizer, muon, orthogonalise, parameter_groups
+from tinygpt.layers.roles import matrices_in
+from tinygpt.optim import Muon, muon, orthogonalise, parameter_groups
 from tinygpt.schedules import warmup_linear
+from tinygpt.training.preparation import checked_optimizer
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
 STACKS = [(3, 4, 6), (6, 4), (2, 3, 4, 6), (5,), (4, 6), (4, 6)]
@@ -687,3 +689,9 @@ def test_rates_of_several_groups_follow_the_schedule() -> None:
     trainer = Trainer(make_model("notebook"), DATA, config, make_optimizer=make)
     assert [step.learning_rate for step in trainer] == [0.5, 0.25]
     assert {float(group["lr"]) for group in trainer.optimizer.param_groups} == {0.25}
+
+
+def test_roles_name_each_parameter_once() -> None:
+    """The output projection of PyTorch's attention is a linear layer inside another layer with a role."""
+    attention = nn.MultiheadAttention(8, 2)
+    assert len(matrices_in(attention)) == len(list(attention.parameters()))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.adamw import adamw as take_adamw_step
 
-from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, cut, listed, short, warn
+from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, listed, short, warn
 from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 
 
@@ -313,39 +312,3 @@ def _warn_of_guesses(model: nn.Module, maybe_head: list[str], doubtful: list[str
         )
     if guesses:
         warn(f"Muon guesses roles in {type(model).__name__}: {'; '.join(guesses)}")
-
-
-def checked_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer that a user's function makes from a model, after checks.
-
-    Raises:
-        InputTypeError: If the function is invalid, fails, or returns something else, or the optimizer's ``step`` needs
-            an argument.
-        ConfigError: If a learning rate is not finite, an option is out of range, or a parameter is not the model's.
-    """
-    example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
-    if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
-        named = "; name it in the config: TrainerConfig(optimizer=...)" if isinstance(make, str) else ""
-        raise InputTypeError(f"make_optimizer must be a function of the model, {example}, got {short(make)}{named}")
-    try:
-        optimizer = make(model)
-    except (AttributeError, TypeError, ValueError) as error:
-        kind = ConfigError if isinstance(error, ValueError) else InputTypeError
-        raise kind(f"make_optimizer must return an optimizer, {example}, got the error: {cut(str(error))}") from error
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise InputTypeError(f"make_optimizer must return a torch.optim.Optimizer, {example}, got {short(optimizer)}")
-    try:
-        signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the method of the instance
-    except TypeError as error:
-        raise InputTypeError(
-            f"make_optimizer must return an optimizer that steps without a closure, {example}, got "
-            f"{type(optimizer).__name__}: {error}"
-        ) from error
-    for group in optimizer.param_groups:
-        check_number("lr", group.get("lr"), "of at least 0 in each group of the optimizer", lambda rate: rate >= 0)
-    own = _ids(model.parameters())
-    if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
-        raise ConfigError(
-            f"make_optimizer must return an optimizer of the model's own parameters, {example}, got others"
-        )
-    return optimizer

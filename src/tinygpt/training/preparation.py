@@ -2,35 +2,34 @@
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, InputTypeError, short
+from tinygpt.errors import ConfigError, InputTypeError, check_number, cut, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
-from tinygpt.optim import adamw, checked_optimizer, muon
+from tinygpt.optim import adamw, muon
 from tinygpt.tokenizer import check_trained_with
 from tinygpt.training.config import TrainerConfig
 
 
 def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfig) -> int:
-    """Return the length of the windows, or raise for whatever would fail later, before anything is touched."""
+    """Return the length of the windows, after all checks of model and data."""
     check_model("model", model)
     if not isinstance(data, TokenDataset):
-        raise InputTypeError(
-            f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text, tokenizer)"
-        )
+        raise InputTypeError(f"data must be a TokenDataset, got {type(data).__name__}; use TokenDataset(text)")
     fits = max(1, min(WINDOW, len(data.train) - 1, len(data.val) - 1))
     block_size = config.block_size or model.block_size or fits
     if model.block_size is not None and block_size > model.block_size:
         raise ConfigError(
             f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
         )
-    # Bare ids need not reach the last one of the vocabulary, a tokenizer must fit: the model is to write with it.
+    # A corpus of ids may lack the last ids of the vocabulary. A tokenizer must fit, to decode every id of the model.
     if data.vocab_size > model.vocab_size or (data.tokenizer and data.vocab_size < model.vocab_size):
         raise ConfigError(
             f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
@@ -62,6 +61,42 @@ def optimizer_for(
     fast = torch.bfloat16 if dtype == torch.bfloat16 else None
     known = partial(muon, dtype=fast) if config.optimizer == "muon" else adamw
     return known(model, learning_rate=config.peak, betas=config.decay_rates, weight_decay=config.weight_decay)
+
+
+def checked_optimizer(make: Any, model: nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer that a user's function makes from a model, after checks.
+
+    Raises:
+        InputTypeError: If the function is invalid, fails, or returns something else, or the optimizer's ``step`` needs
+            an argument.
+        ConfigError: If a learning rate is not finite, an option is out of range, or a parameter is not the model's.
+    """
+    example = "e.g. lambda model: torch.optim.SGD(model.parameters(), lr=0.1)"
+    if isinstance(make, type | torch.optim.Optimizer) or not callable(make):
+        named = "; name it in the config: TrainerConfig(optimizer=...)" if isinstance(make, str) else ""
+        raise InputTypeError(f"make_optimizer must be a function of the model, {example}, got {short(make)}{named}")
+    try:
+        optimizer = make(model)
+    except (AttributeError, TypeError, ValueError) as error:
+        kind = ConfigError if isinstance(error, ValueError) else InputTypeError
+        raise kind(f"make_optimizer must return an optimizer, {example}, got the error: {cut(str(error))}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputTypeError(f"make_optimizer must return a torch.optim.Optimizer, {example}, got {short(optimizer)}")
+    try:
+        signature(type(optimizer).step).bind(optimizer)  # a scheduler wraps the method of the instance
+    except TypeError as error:
+        raise InputTypeError(
+            f"make_optimizer must return an optimizer that steps without a closure, {example}, got "
+            f"{type(optimizer).__name__}: {error}"
+        ) from error
+    for group in optimizer.param_groups:
+        check_number("lr", group.get("lr"), "of at least 0 in each group of the optimizer", lambda rate: rate >= 0)
+    own = set(map(id, model.parameters()))
+    if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ConfigError(
+            f"make_optimizer must return an optimizer of the model's own parameters, {example}, got others"
+        )
+    return optimizer
 
 
 def check_schedule(lr_schedule: Any, config: TrainerConfig) -> Callable[[int], float] | None:
