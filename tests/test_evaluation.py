@@ -74,6 +74,11 @@ def test_data_that_does_not_fit_is_named(model: Any, data: Any, error: type[Exce
         evaluate(model, data)
 
 
+def test_a_window_without_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="block_size must be an integer of at least 1, got block_size=0"):
+        evaluate(gpt(), DATA, block_size=0)
+
+
 def test_an_unknown_character_and_a_loss_of_nan_are_named() -> None:
     model = gpt()
     Trainer(model, DATA, QUICK).fit(progress=False)

@@ -520,6 +520,43 @@ def test_a_second_fit_says_how_to_go_on() -> None:
         trainer.fit(progress=False)
 
 
+def test_a_second_fit_after_patience_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [1, 2, 3], [1] * 3)
+    trainer = make_trainer(eval_interval=1, patience=2)
+    trainer.fit(progress=False)
+    with pytest.warns(UserWarning, match="took no step: 2 evaluations passed without a better one; .* more patience"):
+        trainer.fit(progress=False)
+
+
+def test_a_second_fit_after_max_seconds_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    slowed(monkeypatch, 0.01)
+    trainer = make_trainer(max_iters=500, max_seconds=1.0, eval_interval=500)
+    trainer.fit(progress=False)
+    with pytest.warns(UserWarning, match=r"all \d+ steps are taken; make a Trainer with more max_seconds and trainer"):
+        trainer.fit(progress=False)
+
+
+def test_a_scheduler_in_make_optimizer_keeps_the_peak() -> None:
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        torch.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5)
+        return optimizer
+
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(**QUICK), make_optimizer=make, lr_schedule=lambda step: 1.0)
+    assert next(iter(trainer)).learning_rate == trainer.optimizer.param_groups[0]["lr"] == 0.1
+
+
+def test_nan_gradients_under_a_gradient_scaler_end_the_run() -> None:
+    """A scaler skips a step with infinite gradients and halves its scale; at a scale of 1 they are the model's own."""
+    trainer = make_trainer()
+    trainer._stepper.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    next(trainer.model.parameters()).register_hook(lambda gradient: gradient * math.nan)
+    before = weights(trainer).clone()
+    with pytest.raises(NonFiniteError, match=r"got loss=.* and grad_norm=nan in step 3"):
+        list(trainer)
+    assert torch.equal(weights(trainer), before)
+
+
 @pytest.mark.parametrize("leaves", [True, False], ids=["a new loop", "the same loop"])
 def test_after_the_best_weights_it_trains_on_from_the_last(leaves: bool, tmp_path: Path) -> None:
     plain, restored = make_trainer(run_dir=tmp_path / "plain"), make_trainer(run_dir=tmp_path / "restored")
@@ -643,7 +680,7 @@ def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) 
     ("arguments", "kind", "message"),
     [
         ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
-        ({"data": TEXT}, InputTypeError, r"data must be a TokenDataset, got str; use TokenDataset\(text, tokenizer\)"),
+        ({"data": TEXT}, InputTypeError, r"data must be a TokenDataset, got str; use TokenDataset\(text\)"),
         ({"model": BigramLanguageModel(3)}, ConfigError, f"got vocab_size={DATA.vocab_size} in the data and 3 in the"),
         ({"config": {"max_iters": 3}}, InputTypeError, r"config must be a TrainerConfig, got {'max_iters': 3}; use "),
         ({"run_dir": 7}, InputTypeError, "run_dir must be a str or a path, got 7"),

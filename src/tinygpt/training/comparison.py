@@ -21,7 +21,6 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path
-from tinygpt.sampling import Sampler
 from tinygpt.training.history import History, Loss
 from tinygpt.training.progress import named
 from tinygpt.training.trainer import Trainer
@@ -332,5 +331,4 @@ def _write(trainer: Trainer, prompt: str, max_new_tokens: int, temperature: floa
     """Return a sample of a trainer's model, empty without a tokenizer."""
     if not max_new_tokens or trainer.data.tokenizer is None:
         return ""
-    sampler = Sampler(trainer.model, trainer.data.tokenizer)
-    return sampler.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)
+    return trainer.sampler().generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)

@@ -63,8 +63,8 @@ def evaluate(
         )
     if data.tokenizer is not None:
         check_trained_with(model, data.tokenizer)
-    longest = len(data.split(split)) - 1
-    size = block_size or min(model.block_size or WINDOW, longest)
+    longest = min(model.block_size or WINDOW, len(data.split(split)) - 1)
+    size = longest if block_size is None else block_size
     objective = Objective(model, model.device, torch.float32)
     nats = objective.mean(data.windows(split, batch_size=batch_size, block_size=size))
     if not math.isfinite(nats):

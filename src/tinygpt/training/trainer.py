@@ -277,7 +277,7 @@ class Trainer:
         state.step = step.number
         state.seconds += step.seconds
         state.history.add_loss(step.loss)
-        if config.max_seconds is not None and state.planned is None:
+        if state.planned is None:
             state.planned = self._pace.plan(step)
         record = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
         self._run.log({"step": step.number} | record)
