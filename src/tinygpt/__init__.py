@@ -20,8 +20,9 @@ The names above are imported from ``tinygpt`` itself, the building blocks from `
 its first use. Nothing else happens at import: no download, no output, no global setting.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tinygpt.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinygpt.checkpoint import load, save
@@ -53,35 +54,20 @@ __all__ = [
     "tinyshakespeare",
 ]
 
-_ROOMS = {
-    "checkpoint": ("load", "save"),
-    "corpora": ("read_text", "shakespeare", "tinyshakespeare"),
-    "data": ("TokenDataset",),
-    "errors": (),
-    "layers": (),
-    "models": ("BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel"),
-    "optim": (),
-    "randomness": (),
-    "sampling": ("Sampler",),
-    "schedules": (),
-    "testing": (),
-    "tokenizer": ("CharTokenizer",),
-    "training": ("Trainer", "TrainerConfig", "compare", "evaluate"),
-}
-
-
 if not TYPE_CHECKING:  # a type checker should report unknown names
-
-    def __getattr__(name: str) -> Any:
-        """Import the room of a public name, or the room itself, at its first use."""
-        for room, names in _ROOMS.items():
-            if name == room or name in names:
-                module = import_module(f"tinygpt.{room}")
-                found = module if name == room else getattr(module, name)
-                globals()[name] = found
-                return found
-        raise AttributeError(f"module 'tinygpt' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        checkpoint=["load", "save"],
+        corpora=["read_text", "shakespeare", "tinyshakespeare"],
+        data=["TokenDataset"],
+        errors=[],
+        layers=[],
+        models=["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel"],
+        optim=[],
+        randomness=[],
+        sampling=["Sampler"],
+        schedules=[],
+        testing=[],
+        tokenizer=["CharTokenizer"],
+        training=["Trainer", "TrainerConfig", "compare", "evaluate"],
+    )

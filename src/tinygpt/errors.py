@@ -204,6 +204,22 @@ def check_dropout(dropout: Any) -> float:
     return check_number("dropout", dropout, "in [0, 1)", lambda p: 0 <= p < 1)
 
 
+def check_head_size(n_embd: int, n_head: int) -> int:
+    """Return ``n_embd // n_head``, the width of each head.
+
+    Raises:
+        ConfigError: If ``n_head`` does not divide ``n_embd``.
+
+    Example:
+        >>> check_head_size(384, 6)
+        64
+    """
+    if n_embd % n_head:
+        nearest = max(1, round(n_embd / n_head)) * n_head
+        raise ConfigError(f"n_head must divide n_embd, got n_embd={n_embd} and n_head={n_head}; use n_embd={nearest}")
+    return n_embd // n_head
+
+
 def check_truth(name: str, value: Any) -> bool:
     """Return ``value`` if it is True or False.
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tinygpt.errors import ConfigError, InputTypeError, check_dropout, check_integer, checked_names, short
+from tinygpt.errors import InputTypeError, check_dropout, check_head_size, check_integer, checked_names, short
 from tinygpt.layers.cache import KVCache
 from tinygpt.layers.kernels import attend
 from tinygpt.layers.linear import STD, Linear
@@ -120,7 +120,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         self.n_embd = check_integer("n_embd", n_embd, minimum=1)
         self.n_head = check_integer("n_head", n_head, minimum=1)
-        head_size = shared_width(n_embd, n_head) if head_size is None else head_size
+        head_size = check_head_size(n_embd, n_head) if head_size is None else head_size
         self.head_size = check_integer("head_size", head_size, minimum=1)
         self.causal = causal
         self.qkv = Linear(n_embd, 3 * n_head * head_size, bias=bias)
@@ -167,19 +167,3 @@ class MultiHeadAttention(nn.Module):
     def extra_repr(self) -> str:
         """Show the settings in ``repr``."""
         return f"n_head={self.n_head}, head_size={self.head_size}, causal={self.causal}"
-
-
-def shared_width(n_embd: int, n_head: int) -> int:
-    """Return ``n_embd // n_head``, the width of each head.
-
-    Raises:
-        ConfigError: If ``n_head`` does not divide ``n_embd``.
-
-    Example:
-        >>> shared_width(384, 6)
-        64
-    """
-    if n_embd % n_head:
-        nearest = max(1, round(n_embd / n_head)) * n_head
-        raise ConfigError(f"n_head must divide n_embd, got n_embd={n_embd} and n_head={n_head}; use n_embd={nearest}")
-    return n_embd // n_head

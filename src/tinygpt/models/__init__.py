@@ -1,8 +1,22 @@
 """The language models: their base class, the bigram, and the GPT with its config."""
 
-from tinygpt.models.base import LanguageModel, ModelOutput
-from tinygpt.models.bigram import BigramLanguageModel
-from tinygpt.models.config import GPTConfig
-from tinygpt.models.gpt import GPTLanguageModel
+from typing import TYPE_CHECKING
+
+from tinygpt.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from tinygpt.models.base import LanguageModel, ModelOutput
+    from tinygpt.models.bigram import BigramLanguageModel
+    from tinygpt.models.config import GPTConfig
+    from tinygpt.models.gpt import GPTLanguageModel
 
 __all__ = ["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel", "ModelOutput"]
+
+if not TYPE_CHECKING:  # a type checker should report unknown names
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        base=["LanguageModel", "ModelOutput"],
+        bigram=["BigramLanguageModel"],
+        config=["GPTConfig"],
+        gpt=["GPTLanguageModel"],
+    )

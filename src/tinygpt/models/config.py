@@ -9,11 +9,11 @@ from tinygpt.errors import (
     InputTypeError,
     check_choice,
     check_dropout,
+    check_head_size,
     check_integer,
     checked_names,
     short,
 )
-from tinygpt.layers.attention import shared_width
 
 if TYPE_CHECKING:
     from tinygpt.models.gpt import GPTLanguageModel
@@ -71,7 +71,7 @@ class GPTConfig:
             object.__setattr__(self, name, value)  # plain integers, for JSON
         object.__setattr__(self, "dropout", check_dropout(self.dropout))
         check_choice("layout", self.layout, LAYOUTS)
-        if shared_width(self.n_embd, self.n_head) % 2 and self.layout == "modern":
+        if check_head_size(self.n_embd, self.n_head) % 2 and self.layout == "modern":
             raise ConfigError(
                 f"n_embd / n_head must be even for rotary positions, got n_embd={self.n_embd} and n_head={self.n_head}"
             )
