@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tinygpt
-from tinygpt import CharTokenizer, Sampler
+from tinygpt import CharTokenizer, Sampler, Trainer
 from tinygpt.data import Batch
 from tinygpt.layers import (
     DecoderBlock,
@@ -292,6 +292,10 @@ def optimizer_forgotten(patch: Patch) -> None:
 def evaluations_draw(patch: Patch) -> None:
     dropout_from_everybodys_stream(patch)
     wrap(patch, Objective, "mean", lambda real, self, batches: (torch.rand(1), real(self, batches))[1])
+
+
+def evaluations_are_not_logged(patch: Patch) -> None:
+    wrap(patch, Trainer, "_log", lambda real, self, record: None if "val_loss" in record else real(self, record))
 
 
 def steps_counted_from_the_resumption(patch: Patch) -> None:

@@ -404,6 +404,55 @@ def test_a_run_directory_holds_settings_metrics_and_models(tmp_path: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trainer.model.parameters(), strict=True))
 
 
+@broken_by(faults.evaluations_are_not_logged)
+def test_log_gets_the_records_of_the_file(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = []
+    make_trainer(run_dir=tmp_path).fit(progress=False, log=records.append)
+    assert records == [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 1, 2, 3, 3, 4, 5, 6, 6]
+    without: list[dict[str, Any]] = []
+    make_trainer().fit(progress=False, log=without.append)
+    assert [record.keys() for record in without] == [record.keys() for record in records]
+
+
+def test_log_is_called_within_fit_alone() -> None:
+    records: list[dict[str, Any]] = []
+    trainer = make_trainer()
+    trainer.fit(progress=False, log=records.append)
+    trainer = make_trainer()
+    next(iter(trainer))
+    trainer.fit(progress=False)
+    assert len(records) == 9
+
+
+def test_after_a_resume_steps_are_logged_again(tmp_path: Path) -> None:
+    for step in make_trainer(run_dir=tmp_path):
+        if step.number == 5:  # the last checkpoint is that of step 3
+            break
+    records: list[dict[str, Any]] = []
+    make_trainer(run_dir=tmp_path).fit(resume=True, progress=False, log=records.append)
+    assert [record["step"] for record in records] == [4, 5, 6, 6]
+
+
+def test_a_log_that_fails_is_one_warning_and_not_called_again() -> None:
+    calls: list[int] = []
+
+    def log(record: dict[str, Any]) -> None:
+        calls.append(record["step"])
+        if record["step"] == 2:
+            raise RuntimeError("no connection")
+
+    with pytest.warns(UserWarning, match=r"log failed at step 2: RuntimeError: no connection; the training") as caught:
+        assert make_trainer().fit(progress=False, log=log).last.step == 6
+    assert calls == [0, 1, 2]
+    assert len(caught) == 1
+
+
+def test_a_log_that_is_no_function_is_refused(unchecked_types: None) -> None:
+    with pytest.raises(InputTypeError, match=r"log must be a function of a record, .*, got 'wandb'"):
+        make_trainer().fit(log="wandb")  # type: ignore[arg-type]
+
+
 def test_a_directory_with_a_run_is_not_written_to(tmp_path: Path) -> None:
     make_trainer(run_dir=tmp_path / "run").fit(progress=False)
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}

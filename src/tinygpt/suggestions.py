@@ -89,6 +89,7 @@ _ELSEWHERE = {
     "config": "cfg args settings train_config trainer_config configuration",
     "model": "net network module lm",
     "progress": "verbose progress_bar show_progress enable_progress_bar disable_tqdm quiet silent",
+    "log": "logger loggers callback callbacks on_step on_log log_fn report_to",
     "resume": "resume_from_checkpoint resume_training ckpt_path continue_training",
     "max_new_tokens": "max_tokens n_tokens num_tokens max_length max_len length n_new max_new new_tokens tokens "
     "steps max_gen_len n_predict max_output_tokens",

@@ -130,6 +130,7 @@ class Trainer:
         self._has_begun = False
         self._has_unsaved = False
         self._has_fitted = False
+        self._listener: Callable[[dict[str, Any]], object] | None = None  # of the records, while fit runs
         self._stepping = threading.RLock()
 
     @property
@@ -157,7 +158,13 @@ class Trainer:
         self._run = RunDirectory(path)
 
     @checked_names
-    def fit(self, *, resume: bool | Literal["auto"] = False, progress: bool = True) -> History:
+    def fit(
+        self,
+        *,
+        resume: bool | Literal["auto"] = False,
+        progress: bool = True,
+        log: Callable[[dict[str, Any]], object] | None = None,
+    ) -> History:
         """Train to the end, put the best weights into the model, and return the record of the run.
 
         Ctrl-C ends the run after the current step: it is saved, evaluated and returned. SIGTERM saves and ends the
@@ -168,9 +175,13 @@ class Trainer:
                 ``"auto"`` resumes if there is a checkpoint and starts otherwise, so that a notebook's cell can be run
                 again.
             progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
+            log: Called with each record of ``metrics.jsonl``, also without a ``run_dir``: a dict with ``"step"``, and
+                with either the loss, learning rate and gradient norm of the step or the losses of an evaluation. After
+                a resume, the steps past the checkpoint come again.
 
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
+            InputTypeError: If ``log`` is not a function.
             NonFiniteError: If a loss or gradient is NaN or infinite; a step that fails leaves the weights as they were.
             RunExistsError: If ``run_dir`` contains a run and ``resume`` is False, or a file it would overwrite.
             RunLockedError: If another trainer is using ``run_dir``.
@@ -178,13 +189,17 @@ class Trainer:
                 the run began. Any other file that cannot be written is a warning.
 
         Warns:
-            UserWarning: If a second call has no step left to take, with the way to train further.
+            UserWarning: If a second call has no step left to take, with the way to train further. If ``log`` raises an
+                exception; it is not called again.
         """
         if resume != "auto" and not isinstance(resume, bool):
             raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
         check_truth("progress", progress)
+        if log is not None and not callable(log):
+            raise InputTypeError(f"log must be a function of a record, e.g. records.append, got {short(log)}")
         resuming = resume is True or (resume == "auto" and not self._has_begun and bool(self._run.checkpoints()))
         starting = not (resuming or self._has_begun)
+        self._listener = log
         try:
             with self._run.locked(starting=starting, adopting=resuming), finishing_the_step() as interruption:
                 if resuming:
@@ -207,6 +222,7 @@ class Trainer:
                     display.write(self.history.verdict)
                 interruption.pass_on()  # a signal that came after the last step
         finally:
+            self._listener = None
             self.model.eval()
         if self._has_fitted and resume is False and self.steps_taken == before and not interruption:
             warn(self._nothing_left())
@@ -280,7 +296,7 @@ class Trainer:
         if state.planned is None:
             state.planned = self._pace.plan(step)
         record = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
-        self._run.log({"step": step.number} | record)
+        self._log({"step": step.number} | record)
         is_last = step.number == self._end
         if is_last or step.number % config.eval_interval == 0:
             step.evaluation = self._evaluate_now()
@@ -425,13 +441,25 @@ class Trainer:
         share = self._lr_share(state.step - 1) if state.step else 0.0
         evaluation = Evaluation(state.step, train_loss, val_loss, state.seconds, speed, self._preview(), share)
         state.history.evaluations.append(evaluation)
-        self._run.log({name: value for name, value in vars(evaluation).items() if name != "sample"})
+        self._log({name: value for name, value in vars(evaluation).items() if name != "sample"})
         if state.history.best is evaluation:
             state.best = _copies(self.model)
             with self._continuing_unsaved():
                 self._run.save_best(self.model, self.data.tokenizer)
         self._pace.evaluation = time.perf_counter() - started
         return evaluation
+
+    def _log(self, record: dict[str, Any]) -> None:
+        """Append a record to ``metrics.jsonl``, and pass it on; an exception of the user's function is a warning."""
+        self._run.log(record)
+        if self._listener is None:
+            return
+        try:
+            self._listener(record)
+        except Exception as error:
+            self._listener = None
+            reason = f"{type(error).__name__}: {cut(str(error))}"
+            warn(f"log failed at step {record['step']}: {reason}; the training goes on, and log is not called again")
 
     def _preview(self) -> str:
         """Return a text that the model generates; a failure of the tokenizer is a warning."""
