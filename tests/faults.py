@@ -6,6 +6,7 @@ import itertools
 import math
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from tinygpt.layers import (
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader
-from tinygpt.training import History
+from tinygpt.training import History, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
@@ -296,6 +297,10 @@ def evaluations_draw(patch: Patch) -> None:
 
 def evaluations_are_not_logged(patch: Patch) -> None:
     wrap(patch, Trainer, "_log", lambda real, self, record: None if "val_loss" in record else real(self, record))
+
+
+def val_fraction_not_written(patch: Patch) -> None:
+    wrap(patch, run_settings.RunSettings, "to_json", lambda real, self: real(replace(self, val_fraction=0.1)))
 
 
 def steps_counted_from_the_resumption(patch: Patch) -> None:

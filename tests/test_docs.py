@@ -107,7 +107,7 @@ def test_a_false_value_is_noticed() -> None:
         ("sampling", sampling.__all__),
         ("training", training.__all__),
         ("randomness", ["check_seed", "derive_seed", "permutation", "uniforms"]),
-        ("corpora", ["read_text", "shakespeare", "tinyshakespeare"]),
+        ("corpora", ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]),
         ("data", ["Batch", "TokenDataset"]),
         ("tokenizer", ["CharTokenizer", "Tokenizer"]),
         ("checkpoint", ["load", "save"]),

@@ -13,19 +13,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from tinygpt.errors import DataError, check_number, cut, short, show, warn
 from tinygpt.files import check_path, check_regular, read_whole, write_whole
 
-__all__ = ["read_text", "shakespeare", "tinyshakespeare"]
+__all__ = ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]
 
 TINYSHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 _MOST_DOWNLOADED = 64 << 20  # bytes
 _CONTROLS = "".join(chr(code) for code in range(0x20) if chr(code) not in "\t\n\v\f\r") + "\x7f"
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """The file that a text was read from, and its digest.
+
+    Attributes:
+        path: Its absolute path.
+        encoding: The encoding that it was read in.
+        sha256: SHA-256 of its bytes, as ``sha256sum`` prints it.
+    """
+
+    path: str
+    encoding: str
+    sha256: str
 
 
 def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
@@ -51,6 +67,11 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         DataError: If the file is empty, not a regular file, not text in this encoding, or looks binary. The message
             names the encoding or kind of file that it looks like.
     """
+    return read_file(path, encoding=encoding)[0]
+
+
+def read_file(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> tuple[str, TextFile]:
+    """Read a text file as :func:`read_text` does, and return the text and a description of the file."""
     from tinygpt import encodings  # imported here, since its tables are needed only where a file is read
 
     path = check_path("path", path)
@@ -83,7 +104,7 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         )
     for warning in _warnings(path, text, is_utf8):
         warn(warning)
-    return text
+    return text, TextFile(str(path.absolute()), encoding, hashlib.sha256(raw).hexdigest())
 
 
 def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:

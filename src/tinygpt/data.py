@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64, Integer
 from torch import Tensor
 
+from tinygpt.corpora import TextFile, read_file
 from tinygpt.errors import (
     DataError,
     InputTypeError,
@@ -68,6 +69,8 @@ class TokenDataset:
         val: Ids of the validation split.
         tokenizer: The tokenizer, or None.
         vocab_size: Number of distinct ids ``V``: that of the tokenizer, or else the largest id plus one.
+        val_fraction: Share of the corpus for validation.
+        file: The :class:`~tinygpt.corpora.TextFile` that :meth:`from_file` read, otherwise None.
 
     Raises:
         InputTypeError: If ``source`` is neither a text nor integers, or is the name of a file.
@@ -97,6 +100,8 @@ class TokenDataset:
         if tokenizer is None and isinstance(source, str) and source:
             tokenizer = CharTokenizer.from_text(check_corpus("source", source))
         self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
+        self.val_fraction = float(val_fraction)
+        self.file: TextFile | None = None
         ids = _as_ids(source, self.tokenizer)
         if not len(ids):
             raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
@@ -104,6 +109,30 @@ class TokenDataset:
         # As int(0.9 * n) in the notebook and in nanoGPT. Rounding first makes 0.58 * 100 = 57.99999999999999 58.
         boundary = int(round((1 - val_fraction) * len(ids), 6))
         self.train, self.val = ids[:boundary], ids[boundary:]
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str], *, encoding: str = "utf-8", val_fraction: float = 0.1
+    ) -> "TokenDataset":
+        """Read a text file, with a :class:`CharTokenizer` of its characters.
+
+        The dataset remembers the file, so that a run on it can be resumed without naming it again.
+
+        Args:
+            path: A file that :func:`~tinygpt.corpora.read_text` reads, with the same errors and warnings.
+            encoding: Name of its encoding.
+            val_fraction: Share of the text, at its end, for validation.
+
+        Example:
+            >>> path = getfixture("tmp_path") / "verse.txt"
+            >>> _ = path.write_text("to be, or not to be: " * 20)
+            >>> TokenDataset.from_file(path)
+            TokenDataset(420 characters: 378 train, 42 val; vocab_size=9)
+        """
+        text, file = read_file(path, encoding=encoding)
+        data = cls(text, val_fraction=val_fraction)
+        data.file = file
+        return data
 
     def __repr__(self) -> str:
         sizes = [len(self.train), len(self.val)]

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +29,7 @@ from tinygpt.files import append_line, check_path, check_regular, check_writable
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
-from tinygpt.training.config import TrainerConfig
+from tinygpt.training.run_settings import SETTINGS_FILE, RunSettings
 
 Accepted = TypeVar("Accepted")
 
@@ -121,7 +120,7 @@ class RunDirectory:
                 f"run_dir must be new or empty, got {self.shown}, which contains a run; use another, or "
                 "fit(resume=True) to resume it, or fit(resume='auto') to start or resume"
             )
-        for name in ("best.safetensors", "config.json", "metrics.jsonl"):  # the first checkpoint comes before them
+        for name in ("best.safetensors", SETTINGS_FILE, "metrics.jsonl"):  # the first checkpoint comes before them
             if os.path.lexists(path / name):
                 raise RunExistsError(
                     f"run_dir must be new or empty, got {self.shown}, which has a file {name} but no checkpoint of a "
@@ -153,14 +152,13 @@ class RunDirectory:
             check_regular(self.path / name)
             yield self.path / name
 
-    def describe(self, config: TrainerConfig, model: LanguageModel) -> None:
+    def describe(self, settings: RunSettings) -> None:
         """Write the settings to ``config.json``; a disk error is a warning."""
         if self.path is None:
             return
-        settings = json.dumps({"trainer": asdict(config), "model": repr(model)}, indent=2) + "\n"
         try:
-            with self._writing("config.json") as path:
-                write_whole(path, settings.encode())
+            with self._writing(SETTINGS_FILE) as path:
+                write_whole(path, settings.to_json().encode())
         except CheckpointSaveError as error:
             warn(f"{error}; the training goes on without it")
 

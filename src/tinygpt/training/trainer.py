@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import distinct
+from tinygpt.checkpoint import config_of, distinct
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointSaveError,
@@ -27,7 +27,7 @@ from tinygpt.errors import (
     show,
     warn,
 )
-from tinygpt.models import LanguageModel
+from tinygpt.models import GPTLanguageModel, LanguageModel
 from tinygpt.randomness import derive_seed
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.sampling import Sampler
@@ -40,6 +40,7 @@ from tinygpt.training.preparation import check_schedule, optimizer_for, window_l
 from tinygpt.training.progress import Progress
 from tinygpt.training.resume import RunRecord, RunState
 from tinygpt.training.run_directory import RunDirectory
+from tinygpt.training.run_settings import RunSettings
 from tinygpt.training.signals import Interruption, deferring_signals, finishing_the_step
 from tinygpt.training.step import Objective, Step, Stepper
 
@@ -340,6 +341,8 @@ class Trainer:
             self._state = restore()
             self._last, self._has_begun = {}, True
             self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
+            if self.data.file is not None:  # the settings or the path of the text may have changed
+                self._run.describe(self._settings())
 
     def save(self) -> Path | None:
         """Write a checkpoint of the current step to ``run_dir``, from which :meth:`resume` goes on; return its path.
@@ -356,10 +359,23 @@ class Trainer:
             with self._run.locked(starting=not self._has_begun):
                 path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
                 if not self._has_begun:  # the checkpoint comes first: it marks the directory as a run
-                    self._run.describe(self.config, self.model)
+                    self._run.describe(self._settings())
                     self._has_begun = True
             self._has_unsaved = False
             return path
+
+    def _settings(self) -> RunSettings:
+        """Return the settings that ``config.json`` holds."""
+        model, sizes = self.model, None
+        if isinstance(model, GPTLanguageModel) and config_of(model) is not None:
+            sizes = model.config
+        return RunSettings(
+            trainer=self.config,
+            model=sizes,
+            text=self.data.file,
+            val_fraction=self.data.val_fraction,
+            parts=repr(model),
+        )
 
     def sampler(self, **options: Any) -> Sampler:
         """Return a :class:`~tinygpt.Sampler` of the model and the data's tokenizer; ``options`` are the sampler's.
