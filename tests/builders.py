@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from tinygpt import CharTokenizer, GPTConfig, GPTLanguageModel, TokenDataset
+from tinygpt.models.config import Layout
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 12
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -12,7 +13,7 @@ DATA = TokenDataset(TEXT, TOKENIZER, val_fraction=0.2)
 BLOCK = 8
 
 
-def make_gpt(layout: str = "notebook", *, seed: int = 1, **sizes: Any) -> GPTLanguageModel:
+def make_gpt(layout: Layout = "notebook", *, seed: int = 1, **sizes: Any) -> GPTLanguageModel:
     """Build a tiny GPT for ``DATA``, or of other sizes, from a seed."""
     torch.manual_seed(seed)
     defaults = {"vocab_size": DATA.vocab_size, "block_size": BLOCK, "n_layer": 2, "n_head": 2, "n_embd": 8}

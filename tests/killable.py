@@ -13,6 +13,7 @@ from builders import DATA, make_gpt
 
 from tinygpt import Trainer, TrainerConfig
 from tinygpt.checkpoint import read
+from tinygpt.models.config import Layout
 
 SETTINGS: dict[str, Any] = {
     "max_iters": 12,
@@ -26,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_trainer(directory: Path | None, *, layout: str = "notebook", make: Any = None, **changes: Any) -> Trainer:
+def make_trainer(directory: Path | None, *, layout: Layout = "notebook", make: Any = None, **changes: Any) -> Trainer:
     """Return a trainer with everything on that draws at random.
 
     Args:

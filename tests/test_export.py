@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ BLOCK = 9
 every_model = pytest.mark.parametrize("name", [*LAYOUTS, "bigram"])
 
 
-def make(name: str) -> LanguageModel:
+def make(name: Any) -> LanguageModel:
     model: LanguageModel = (
         BigramLanguageModel(7)
         if name == "bigram"

@@ -29,16 +29,18 @@ from tinygpt import (
     TrainerConfig,
 )
 from tinygpt.errors import DataError
+from tinygpt.models.config import Layout
 from tinygpt.training import Evaluation, History
 from tinygpt.training import history as history_module
 from tinygpt.training.baseline import bigram_loss
+from tinygpt.training.config import Optimizer
 from tinygpt.training.resume import pack_history, unpack_history
 
 TEXT = plays()
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))
 
 
-def make_gpt(data: TokenDataset = DATA, layout: str = "notebook", **changes: Any) -> GPTLanguageModel:
+def make_gpt(data: TokenDataset = DATA, layout: Layout = "notebook", **changes: Any) -> GPTLanguageModel:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"block_size": 16, "n_layer": 1, "n_head": 2, "n_embd": 32, "dropout": 0.0} | changes
     return GPTConfig(vocab_size=data.vocab_size, layout=layout, **sizes).build()
@@ -76,7 +78,7 @@ def measured(*losses: tuple[float, float], rates: list[float | None] | None = No
 
 
 @pytest.mark.parametrize(("layout", "optimizer"), [("notebook", "adamw"), ("gpt2", "muon"), ("modern", "adamw")])
-def test_a_rate_far_too_low_learns_nothing(layout: str, optimizer: str) -> None:
+def test_a_rate_far_too_low_learns_nothing(layout: Layout, optimizer: Optimizer) -> None:
     history = run(make_gpt(layout=layout), optimizer=optimizer, learning_rate=1e-8, max_iters=40)
     assert ": nothing was learnt beyond an even guess; use a higher learning rate" in history.verdict
 
@@ -94,7 +96,7 @@ def test_a_rate_far_too_low_learns_nothing(layout: str, optimizer: str) -> None:
         pytest.param("modern", "muon", 2.0, "diverged", marks=pytest.mark.slow),
     ],
 )
-def test_a_rate_far_too_high_is_named(layout: str, optimizer: str, rate: float, said: str) -> None:
+def test_a_rate_far_too_high_is_named(layout: Layout, optimizer: Optimizer, rate: float, said: str) -> None:
     history = run(make_gpt(layout=layout), optimizer=optimizer, learning_rate=rate, max_iters=100)
     assert f": {said} " in history.verdict
     assert "use a lower learning rate" in history.verdict

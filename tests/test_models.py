@@ -33,7 +33,7 @@ from tinygpt import (
 from tinygpt.errors import ConfigError, InputTypeError, ShapeError
 from tinygpt.layers import DecoderBlock, FeedForward, LearnedPositions, MultiHeadAttention
 from tinygpt.models import ModelOutput
-from tinygpt.models.config import LAYOUTS
+from tinygpt.models.config import LAYOUTS, Layout
 from tinygpt.testing import check_batch_independent, check_causal, check_prefix_consistent
 
 VOCAB, BLOCK, N_EMBD = 7, 6, 8
@@ -328,7 +328,7 @@ def test_a_seed_gives_the_same_weights_in_a_fresh_process() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_model_learns_one_batch_by_heart(layout: str) -> None:
+def test_a_model_learns_one_batch_by_heart(layout: Layout) -> None:
     torch.manual_seed(0)
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=16, dropout=0.0, layout=layout)
     model = config.build()
@@ -405,7 +405,7 @@ class Shifted(GPTLanguageModel):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_config_builds_the_class_that_it_is_asked_of(layout: str) -> None:
+def test_a_config_builds_the_class_that_it_is_asked_of(layout: Layout) -> None:
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=1, n_head=2, n_embd=N_EMBD, layout=layout)
     torch.manual_seed(0)
     plain = config.build().eval()

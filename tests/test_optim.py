@@ -26,8 +26,10 @@ from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageMo
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import Chain, DecoderBlock, FeedForward, Linear, MultiHeadAttention, RMSNorm, ShortConvolution
 from tinygpt.layers.roles import matrices_in
+from tinygpt.models.config import Layout
 from tinygpt.optim import Muon, muon, orthogonalise, parameter_groups
 from tinygpt.schedules import warmup_linear
+from tinygpt.training.config import Optimizer
 from tinygpt.training.preparation import checked_optimizer
 
 SHAPES = [(8, 8), (32, 8), (8, 32), (8, 8), (1, 5)]
@@ -310,7 +312,7 @@ def test_all_else_is_moved_by_adamw() -> None:
 
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
-def test_muon_gets_the_inner_matrices_and_adamw_the_rest(layout: str) -> None:
+def test_muon_gets_the_inner_matrices_and_adamw_the_rest(layout: Layout) -> None:
     """AdamW moves tables, the head, biases and gains."""
     config = GPTConfig(vocab_size=11, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
     model = config.build()
@@ -353,7 +355,7 @@ def make_blocks(n_embd: int, feed_forward: Callable[[], nn.Module] | None = None
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
 @pytest.mark.parametrize("vocab_size", [8, 24, 32, 4])
-def test_roles_do_not_depend_on_sizes_that_happen_to_be_equal(layout: str, vocab_size: int) -> None:
+def test_roles_do_not_depend_on_sizes_that_happen_to_be_equal(layout: Layout, vocab_size: int) -> None:
     """Ids as many as the width, as queries, keys and values, as the feed-forward's, and as positions."""
     config = GPTConfig(vocab_size=vocab_size, block_size=4, n_layer=2, n_head=2, n_embd=8, layout=layout)
     model = config.build()
@@ -561,7 +563,8 @@ def test_a_run_with_muon_goes_on_exactly(tmp_path: Path) -> None:
 def test_a_run_with_muon_learns_more_than_one_with_adamw() -> None:
     """At a width at which matrices have directions to tell apart; each with a rate that suits it."""
     losses = {}
-    for name, rate in (("adamw", 4e-3), ("muon", None)):
+    rates: dict[Optimizer, float | None] = {"adamw": 4e-3, "muon": None}
+    for name, rate in rates.items():
         torch.manual_seed(0)
         config = GPTConfig.modern(vocab_size=DATA.vocab_size, block_size=8, n_layer=2, n_head=2, n_embd=32)
         settings = TrainerConfig(optimizer=name, learning_rate=rate, max_iters=60, batch_size=8, preview_tokens=0)
@@ -582,7 +585,7 @@ def test_the_default_optimizer_learns_more_than_adamw_by_default(kind: str) -> N
     assert losses[0] < losses[1] - 0.1
 
 
-def make_model(kind: str) -> LanguageModel:
+def make_model(kind: Any) -> LanguageModel:
     if kind == "bigram":
         return BigramLanguageModel(DATA.vocab_size)
     config = GPTConfig(vocab_size=DATA.vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=16, layout=kind, dropout=0)
@@ -630,7 +633,7 @@ def test_the_defaults_go_with_the_optimizer() -> None:
     ending = TrainerConfig(max_iters=10, optimizer="muon", final_learning_rate=2e-3)
     assert ending.schedule(10) == pytest.approx(0.25)
     with pytest.raises(ConfigError, match="optimizer must be one of 'adamw', 'muon', got 'muom'; did you mean 'muon'"):
-        TrainerConfig(optimizer="muom")
+        TrainerConfig(optimizer="muom")  # type: ignore[arg-type]
 
 
 def test_the_straight_line_falls_from_one_to_its_floor() -> None:

@@ -22,6 +22,7 @@ import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, Sampler
 from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, NonFiniteError, TokenizerError
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, ShortConvolution
+from tinygpt.models.config import Layout
 from tinygpt.randomness import uniforms
 from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.filters import filter_logits
@@ -41,7 +42,7 @@ class CachelessAttention(nn.Module):
         return x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1).view(1, -1, 1)
 
 
-def make_gpt(layout: str = "notebook", seed: int = 0) -> LanguageModel:
+def make_gpt(layout: Layout = "notebook", seed: int = 0) -> LanguageModel:
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=2, n_head=2, n_embd=8, dropout=0.3, layout=layout)
     model = config.build()
     randomised(model, seed)

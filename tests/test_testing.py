@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tinygpt import BigramLanguageModel, GPTConfig, GPTLanguageModel
 from tinygpt.errors import InputTypeError
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
+from tinygpt.models.config import Layout
 from tinygpt.testing import (
     CheckError,
     Sizes,
@@ -43,7 +44,7 @@ def block() -> DecoderBlock:
     return DecoderBlock(8, attention=MultiHeadAttention(8, n_head=2), feed_forward=FeedForward(8))
 
 
-def gpt(layout: str = "notebook") -> GPTLanguageModel:
+def gpt(layout: Layout = "notebook") -> GPTLanguageModel:
     config = GPTConfig(vocab_size=7, block_size=6, n_layer=1, n_head=2, n_embd=8, layout=layout)
     return config.build()
 

@@ -40,11 +40,12 @@ from tinygpt.errors import (
     RunExistsError,
     ShapeError,
 )
-from tinygpt.models.config import LAYOUTS
+from tinygpt.models.config import LAYOUTS, Layout
 from tinygpt.optim import adamw, muon, parameter_groups
 from tinygpt.runtime import choose_device, choose_precision
 from tinygpt.schedules import warmup_cosine
 from tinygpt.training import History, Loss, plain_loop
+from tinygpt.training.config import Optimizer
 from tinygpt.training.step import Objective
 
 QUICK: dict[str, Any] = {"batch_size": 4, "max_iters": 6, "eval_interval": 3, "preview_tokens": 0}
@@ -92,7 +93,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": adamw, "
     seed=st.integers(0, 3),
 )
 def test_the_trainer_takes_the_steps_of_the_plain_loop(
-    optimizer: str, layout: str, dropout: float, batch_size: int, block_size: int, grad_clip: float | None, seed: int
+    optimizer: Optimizer,
+    layout: Layout,
+    dropout: float,
+    batch_size: int,
+    block_size: int,
+    grad_clip: float | None,
+    seed: int,
 ) -> None:
     config = TrainerConfig(
         max_iters=3,
@@ -175,7 +182,7 @@ def test_steps_report_the_rate_that_they_were_taken_with() -> None:
 
 
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
-def test_matrices_decay_and_norms_biases_and_embeddings_do_not(layout: str) -> None:
+def test_matrices_decay_and_norms_biases_and_embeddings_do_not(layout: Layout) -> None:
     model = make_gpt(layout=layout)
     decaying, others = parameter_groups(model, 0.1)
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
@@ -333,7 +340,7 @@ def test_steps_carry_the_evaluation_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("model", ["bigram", "notebook", "modern"])
-def test_models_learn_a_text_that_repeats_itself(model: str) -> None:
+def test_models_learn_a_text_that_repeats_itself(model: Any) -> None:
     made = BigramLanguageModel(DATA.vocab_size) if model == "bigram" else make_gpt(layout=model)
     history = make_trainer(made, max_iters=150, batch_size=16, learning_rate=0.03, eval_interval=50).fit(progress=False)
     assert history.best.val_loss < (1.3 if model == "bigram" else 0.6)
@@ -812,7 +819,7 @@ def test_attention_stays_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) ->
     [lambda: torch.autocast("cpu", torch.bfloat16), torch.no_grad, torch.inference_mode],
     ids=["cast", "no_grad", "inference"],
 )
-def test_what_is_set_around_it_changes_nothing(precision: str, around: Callable[[], Any], layout: str) -> None:
+def test_what_is_set_around_it_changes_nothing(precision: str, around: Callable[[], Any], layout: Layout) -> None:
     trainers = [make_trainer(make_gpt(layout=layout).float(), precision=precision) for _ in range(2)]
     trainers[0].fit(progress=False)
     with around():

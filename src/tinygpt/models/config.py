@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, overload
 
 from tinygpt.errors import (
     ConfigError,
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model")
 
-LAYOUTS = ("notebook", "gpt2", "modern")
+Layout = Literal["notebook", "gpt2", "modern"]
+LAYOUTS = get_args(Layout)
 _MOST_PARAMETERS = 10**11  # 400 GB in float32; a larger model is a mistyped size
 
 
@@ -63,7 +64,7 @@ class GPTConfig:
     n_head: int = 6
     n_embd: int = 384
     dropout: float = 0.2
-    layout: str = "notebook"
+    layout: Layout = "notebook"
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):

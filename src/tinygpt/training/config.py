@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -30,11 +30,13 @@ class Habits(NamedTuple):
     curve: Callable[..., float]
 
 
-HABITS = {
+Optimizer = Literal["adamw", "muon"]
+HABITS: dict[str, Habits] = {
     "adamw": Habits(3e-4, (0.9, 0.99), most_warmup=100, floor=0.1, curve=warmup_cosine),
     "muon": Habits(8e-3, (0.8, 0.95), most_warmup=20, floor=0.0, curve=warmup_linear),
 }
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS = get_args(Precision)
 MAY_CHANGE = (  # when a run is resumed, with a warning; any other change makes it another run
     "max_iters",
     "learning_rate",
@@ -114,7 +116,7 @@ class TrainerConfig:
     max_seconds: float | None = None
     batch_size: int = 64
     block_size: int | None = None
-    optimizer: str = "muon"
+    optimizer: Optimizer = "muon"
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     warmup_iters: int | None = None
@@ -130,7 +132,7 @@ class TrainerConfig:
     preview_tokens: int = 100
     seed: int = 0
     device: str = "auto"
-    precision: str = "auto"
+    precision: Precision = "auto"
     compile: bool = False
 
     def __post_init__(self) -> None:
