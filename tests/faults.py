@@ -24,9 +24,11 @@ from tinygpt.layers import (
     Head,
     KVCache,
     LearnedPositions,
+    MultiHeadAttention,
     RotaryPositions,
     ShortConvolution,
 )
+from tinygpt.layers import attention as attention_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader
@@ -101,6 +103,34 @@ def scale_by_the_stream(patch: Patch) -> None:
 
 def softmax_over_the_rows(patch: Patch) -> None:
     wrap(patch, Tensor, "softmax", lambda real, self, dim: real(self, dim=1))
+
+
+def weights_without_their_scale(patch: Patch) -> None:
+    def weigh(real: Any, query: Tensor, key: Tensor, *, causal: bool) -> Any:
+        return real(query * query.shape[-1] ** 0.5, key, causal=causal)
+
+    wrap(patch, attention_module, "weigh", weigh)
+
+
+def weights_without_their_mask(patch: Patch) -> None:
+    wrap(patch, attention_module, "weigh", lambda real, query, key, *, causal: real(query, key, causal=False))
+
+
+def weights_without(patch: Patch, part: str) -> None:
+    def weights(real: Any, self: MultiHeadAttention, x: Tensor) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setitem(self._modules, part, None)
+            return real(self, x)
+
+    wrap(patch, MultiHeadAttention, "weights", weights)
+
+
+def weights_without_their_norm(patch: Patch) -> None:
+    weights_without(patch, "norm")
+
+
+def weights_without_their_positions(patch: Patch) -> None:
+    weights_without(patch, "positions")
 
 
 def heads_cut_without_turning(patch: Patch) -> None:

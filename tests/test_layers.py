@@ -247,6 +247,46 @@ def test_attention_is_its_heads_side_by_side_and_projected(d: Sizes, causal: boo
     torch.testing.assert_close(attention(x), expected, **TOLERANCE)
 
 
+ATTENTIONS = [  # those of the layouts
+    pytest.param(lambda d, **o: MultiHeadAttention(d.n_embd, n_head=d.n_head, **o), id="notebook"),
+    pytest.param(lambda d, **o: MultiHeadAttention(d.n_embd, n_head=d.n_head, bias=True, **o), id="gpt2"),
+    pytest.param(rotary_attention, id="modern"),
+]
+
+
+@broken_by(faults.weights_without_their_scale, faults.weights_without_their_mask, only="notebook")
+@broken_by(faults.weights_without_their_norm, faults.weights_without_their_positions, only="modern")
+@pytest.mark.parametrize("make", ATTENTIONS)
+@given(d=sizes(), causal=st.booleans())
+def test_attention_averages_values_by_its_weights(make: Any, d: Sizes, causal: bool) -> None:
+    """In training mode too: the weights are those without dropout."""
+    attention, dropping = make(d, causal=causal), make(d, causal=causal, dropout=0.5)
+    randomised(attention, d.seed), randomised(dropping, d.seed)
+    x = d.stream()
+    weights = attention.weights(x)
+    assert weights.shape == (d.batch_size, d.n_head, d.length, d.length)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]), **TOLERANCE)
+    assert bool((weights.triu(1) == 0).all()) or not causal
+    assert torch.equal(dropping.weights(x), weights)
+    value = attention.qkv(x).unflatten(-1, (3, d.n_head, d.head_size))[:, :, 2].transpose(1, 2)
+    mixed = attention.output((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x), mixed, **TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_attention_weights_are_float32_at_least(dtype: torch.dtype) -> None:
+    attention = MultiHeadAttention(8, n_head=2).to(dtype)
+    x = torch.randn(1, 5, 8).to(dtype)
+    for weights in (attention.weights(x), under_autocast(attention.weights, x)):
+        assert weights.dtype == torch.float32
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 2, 5), rtol=0, atol=1e-6, check_dtype=False)
+
+
+def under_autocast(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return function(x)
+
+
 def test_the_order_of_heads_is_a_matter_of_the_projection_alone() -> None:
     attention = MultiHeadAttention(12, n_head=3)
     randomised(attention)

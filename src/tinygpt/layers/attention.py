@@ -55,15 +55,21 @@ class Head(nn.Module):
 
     def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T T"]:
         """Return the attention weights: each row is one position's, and sums to 1."""
-        # score each pair of positions; a product of D unit-variance numbers has variance D, hence the scale
-        query = self.query(x)
-        scores = query @ self.key(x).transpose(1, 2) * query.shape[-1] ** -0.5
-        # hide later positions
-        if self.causal:
-            visible = torch.ones(scores.shape[1:], dtype=torch.bool, device=x.device).tril()
-            scores = scores.masked_fill(~visible, float("-inf"))
-        # turn scores into weights
-        return scores.softmax(dim=-1)
+        return weigh(self.query(x), self.key(x), causal=self.causal)
+
+
+def weigh(
+    query: Float[Tensor, "*leading T D"], key: Float[Tensor, "*leading T D"], *, causal: bool
+) -> Float[Tensor, "*leading T T"]:
+    """Return the weights with which each query reads the keys."""
+    # score each pair of positions; a product of D unit-variance numbers has variance D, hence the scale
+    scores = query @ key.mT * query.shape[-1] ** -0.5
+    # hide later positions
+    if causal:
+        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~visible, float("-inf"))
+    # turn scores into weights
+    return scores.softmax(dim=-1)
 
 
 class MultiHeadAttention(nn.Module):
@@ -134,18 +140,8 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """Attend in each head, then mix the heads; with a cache, ``x`` continues the positions that it holds."""
-        # project to queries, keys and values
-        qkv = self.qkv(x).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
-        queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
-        # transposed after the split: otherwise their gradients would be copied once more
-        queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
-        # norm queries and keys and tell them their positions, both at once: half as many small operations
         past = 0 if cache is None else cache.length
-        if self.norm is not None:
-            queries_and_keys = self.norm(queries_and_keys)
-        if self.positions is not None:
-            queries_and_keys = self.positions(queries_and_keys, past)
-        query, key = queries_and_keys.chunk(2, dim=1)  # each B H T D
+        query, key, value = self._project(x, past)
         # take the earlier keys and values from the cache
         if cache is not None:
             key, value = cache.append(key, value)
@@ -159,6 +155,34 @@ class MultiHeadAttention(nn.Module):
         mixed = attend(query, key, value, mask=mask, dropout=dropout, is_causal=self.causal and not past)
         # put the heads side by side and mix them
         return self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+
+    def weights(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T T"]:
+        """Return the attention weights of each head: each row is one position's, and sums to 1.
+
+        :meth:`forward` averages the values by them, inside PyTorch's fused kernel. Here they are at least in float32,
+        without dropout.
+        """
+        query, key, _ = self._project(x)
+        with torch.autocast(x.device.type, enabled=False):
+            precise = torch.promote_types(query.dtype, torch.float32)
+            return weigh(query.to(precise), key.to(precise), causal=self.causal)
+
+    def _project(
+        self, x: Float[Tensor, "B T C"], past: int = 0
+    ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
+        """Return queries, keys and values of positions that come after ``past`` others."""
+        # project to queries, keys and values
+        qkv = self.qkv(x).unflatten(-1, (3 * self.n_head, -1))  # B T 3H D
+        queries_and_keys, value = qkv.split((2 * self.n_head, self.n_head), dim=2)
+        # transposed after the split: otherwise their gradients would be copied once more
+        queries_and_keys, value = queries_and_keys.transpose(1, 2), value.transpose(1, 2)  # B 2H T D and B H T D
+        # norm queries and keys and tell them their positions, both at once: half as many small operations
+        if self.norm is not None:
+            queries_and_keys = self.norm(queries_and_keys)
+        if self.positions is not None:
+            queries_and_keys = self.positions(queries_and_keys, past)
+        query, key = queries_and_keys.chunk(2, dim=1)  # each B H T D
+        return query, key, value
 
     def new_cache(self, batch_size: int, block_size: int) -> KVCache | None:
         """Return an empty cache; None without the causal mask, where later positions change earlier ones."""
