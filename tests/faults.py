@@ -32,7 +32,7 @@ from tinygpt.layers import attention as attention_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader
-from tinygpt.training import History, run_settings
+from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
@@ -331,6 +331,16 @@ def evaluations_are_not_logged(patch: Patch) -> None:
 
 def val_fraction_not_written(patch: Patch) -> None:
     wrap(patch, run_settings.RunSettings, "to_json", lambda real, self: real(replace(self, val_fraction=0.1)))
+
+
+def the_first_candidate_is_kept(patch: Patch) -> None:
+    first: list[Any] = []
+
+    def sized(real: Any, *arguments: Any) -> Any:
+        first.append(real(*arguments))
+        return first[0]
+
+    wrap(patch, advice, "_sized", sized)
 
 
 def steps_counted_from_the_resumption(patch: Patch) -> None:

@@ -12,7 +12,8 @@ A character enters as text and passes each of these rooms once, in one direction
 ``schedules``    learning-rate schedules
 ``checkpoint``   one file that contains a model: :func:`save`, :func:`load`
 ``sampling``     text from a model: :class:`Sampler`
-``training``     :class:`Trainer` and its :class:`TrainerConfig`, :func:`evaluate`, :func:`compare`
+``training``     :func:`train` a text file in one call, after :func:`advise`; :class:`Trainer` and its
+                 :class:`TrainerConfig`, :func:`evaluate`, :func:`compare`
 ``testing``      property checks for parts of your own
 ===============  ====================================================================================
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
     from tinygpt.sampling import Sampler
     from tinygpt.tokenizer import CharTokenizer
-    from tinygpt.training import Trainer, TrainerConfig, compare, evaluate
+    from tinygpt.training import Trainer, TrainerConfig, advise, compare, evaluate, train
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "TokenDataset",
     "Trainer",
     "TrainerConfig",
+    "advise",
     "compare",
     "evaluate",
     "load",
@@ -52,6 +54,7 @@ __all__ = [
     "save",
     "shakespeare",
     "tinyshakespeare",
+    "train",
 ]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
@@ -69,5 +72,5 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         schedules=[],
         testing=[],
         tokenizer=["CharTokenizer"],
-        training=["Trainer", "TrainerConfig", "compare", "evaluate"],
+        training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "train"],
     )

@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING
 from tinygpt.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from tinygpt.training.advice import Advice, advise
     from tinygpt.training.baseline import bigram_loss
     from tinygpt.training.comparison import Comparison, Contender, compare
     from tinygpt.training.config import TrainerConfig
     from tinygpt.training.evaluation import evaluate
     from tinygpt.training.history import Evaluation, History, Loss
+    from tinygpt.training.runs import train
     from tinygpt.training.step import Step, plain_loop
     from tinygpt.training.trainer import Trainer
 
 __all__ = [
+    "Advice",
     "Comparison",
     "Contender",
     "Evaluation",
@@ -22,20 +25,24 @@ __all__ = [
     "Step",
     "Trainer",
     "TrainerConfig",
+    "advise",
     "bigram_loss",
     "compare",
     "evaluate",
     "plain_loop",
+    "train",
 ]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
         __name__,
+        advice=["Advice", "advise"],
         baseline=["bigram_loss"],
         comparison=["Comparison", "Contender", "compare"],
         config=["TrainerConfig"],
         evaluation=["evaluate"],
         history=["Evaluation", "History", "Loss"],
+        runs=["train"],
         step=["Step", "plain_loop"],
         trainer=["Trainer"],
     )

@@ -81,7 +81,7 @@ class RunDirectory:
             yield
             return
         if starting and not os.path.lexists(self._lock.path):
-            self._check_new(self.path)  # before the lock is made: a refused directory is not written to
+            self.check_new()  # before the lock is made: a refused directory is not written to
         if adopting:
             self._lock.forget()
             self._check_begun()
@@ -105,7 +105,7 @@ class RunDirectory:
         is_refused = starting
         try:
             if starting:
-                self._check_new(self.path)  # a run that was killed before its first checkpoint leaves only the lock
+                self.check_new()  # a run that was killed before its first checkpoint leaves only the lock
                 is_refused = False
             yield
         finally:
@@ -113,15 +113,21 @@ class RunDirectory:
             if is_refused:
                 self._lock.forget()
 
-    def _check_new(self, path: Path) -> None:
-        """Raise if the directory has a run, or a file that a run would overwrite."""
+    def check_new(self) -> None:
+        """Raise if the directory has a run, or a file that a run would overwrite.
+
+        Raises:
+            RunExistsError: If it does.
+        """
+        if self.path is None:
+            return
         if self.checkpoints():
             raise RunExistsError(
                 f"run_dir must be new or empty, got {self.shown}, which contains a run; use another, or "
                 "fit(resume=True) to resume it, or fit(resume='auto') to start or resume"
             )
         for name in ("best.safetensors", SETTINGS_FILE, "metrics.jsonl"):  # the first checkpoint comes before them
-            if os.path.lexists(path / name):
+            if os.path.lexists(self.path / name):
                 raise RunExistsError(
                     f"run_dir must be new or empty, got {self.shown}, which has a file {name} but no checkpoint of a "
                     "run; use another directory, so that the file is not overwritten"
