@@ -30,7 +30,7 @@ from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.filters import draw, filter_logits
 from tinygpt.sampling.text_stream import DECODED_TOGETHER, Pieces
-from tinygpt.sampling.window import Reader, Row, read_one, window_start
+from tinygpt.sampling.window import Reader, Row, read_one, read_windows, window_start
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text
 
 Prompt = TypeVar("Prompt", str, list[str])
@@ -236,17 +236,11 @@ class Sampler:
         if not isinstance(text, str):
             raise InputTypeError(f"text must be a str, got {type(text).__name__}")
         ids = torch.tensor([self.start_id, *encode_text(self.tokenizer, text).tolist()], device=self.model.device)
-        scores = [torch.empty(0, dtype=torch.float64)]
-        done = 1  # tokens that need no more score: the start is given
+        scores, rest = [torch.empty(0, dtype=torch.float64)], ids[1:, None].cpu()
         with evaluating(self.model):
-            while done < len(ids):
-                start = window_start(done, self._window, self.stride)
-                end = min(start + self._window, len(ids) - 1)
-                logits = self.model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
-                check_finite(logits, "after {} ids", first=done)
-                log_probabilities = logits.cpu().double().log_softmax(dim=-1)
-                scores.append(log_probabilities.gather(1, ids[done : end + 1, None].cpu())[:, 0])
-                done = end + 1
+            for rows in read_windows(self.model, ids, self._window, self.stride):
+                scores.append(rows.gather(1, rest[: len(rows)])[:, 0])
+                rest = rest[len(rows) :]
         return torch.cat(scores)
 
     def _rows(

@@ -15,12 +15,14 @@ class Pieces:
     Args:
         tokenizer: Turns ids into text.
         prompt: The text before the first token. A stop string may begin in it, but not end in it.
-        before: The id before the first token.
+        before: The id before the first token, or None.
         stops: Stop strings.
         together: How many tokens to decode at once; 1 returns each as soon as its text is certain.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str, before: int, stops: Sequence[str], together: int = 1) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: str, before: int | None, stops: Sequence[str], together: int = 1
+    ) -> None:
         self._tokenizer = tokenizer
         self._stops = stops
         self._reach = max((len(stop) - 1 for stop in stops), default=0)  # longest beginning of a stop string
@@ -63,13 +65,13 @@ class Pieces:
         self._given = text[max(0, certain - self._reach) : certain]
         return text[begun:certain]
 
-    def _restart(self, before: int) -> None:
+    def _restart(self, before: int | None) -> None:
         """Drop all ids but one.
 
         It is decoded again with the next, since a tokenizer may treat the first id specially.
         """
-        self._ids = [before]
-        self._known = len(decode_ids(self._tokenizer, self._ids))
+        self._ids = [] if before is None else [before]
+        self._known = len(decode_ids(self._tokenizer, self._ids)) if self._ids else 0
 
     def _may_be_stop(self, text: str) -> int:
         """Return the length of the longest end that begins a stop string."""

@@ -1,15 +1,16 @@
 """The window of tokens that a model reads, and the cache behind it."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from tinygpt.layers.cache import room_for
 from tinygpt.models import LanguageModel
+from tinygpt.models.base import check_finite
 from tinygpt.sampling.text_stream import Pieces
 
 
@@ -21,6 +22,23 @@ def window_start(length: int, block_size: int, stride: int) -> int:
     """
     over = max(0, length - block_size)
     return -(-over // stride) * stride
+
+
+def read_windows(
+    model: LanguageModel, ids: Int64[Tensor, " N"], block_size: int, stride: int
+) -> Iterator[Float64[Tensor, "K V"]]:
+    """Return an iterator over the log-probabilities after each id but the last, window by window.
+
+    These are the windows of generation. Each one has a row for every id that no earlier window predicted.
+    """
+    done = 1  # ids that need no prediction: the first one is given
+    while done < len(ids):
+        start = window_start(done, block_size, stride)
+        end = min(start + block_size, len(ids) - 1)
+        logits = model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
+        check_finite(logits, "after {} ids", first=done)
+        yield logits.cpu().double().log_softmax(dim=-1)
+        done = end + 1
 
 
 class Row:
