@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 import tinygpt
 from tinygpt import CharTokenizer, Sampler, Trainer
@@ -37,6 +38,8 @@ from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
 from tinygpt.training.step import Objective, Stepper
+from tinygpt.views import page as page_module
+from tinygpt.views import reading as reading_module
 
 Patch = pytest.MonkeyPatch
 Fault = Callable[[Patch], None]
@@ -418,3 +421,36 @@ def ids_count_from_the_end(patch: Patch) -> None:
 
 def unknown_dropped(patch: Patch) -> None:
     wrap(patch, CharTokenizer, "encode", lambda real, self, text: real(self, known(self, text)))
+
+
+def rows_of_attention_shifted(patch: Patch) -> None:
+    wrap(patch, reading_module, "weigh", lambda real, attention, x: real(attention, x).roll(1, -2))
+
+
+def read_in_other_windows(patch: Patch) -> None:
+    wrap(patch, reading_module, "read_windows", lambda real, model, ids, block_size, _: real(model, ids, block_size, 1))
+
+
+def lens_without_the_norm(patch: Patch) -> None:
+    def look(real: Any, model: Any, *others: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setitem(model._modules, "norm", nn.Identity())
+            return real(model, *others)
+
+    wrap(patch, reading_module, "_look_through", look)
+
+
+def hooks_left_behind(patch: Patch) -> None:
+    patch.setattr(RemovableHandle, "remove", lambda self: None)
+
+
+def read_in_training_mode(patch: Patch) -> None:
+    patch.setattr(reading_module, "evaluating", lambda model: torch.no_grad())
+
+
+def text_of_each_id_alone(patch: Patch) -> None:
+    patch.setattr(reading_module, "_pieces", lambda tokenizer, ids: [tokenizer.decode([id]) for id in ids])
+
+
+def text_that_is_not_escaped(patch: Patch) -> None:
+    patch.setattr(page_module, "escape", lambda text, quote=True: text)

@@ -11,7 +11,7 @@ import pytest
 
 import tinygpt
 
-ROOMS = ["errors", "layers", "models", "optim", "schedules", "testing", "training"]
+ROOMS = ["errors", "layers", "models", "optim", "schedules", "testing", "training", "views"]
 EVERYTHING = """
 import json, sys, torch
 def settings():
@@ -56,7 +56,7 @@ def test_the_settings_need_no_torch() -> None:
     assert run(f"import sys; {settings}; assert 'torch' not in sys.modules") == ""
 
 
-@pytest.mark.parametrize("package", ["tinygpt", "tinygpt.models", "tinygpt.training"])
+@pytest.mark.parametrize("package", ["tinygpt", "tinygpt.models", "tinygpt.training", "tinygpt.views"])
 def test_no_public_name_is_that_of_a_module(package: str) -> None:
     """A lazy package would give the module instead of the function."""
     home = import_module(package)

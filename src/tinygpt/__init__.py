@@ -12,6 +12,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ``schedules``    learning-rate schedules
 ``checkpoint``   one file that contains a model: :func:`save`, :func:`load`
 ``sampling``     text from a model: :class:`Sampler`
+``views``        how a model reads a text: surprise, attention, the logit lens
 ``training``     :func:`train` a text file in one call, after :func:`advise`; :class:`Trainer` and its
                  :class:`TrainerConfig`, :func:`evaluate`, :func:`compare`
 ``testing``      property checks for parts of your own
@@ -73,4 +74,5 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         testing=[],
         tokenizer=["CharTokenizer"],
         training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "train"],
+        views=[],
     )

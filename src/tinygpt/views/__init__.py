@@ -1,0 +1,14 @@
+"""See inside a model: how it reads a text, what its heads do, and how its losses fell."""
+
+from typing import TYPE_CHECKING
+
+from tinygpt.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from tinygpt.views.page import Html
+    from tinygpt.views.reading import Reading, read
+
+__all__ = ["Html", "Reading", "read"]
+
+if not TYPE_CHECKING:  # a type checker should report unknown names
+    __getattr__, __dir__ = lazy_names(__name__, page=["Html"], reading=["Reading", "read"])
