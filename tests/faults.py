@@ -37,6 +37,7 @@ from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
+from tinygpt.training.progress import Progress
 from tinygpt.training.step import Objective, Stepper
 from tinygpt.views import page as page_module
 from tinygpt.views import reading as reading_module
@@ -344,6 +345,15 @@ def the_first_candidate_is_kept(patch: Patch) -> None:
         return first[0]
 
     wrap(patch, advice, "_sized", sized)
+
+
+def lines_are_not_counted(patch: Patch) -> None:
+    def write(real: Any, self: Progress, text: str) -> None:
+        before = self._written
+        real(self, text)
+        self._written = before
+
+    wrap(patch, Progress, "write", write)
 
 
 def steps_counted_from_the_resumption(patch: Patch) -> None:

@@ -1,7 +1,9 @@
 """The progress of a run: on one stream, in a form that the stream allows, and never at the cost of the run."""
 
+import contextlib
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -15,10 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
+from faults import broken_by
 from killable import exit_code, in_child
 
 from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, TrainerConfig
+from tinygpt.errors import CheckpointNotFoundError, RunExistsError
+from tinygpt.training import progress
 from tinygpt.training.progress import harmless
 
 SYMBOLS = "ab→\x1b[2J\r\x07\x9b\u202e\ud800é\t"
@@ -53,6 +59,30 @@ def run(tmp_path: Path, shell: str) -> subprocess.CompletedProcess[bytes]:
     return done
 
 
+class FakeNotebook(io.StringIO):
+    """Stands in for a stream of a notebook's cell, which is no terminal."""
+
+    def text(self) -> str:
+        """Return the text after all returns of the carriage, as a notebook shows it."""
+        lines = (line.split("\r") for line in self.getvalue().split("\n"))
+        return "\n".join(next((part for part in reversed(parts) if part.strip()), "") for parts in lines)
+
+
+class EncodedNotebook(io.TextIOWrapper):
+    """The same for a stream with an encoding."""
+
+
+FakeNotebook.__module__ = EncodedNotebook.__module__ = "ipykernel.iostream"
+
+
+def as_notebook(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeNotebook, FakeNotebook]:
+    """Replace standard output and standard error by those of a notebook, and return them."""
+    out, err = FakeNotebook(), FakeNotebook()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    return out, err
+
+
 def is_plain(shown: str) -> bool:
     return all(symbol in "\n\t" or symbol >= " " for symbol in shown) and not re.search("[\x7f-\x9f\u202e]", shown)
 
@@ -69,12 +99,54 @@ def test_everything_goes_to_standard_error_in_plain_lines(capfd: pytest.CaptureF
     assert is_plain(shown.err)
 
 
-def test_previews_stand_below_their_evaluations(capfd: pytest.CaptureFixture[str]) -> None:
+def test_previews_stand_below_their_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, _ = as_notebook(monkeypatch)
     history = make().fit()
-    shown = capfd.readouterr().err
-    assert is_plain(shown)
+    shown = notebook.text()
     for evaluation in history.evaluations:
-        assert harmless(evaluation.sample.strip()).encode("utf-8", "replace").decode() in shown
+        line = f"step {evaluation.step:>6,}: train"
+        assert harmless(evaluation.sample.strip()) in shown.partition(line)[2].partition("step ")[0]
+    assert is_plain(shown.replace("\r", ""))
+
+
+def test_a_log_file_has_no_preview(capfd: pytest.CaptureFixture[str]) -> None:
+    history = make().fit()
+    assert len(capfd.readouterr().err.splitlines()) == len(history.evaluations) + 1
+    assert all(evaluation.sample for evaluation in history.evaluations)
+
+
+@broken_by(faults.lines_are_not_counted)
+def test_a_log_file_has_a_line_a_minute_between(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(0, 10**6, 7))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(seconds))
+    make(max_iters=100, eval_interval=50, preview_tokens=0).fit()
+    lines = capfd.readouterr().err.splitlines()[:-1]
+    steps = [int(re.sub(r"step +(\d+).*", r"\1", line)) for line in lines]
+    assert [step for step, line in zip(steps, lines, strict=True) if "val" in line] == [0, 50, 100]
+    between = [(step, line) for step, line in zip(steps, lines, strict=True) if "val" not in line]
+    assert len(between) > 4
+    for step, line in between:
+        assert re.fullmatch(rf"step +{step} of 100: loss \d\.\d{{4}}, [\d,]+ tokens/s, about \d+ min left", line)
+    gaps = [b - a for a, b in itertools.pairwise(steps)]
+    assert min(gap for gap, line in zip(gaps, lines[1:], strict=True) if "val" not in line) >= 8  # of 7 seconds or more
+
+
+def test_no_bar_is_made_that_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither without progress, nor for a run that is refused."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("no bar is needed")
+
+    make(tmp_path).fit(progress=False)
+    streams = as_notebook(monkeypatch)
+    monkeypatch.setattr(progress, "tqdm", refuse)
+    make().fit(progress=False)
+    for resume, directory in [(False, tmp_path), (True, tmp_path / "new")]:
+        with pytest.raises((RunExistsError, CheckpointNotFoundError)):
+            make(directory).fit(resume=resume)
+    assert [stream.getvalue() for stream in streams] == ["", ""]
 
 
 def test_what_would_steer_a_terminal_is_written_out() -> None:
@@ -85,14 +157,16 @@ def test_what_would_steer_a_terminal_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8", "utf-16", "cp037"])
-def test_characters_that_the_stream_cannot_encode_are_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_stream_cannot_encode_are_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding, "strict"))
+    stream = EncodedNotebook(raw, encoding, "strict")
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream)
     make().fit()
     shown = raw.getvalue().decode(encoding)
     assert "step      4: train" in shown
     assert ("→" in shown) == encoding.startswith("utf")
-    assert "?" in shown or encoding.startswith("utf")
+    assert r"\u2192" in shown or encoding.startswith("utf")
 
 
 @pytest.mark.parametrize(
@@ -164,20 +238,32 @@ def test_a_warning_that_cannot_be_shown_ends_nothing(tmp_path: Path, monkeypatch
         assert trainer.fit().last.step == 4
 
 
-class FakeNotebook(io.StringIO):
-    """Stands in for the stream of a notebook's cell, which is no terminal."""
+def test_a_notebook_has_a_bar_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one refresh a second at most, beside those below a line."""
+    notebook, errors = as_notebook(monkeypatch)
+    print("before")
+    history = make(preview_tokens=0, max_iters=300, eval_interval=100).fit()
+    print("after")
+    assert errors.getvalue() == ""
+    shown = notebook.text()
+    assert re.findall("before|after|step +[0-9]+:|best|300/300", shown) == [
+        "before",
+        *(f"step {step:>6}:" for step in (0, 100, 200, 300)),
+        "best",
+        "300/300",
+        "after",
+    ]
+    assert history.verdict in shown
+    assert notebook.getvalue().count("/300 [") < 30
 
 
-FakeNotebook.__module__ = "ipykernel.iostream"
-
-
-def test_a_notebook_has_a_bar_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = FakeNotebook()
-    monkeypatch.setattr(sys, "stderr", stream)
-    history = make(preview_tokens=0).fit()
-    assert "\r" in stream.getvalue()
-    assert "4/4" in stream.getvalue()
-    assert history.verdict in stream.getvalue()
+def test_a_notebook_whose_output_is_kept_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, _ = as_notebook(monkeypatch)
+    kept = io.StringIO()
+    with contextlib.redirect_stdout(kept):
+        history = make().fit()
+    assert notebook.getvalue() == ""
+    assert len(kept.getvalue().splitlines()) == len(history.evaluations) + 1
 
 
 @pytest.mark.parametrize("columns", [0, 1, 12, 80, 300])

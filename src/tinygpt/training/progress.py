@@ -1,4 +1,12 @@
-"""Progress of a run on standard error.
+"""The progress of a run, on a terminal, in a notebook, or in a log file.
+
+==============  ===========================================================================
+standard error  shown
+==============  ===========================================================================
+a terminal      a bar, below the evaluations and previews
+a notebook      the same on standard output, since Jupyter colours standard error as a fault
+anything else   a line for each evaluation, and one for each minute without a line
+==============  ===========================================================================
 
 An error of the display never ends the run.
 """
@@ -9,6 +17,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -20,6 +29,7 @@ _TURNING = (
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # these change the direction of text
 )
 
+_SILENCE = 60  # seconds without a line in a log file
 _NAME = ContextVar("name", default="")
 
 
@@ -34,23 +44,32 @@ def named(name: str) -> Iterator[None]:
 
 
 class Progress:
-    """A bar with losses, speed and time left, below the evaluations.
+    """Shows a run while it trains: its evaluations, and how far it is.
 
-    If standard error is neither a terminal nor a notebook there is no bar, only the lines of the evaluations. Those
-    that the history has already are not shown again.
+    Evaluations that the history has already are not shown again.
+
+    Args:
+        history: The record of the run.
+        total: Number of steps of the run.
+        done: Number of steps already taken.
+        is_shown: Whether to show anything.
     """
 
     def __init__(self, history: History, total: int, done: int, *, is_shown: bool) -> None:
         self._history = history
         self._shown = len(history.evaluations)
-        self._screen = Screen(sys.stderr if is_shown else None)
+        self._screen = Screen(_stream() if is_shown else None)
         self._bar: tqdm[NoReturn] | None = None
+        self._started, self._done = monotonic(), done
+        self._written = self._started
         name = harmless(_NAME.get())
         if name:
             self.write(f"--- {name}")
         with suppress(Exception):
             if self._screen.redraws:
                 shape: dict[str, Any] = {"file": self._screen, "ncols": self._screen.width()}
+                shape["mininterval"] = 1.0 if self._screen.is_notebook else 0.1  # a notebook stores each refresh
+                shape["bar_format"] = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
                 self._bar = tqdm(desc=name or None, total=total, initial=done, unit="step", **shape)
 
     def __enter__(self) -> "Progress":
@@ -62,29 +81,44 @@ class Progress:
                 self._bar.close()
 
     def show_step(self, step: Step, *, total: int) -> None:
-        """Advance the bar by a step, below its evaluation if it has one."""
+        """Show that a step is taken, after its evaluation if it has one."""
         self.show_evaluations()
         with suppress(Exception):
+            speed = f"{step.tokens_per_second:,.0f} tokens/s"
             if self._bar is not None:
                 self._bar.total = total
                 val_loss = self._history.last.val_loss
-                speed = f"{step.tokens_per_second:,.0f} tokens/s"
                 self._bar.set_postfix_str(f"loss {step.loss:.3f}, val {val_loss:.3f}, {speed}", refresh=False)
                 self._bar.update()
+            elif monotonic() - self._written >= _SILENCE:
+                each = (monotonic() - self._started) / (step.number - self._done)
+                left = f"about {each * (total - step.number) / 60:,.0f} min left"
+                self.write(f"step {step.number:>6,} of {total:,}: loss {step.loss:.4f}, {speed}, {left}")
 
     def show_evaluations(self) -> None:
-        """Show the new evaluations."""
+        """Show the new evaluations; their previews not in a log file."""
         for evaluation in self._history.evaluations[self._shown :]:
-            self.write(_describe(evaluation))
+            self.write(_describe(evaluation, has_preview=self._bar is not None))
         self._shown = len(self._history.evaluations)
 
     def write(self, text: str) -> None:
         """Write lines, above the bar if there is one."""
+        self._written = monotonic()
         with suppress(Exception):
             if self._bar is not None:
                 self._bar.write(harmless(text), file=self._screen)
             else:
                 self._screen.write(harmless(text) + "\n")
+
+
+def _stream() -> Any:
+    """Return the stream to show progress on."""
+    return sys.stdout if _is_of_kernel(sys.stderr) else sys.stderr
+
+
+def _is_of_kernel(stream: Any) -> bool:
+    """Return whether a stream is that of a notebook: one of an IPython kernel."""
+    return type(stream).__module__.startswith("ipykernel.")
 
 
 class Screen:
@@ -100,11 +134,14 @@ class Screen:
             self.encoding = str(stream.encoding or "utf-8")
 
     @property
+    def is_notebook(self) -> bool:
+        """Whether the stream is that of a notebook."""
+        return _is_of_kernel(self._stream)
+
+    @property
     def redraws(self) -> bool:
         """Whether a line can be overwritten, as on a terminal or in a notebook."""
-        if self._stream is None:
-            return False
-        return bool(self._stream.isatty()) or type(self._stream).__module__.startswith("ipykernel.")
+        return self._stream is not None and (self.is_notebook or bool(self._stream.isatty()))
 
     def width(self) -> int:
         """Return the number of columns of a bar; 80 if the width is unknown."""
@@ -115,9 +152,9 @@ class Screen:
         return max(10, (columns or 80) - 1)
 
     def write(self, text: str) -> None:
-        """Write text, with ``?`` for characters that the stream cannot encode."""
+        """Write text, with an escape for each character that the stream cannot encode."""
         try:
-            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
             self._stream.flush()
         except Exception:  # an unknown encoding, a closed stream, a full disk, a reader that left
             with suppress(Exception):
@@ -156,8 +193,8 @@ def _shown(symbol: str) -> str:
     return repr(symbol)[1:-1] if is_control and symbol not in "\n\t" else symbol
 
 
-def _describe(evaluation: Evaluation) -> str:
+def _describe(evaluation: Evaluation, *, has_preview: bool) -> str:
     line = f"step {evaluation.step:>6,}: train {evaluation.train_loss:.4f}, val {evaluation.val_loss:.4f}"
     if evaluation.tokens_per_second:
         line += f", {evaluation.tokens_per_second:,.0f} tokens/s"
-    return line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample else "")
+    return line + (f"\n{evaluation.sample.strip()}\n" if evaluation.sample and has_preview else "")

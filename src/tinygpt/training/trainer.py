@@ -175,7 +175,8 @@ class Trainer:
             resume: Whether to resume the run in ``run_dir`` from its newest checkpoint: see :meth:`resume`.
                 ``"auto"`` resumes if there is a checkpoint and starts otherwise, so that a notebook's cell can be run
                 again.
-            progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict.
+            progress: Whether to show a bar with losses, speed and time left, the previews, and the verdict. A log file
+                gets a line for each evaluation and the verdict.
             log: Called with each record of ``metrics.jsonl``, also without a ``run_dir``: a dict with ``"step"``, and
                 with either the loss, learning rate and gradient norm of the step or the losses of an evaluation. After
                 a resume, the steps past the checkpoint come again.
