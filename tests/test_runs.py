@@ -264,7 +264,7 @@ def test_a_run_that_is_asked_to_end_saves_its_step(
     saved = max((tmp_path / "cut").glob("step-*"))
     assert 5 <= int(saved.stem.removeprefix("step-")) < 80
     written = capfd.readouterr()
-    assert f"saved {saved}; fit(resume=True) resumes from there" in written.out + written.err
+    assert f"saved {saved}, from which the run resumes" in written.out + written.err
     finish(tmp_path / "cut", **long)
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 

@@ -213,7 +213,7 @@ class Trainer:
                     if interruption or self._has_unsaved:
                         saved = self.save()
                         if saved:
-                            display.write(f"saved {saved}; fit(resume=True) resumes from there")
+                            display.write(f"saved {saved}, from which the run resumes")
                     interruption.pass_on()
                     if self.history.last.step != self.steps_taken:
                         self._evaluate_now()
