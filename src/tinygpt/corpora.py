@@ -213,7 +213,7 @@ def tinyshakespeare(
         https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare
     """
     check_number("timeout", timeout, "above 0", lambda seconds: seconds > 0)
-    path = _cached_at(cache_dir)
+    path = cached_at(cache_dir)
     if path is not None:
         with suppress(OSError):  # a copy that cannot be read is downloaded again
             raw = read_whole(path, _MOST_DOWNLOADED)
@@ -241,7 +241,7 @@ def tinyshakespeare(
     return raw.decode("utf-8")
 
 
-def _cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
+def cached_at(cache_dir: str | os.PathLike[str] | None) -> Path | None:
     """Return the path of the copy, or None without a home directory."""
     try:
         default = os.environ.get("XDG_CACHE_HOME") or "~/.cache"

@@ -18,16 +18,19 @@ Function = Callable[..., Any]
 _GENERATORS = threading.RLock()  # PyTorch's default generators belong to all threads
 
 
+def available_devices() -> list[str]:
+    """Return the names of the devices of this machine, the one that ``"auto"`` takes first."""
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return devices + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device of that name; ``"auto"`` takes the first available of CUDA, MPS, CPU.
 
     Raises:
         DeviceError: If the device is not available; the message lists the available ones.
     """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    available[:0] = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    available = available_devices()
     if name == "auto":
         return torch.device(available[0])
     try:
