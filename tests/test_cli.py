@@ -11,7 +11,7 @@ import sys
 import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -101,14 +101,13 @@ def test_the_help_of_a_verb_explains_each_flag(verb: str, said: Any) -> None:
 
 def test_the_flags_are_the_settings() -> None:
     """So that a new setting has its flag, and each flag sets something."""
-    model, trainer = ({each.name: each for each in fields(config)} for config in (GPTConfig, TrainerConfig))
-    assert {
-        "model": tuple(name for name in model if name != "vocab_size"),
-        "trainer": tuple(name for name in trainer if name != "block_size"),
-    } == TABLES
-    for flags, settings in ((ModelFlags, model), (TrainerFlags, trainer)):
+    of_model = tuple(each.name for each in fields(GPTConfig) if each.name != "vocab_size")
+    of_trainer = tuple(each.name for each in fields(TrainerConfig) if each.name != "block_size")
+    assert {"model": of_model, "trainer": of_trainer} == TABLES
+    for flags, config in ((ModelFlags, GPTConfig), (TrainerFlags, TrainerConfig)):
         for each in fields(flags):
-            assert each.type == settings[each.name].type or each.name == "block_size"
+            kind, wanted = (get_type_hints(where)[each.name] for where in (flags, config))
+            assert kind in (wanted, wanted | None) or (flags, each.name) == (TrainerFlags, "block_size")
             assert each.default is not MISSING
 
 
@@ -134,8 +133,9 @@ def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
         ("write m --max-tokens 3", "write has no flag --max-tokens; did you mean --max-new-tokens?"),
         ("write m to be", "write has no use for 'be'; put a text of several words between quotes"),
         ("train", "train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN"),
-        ("train verse.txt --n-head 3", "n_head must divide n_embd, got n_embd=128 and n_head=3; use n_embd=129"),
-        ("compare", "compare needs runs"),
+        ("train verse.txt --n-head 3 --n-embd 8", "n_head must divide n_embd, got n_embd=8 and n_head=3; use n_embd=9"),
+        ("train verse.txt --minutes 0", "minutes must be a number above 0, got minutes=0.0"),
+        ("compare", "compare needs the directories of runs, or one text file, got nothing"),
     ],
 )
 def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: Any) -> None:
@@ -157,7 +157,9 @@ def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: A
         ("write verse.txt", "it looks like a text; use tinygpt train FILE first"),
         ("info nix", "there is no file or directory 'nix'"),
         ("train --resume runs/vrse", "there is no file or directory 'runs/vrse'; did you mean 'runs/verse'?"),
-        ("train --resume runs", "there is no run in 'runs': no file config.json"),
+        ("train --resume runs", "'runs' is not the directory of a run; did you mean 'runs/verse'?"),
+        ("train --resume runs/verse/best.safetensors", "is not the directory of a run; did you mean 'runs/verse'?"),
+        ("train --resume verse.txt", "'verse.txt' is not the directory of a run; it has no config.json"),
     ],
 )
 def test_a_wrong_file_is_answered_in_one_line(line: str, answer: str, said: Any, run: str) -> None:
@@ -193,6 +195,22 @@ def test_a_model_is_trained_and_writes(said: Any) -> None:
     assert len(texts[0][1]) == 51
     assert texts[0][1].endswith("\n")
     assert texts[0][2] == ""
+
+
+def test_the_chosen_settings_are_flags_that_repeat_the_run(said: Any) -> None:
+    _, out, log = said("train", "verse.txt", "--minutes", "0.01", "--preview-tokens", "0")
+    assert out == ""
+    flags = re.search("the settings as flags: (.*)", log)
+    assert flags
+    assert said("train", "verse.txt", "-o", "again", *flags[1].split())[0] == 0
+    assert outcome(Path("again")) == outcome(Path("runs/verse"))
+
+
+def test_a_bigram_and_a_gpt_are_compared_on_a_text(said: Any) -> None:
+    code, out, _ = said("compare", "verse.txt", "--minutes", "0.01")
+    assert code == 0
+    assert [row.split()[0] for row in out.splitlines()[2:5]] == ["even", "bigram", "gpt"]
+    assert not Path("runs").exists()
 
 
 def test_a_second_run_does_not_overwrite_the_first(said: Any) -> None:
@@ -274,13 +292,13 @@ def test_a_run_is_resumed_with_its_own_text(said: Any) -> None:
     Path("verse.txt").rename("moved.txt")
     code, _, err = said("train", "--resume", "runs/verse", "--max-iters", "13")
     assert code == 1
-    assert "tinygpt train FILE --resume runs/verse" in err
+    assert "name it: tinygpt train FILE --resume RUN" in err
     assert said("train", "moved.txt", "--resume", "runs/verse", "--max-iters", "13")[0] == 0
-    assert "all 13 steps of this run were taken" in said("train", "--resume", "runs/verse")[2]
+    assert "the run had no step left to take; use a --max-iters above 13" in said("train", "--resume", "runs/verse")[2]
     Path("moved.txt").write_text(TEXT + "more", encoding="utf-8")
     code, _, err = said("train", "--resume", "runs/verse")
     assert code == 1
-    assert re.search("has changed.*sha256.*[0-9a-f]{12}.*[0-9a-f]{12}", err)
+    assert re.search("must be that of the run.*sha256 [0-9a-f]{12}.*[0-9a-f]{12}", err)
 
 
 def test_a_new_run_and_a_resumed_one_are_told_apart(said: Any, run: str) -> None:

@@ -19,6 +19,7 @@ _IN_FLAGS = (
         "it looks like a text; use tinygpt train FILE first)",
     ),
     (r"use tinygpt\.load\(path\) for a model of tinygpt", "use a text file"),
+    (r"(?:pass its new path|pass it): train\(.*?\)", "name it: tinygpt train FILE --resume RUN"),
     (r"use fit\(\) to start", "use tinygpt train FILE to start"),
     (r"make a Trainer with more (\w+)_(\w+) and .*", r"use a larger --\1-\2"),
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 BEST = "best.safetensors"
+SETTINGS = "config.json"
 
 
 def model_file(given: str) -> Path:
@@ -28,6 +29,21 @@ def model_file(given: str) -> Path:
     runs = sorted(each.parent for each in path.glob(f"*/{BEST}"))
     way = f"did you mean {str(runs[0])!r}?" if runs else "pass a model file or the directory of a run"
     raise CheckpointNotFoundError(f"{show(path)} is a directory without a model {BEST}; {way}")
+
+
+def run_directory(given: str) -> Path:
+    """Return the directory of a run.
+
+    Raises:
+        CheckpointNotFoundError: If it is another directory or a file; the message has the nearest run.
+    """
+    path = existing(given)
+    if (path / SETTINGS).is_file():
+        return path
+    near = sorted({path.parent / SETTINGS, *path.glob(f"*/{SETTINGS}")})
+    runs = [str(each.parent) for each in near if each.is_file()]
+    way = f"did you mean {runs[0]!r}?" if runs else f"it has no {SETTINGS}"
+    raise CheckpointNotFoundError(f"{show(path)} is not the directory of a run; {way}")
 
 
 def existing(given: str) -> Path:

@@ -4,9 +4,9 @@ import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Fixed, Suppress
+from tyro.conf import Fixed, Suppress, arg
 
 from tinygpt.errors import ConfigError, cut, short, show
 from tinygpt.models.config import GPTConfig, Layout
@@ -16,15 +16,19 @@ from tinygpt.training.config import TrainerConfig
 _MOST_BYTES = 1 << 20  # of a file of settings
 
 
+_CHOSEN = "(default: chosen)"
+_Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint=_CHOSEN)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """The settings of :class:`GPTConfig` without ``vocab_size``, which the text decides."""
 
-    block_size: int = 64
-    n_layer: int = 4
-    n_head: int = 4
-    n_embd: int = 128
-    dropout: float = 0.0
+    block_size: _Count = None
+    n_layer: _Count = None
+    n_head: _Count = None
+    n_embd: _Count = None
+    dropout: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint=_CHOSEN)] = None
     layout: Layout = "modern"
 
 
@@ -32,10 +36,12 @@ class ModelFlags:
 class TrainerFlags(TrainerConfig):
     """The settings of :class:`TrainerConfig` without ``block_size``, which is the model's; unchecked."""
 
-    max_iters: int = 1000
-    batch_size: int = 16
+    max_iters: _Count = None  # type: ignore[assignment] # chosen later, as the next ones
+    batch_size: _Count = None  # type: ignore[assignment]
     block_size: Suppress[Fixed[None]] = None
-    eval_interval: int = 250
+    eval_interval: _Count = None  # type: ignore[assignment]
+    eval_iters: Annotated[int | None, arg(help_behavior_hint=_CHOSEN)] = None
+    preview_tokens: _Count = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Leave the checks to the :class:`TrainerConfig` that is made in the end."""

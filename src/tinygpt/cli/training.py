@@ -2,8 +2,8 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,19 +11,18 @@ from tyro.conf import Fixed, OmitArgPrefixes, Positional, Suppress, arg
 
 from tinygpt.cli.inspection import model_facts, settings_of
 from tinygpt.cli.messages import note
-from tinygpt.cli.paths import BEST, existing, text_file
+from tinygpt.cli.paths import BEST, RUNS, existing, run_directory, text_file
 from tinygpt.cli.reading import show
 from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags, read_table
-from tinygpt.errors import ConfigError, DataError, RunExistsError
+from tinygpt.errors import ConfigError, DataError, RunExistsError, cut
 from tinygpt.errors import show as shown
-from tinygpt.models.config import GPTConfig
-from tinygpt.training.config import TrainerConfig
 
 if TYPE_CHECKING:
-    from tinygpt import TokenDataset, Trainer
+    from tinygpt import TokenDataset
+    from tinygpt.training import Advice
 
 _HEAD = ("", "nats", "bits/char", "best step", "steps", "parameters", "seconds")
-_OF_A_NEW_RUN = {"run_dir", "encoding", "val_fraction"}
+_OF_A_NEW_RUN = {"minutes", "encoding", "val_fraction"}
 
 
 def train(
@@ -32,6 +31,7 @@ def train(
     run_dir: Annotated[str | None, arg(aliases=["-o"], metavar="RUN", help_behavior_hint="")] = None,
     resume: Annotated[str | None, arg(metavar="RUN", help_behavior_hint="")] = None,
     config: Annotated[str | None, arg(metavar="X.toml", help_behavior_hint="")] = None,
+    minutes: float = 1.0,
     encoding: str = "utf-8",
     val_fraction: float = 0.1,
     model: OmitArgPrefixes[ModelFlags] = ModelFlags(),  # noqa: B008 # frozen
@@ -40,11 +40,15 @@ def train(
 ) -> int:
     """Train a model on a text.
 
+    The settings that are not given are chosen for the text and the speed of this machine, and shown as the flags that
+    repeat the run.
+
     Args:
         file: A text file.
         run_dir: Directory of the run, by default runs/ and the name of the text.
         resume: Resume the run in this directory. Its settings and its text need not be named again.
         config: A TOML file of settings in tables [model] and [trainer]; flags win.
+        minutes: About how long to train, if --max-iters does not say.
         encoding: Encoding of the text file.
         val_fraction: Share of the text, at its end, to validate on.
         model: The model.
@@ -57,31 +61,39 @@ def train(
     if resume is not None:
         if run_dir is not None or given & _OF_A_NEW_RUN:
             raise ConfigError(
-                "--resume takes the text and the directory from the run, so leave out -o, --encoding and --val-fraction"
+                "--resume takes text, time and directory from the run, so leave out -o, --minutes, --encoding and "
+                "--val-fraction"
             )
-        return _resume(existing(resume), file, settings)
+        return _fit(run_directory(resume), None if file is None else text_file(file), resume=True, **settings)
     if file is None:
         raise ConfigError("train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN")
     path = text_file(file)
-    run = Path("runs", path.stem) if run_dir is None else Path(run_dir)
-    _check_free(run)
-    made(flags | settings, vocab_size=1)  # an invalid setting shows before the text is read
-    data = _dataset(path, encoding, val_fraction)
-    gpt, how = made(flags | settings, vocab_size=data.vocab_size)
-    return _fit(_trainer(gpt, how, data, run), run)
+    run = RUNS / path.stem if run_dir is None else Path(run_dir)
+    _check_new(run)
+    data, advice = _advised(path, minutes, encoding, val_fraction, **settings)
+    return _fit(run, data, advice=advice)
 
 
 def compare(
     paths: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")],
+    *,
+    minutes: float = 1.0,
+    encoding: str = "utf-8",
 ) -> int:
-    """Compare runs by their losses.
+    """Compare runs, or a bigram and a GPT on a text.
 
     Args:
-        paths: Directories of runs.
+        paths: Directories of runs; or one text file, to train a bigram and a GPT on.
+        minutes: About how long to train each on a text.
+        encoding: Encoding of the text file.
     """
-    if not paths:
-        raise ConfigError("compare needs runs, e.g. tinygpt compare runs/*")
-    return _compare_runs([existing(path) for path in paths])
+    found = [existing(path) for path in paths]
+    if found and all(path.is_dir() for path in found):
+        return _compare_runs(found)
+    if len(found) != 1:
+        got = ", ".join(map(shown, found)) or "nothing"
+        raise ConfigError(f"compare needs the directories of runs, or one text file, got {cut(got)}")
+    return _compare_on(found[0], minutes, encoding)
 
 
 def _compare_runs(runs: list[Path]) -> int:
@@ -110,78 +122,56 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
 
 
-def made(settings: Mapping[str, Any], *, vocab_size: int) -> tuple[GPTConfig, TrainerConfig]:
-    """Return the two configs of settings by name.
+def _compare_on(path: Path, minutes: float, encoding: str) -> int:
+    """Train a bigram and a GPT on a text, and show both."""
+    import tinygpt
 
-    Raises:
-        ConfigError: If a setting is out of range.
-    """
-    model, trainer = ({name: settings[name] for name in TABLES[table]} for table in ("model", "trainer"))
-    return GPTConfig(vocab_size=vocab_size, **model), TrainerConfig(**trainer)
-
-
-def _resume(run: Path, file: str | None, settings: Mapping[str, Any]) -> int:
-    """Resume a run with its own settings, except for those that are given."""
-    from tinygpt.training.run_settings import read_settings
-
-    stored = read_settings(run)
-    if stored.model is None:
-        raise ConfigError(
-            f"a run is resumed here if it has a GPT that a GPTConfig describes, got {shown(run)}; resume it in Python, "
-            "with fit(resume=True)"
-        )
-    if file is None and stored.text is None:
-        raise ConfigError(f"{shown(run)} names no text; name it: tinygpt train FILE --resume {shlex.quote(str(run))}")
-    encoding = "utf-8" if stored.text is None else stored.text.encoding
-    path = Path(stored.text.path) if file is None and stored.text is not None else text_file(file or "")
-    if not path.exists():
-        way = f"tinygpt train FILE --resume {shlex.quote(str(run))}"
-        raise DataError(f"the text of {shown(run)} is no longer at {shown(path)}; if it was moved, use {way}")
-    data = _dataset(path, encoding, stored.val_fraction)
-    if stored.text is not None and data.file is not None and data.file.sha256 != stored.text.sha256:
-        raise DataError(
-            f"the text has changed since {shown(run)} began: the sha256 of {shown(path)} starts with "
-            f"{data.file.sha256[:12]}, expected {stored.text.sha256[:12]}; use the old text, or begin a new run"
-        )
-    known = stored.model.to_dict() | asdict(stored.trainer) | {"block_size": stored.model.block_size}
-    gpt, config = made({**known, **settings}, vocab_size=stored.model.vocab_size)
-    trainer = _trainer(gpt, config, data, run)
-    trainer.resume()
-    return _fit(trainer, run)
+    data, advice = _advised(path, minutes, encoding)
+    table = replace(advice.config, block_size=advice.model.block_size, learning_rate=0.1)
+    trainers = {
+        "bigram": tinygpt.Trainer(tinygpt.BigramLanguageModel(data.vocab_size), data, table),
+        "gpt": tinygpt.Trainer(advice.model.build(seed=0), data, advice.config),
+    }
+    show(f"{tinygpt.compare(trainers)}\n")
+    return 0
 
 
-def _dataset(path: Path, encoding: str, val_fraction: float = 0.1) -> "TokenDataset":
-    from tinygpt import TokenDataset
+def _advised(
+    path: Path, minutes: float, encoding: str, val_fraction: float = 0.1, **settings: Any
+) -> tuple["TokenDataset", "Advice"]:
+    """Return a text and the settings that suit it, and show these as flags."""
+    import tinygpt
 
-    return TokenDataset.from_file(path, encoding=encoding, val_fraction=val_fraction)
+    data = tinygpt.TokenDataset.from_file(path, encoding=encoding, val_fraction=val_fraction)
+    advice = tinygpt.advise(data, minutes=minutes, **settings)
+    for reason in advice.reasons:
+        note(reason)
+    note(f"the settings as flags: {shlex.join(advice.flags)}\n")
+    return data, advice
 
 
-def _trainer(gpt: GPTConfig, config: TrainerConfig, data: "TokenDataset", run: Path) -> "Trainer":
-    from tinygpt import Trainer
-
-    return Trainer(gpt.build(seed=config.seed), data, config, run_dir=run)
-
-
-def _fit(trainer: "Trainer", run: Path) -> int:
+def _fit(run: Path, source: "TokenDataset | Path | None", **options: Any) -> int:
     """Train to the end, and say what to do next."""
-    name, before = shlex.quote(str(run)), trainer.steps_taken
+    import tinygpt
+
+    name, before = shlex.quote(str(run)), max(run.glob("step-*.safetensors"), default=None)
     try:
-        history = trainer.fit()
+        trainer = tinygpt.train(source, run_dir=run, **options)
     except SystemExit:  # after a SIGTERM, with the run saved
         note(f"to continue: tinygpt train --resume {name}")
         raise
-    if history.stopped == "interrupted":
+    if trainer.history.stopped == "interrupted":
         note(f"to continue: tinygpt train --resume {name}")
         return 130
-    if trainer.steps_taken == before:
-        note(f"all {before:,} steps of this run were taken before; use a larger --max-iters to train further")
+    if before is not None and max(run.glob("step-*.safetensors")) == before:
+        note(f"the run had no step left to take; use a --max-iters above {trainer.steps_taken:,} to train further")
         return 0
     note(f"the model of {trainer.model.num_parameters():,} parameters is in {run / BEST}; now try:")
     note(f"  tinygpt write {name}\n  tinygpt info {name}")
     return 0
 
 
-def _check_free(run: Path) -> None:
+def _check_new(run: Path) -> None:
     """Raise if a directory has a run already, before the text is read."""
     if any(run.glob("step-*.safetensors")):
         name = shlex.quote(str(run))
