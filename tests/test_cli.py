@@ -19,7 +19,7 @@ from builders import TEXT
 from killable import exit_code, in_child, outcome
 
 import tinygpt
-from tinygpt import GPTConfig, TrainerConfig
+from tinygpt import GPTConfig, TrainerConfig, views
 from tinygpt.cli import VERBS, main
 from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags
 from tinygpt.training.step import Stepper
@@ -412,6 +412,48 @@ def test_compare_shows_the_best_run_last(run: str, said: Any) -> None:
     Path("other.txt").write_text(TEXT[::-1], encoding="utf-8")
     assert said("train", "other.txt", *SIZES, "--max-iters", "1", "--preview-tokens", "0")[0] == 0
     assert "different texts" in said("compare", run, "runs/other")[2]
+
+
+def test_score_shows_the_surprise_of_a_text(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = (-tinygpt.Sampler.load(f"{run}/best.safetensors").score("the dog") / math.log(2)).tolist()
+    mean = sum(bits) / 7
+    shown = f"the dog\n{mean:.3f} bits per character\n"
+    assert said("score", run, "the dog") == (0, shown, "")
+    facts = json.loads(said("score", run, "the dog", "--json")[1])
+    assert ["".join(facts["pieces"]), facts["bits_per_character"]] == ["the dog", pytest.approx(mean)]
+    assert facts["bits"] == pytest.approx(bits, abs=1e-6)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the dog"))
+    Path("t.txt").write_text("the dog", encoding="utf-8")
+    assert (
+        said("score", run, "-")[1]
+        == said("score", run, "--file", "t.txt")[1]
+        == f"the dog\n{mean:.3f} bits per character\n"
+    )
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[38;5;" in said("score", run, "the dog")[1]
+
+
+def test_score_takes_one_text(run: str, said: Any) -> None:
+    for texts in ([], ["the", "--file", "verse.txt"]):
+        code, _, err = said("score", run, *texts)
+        assert code == 2
+        assert "score needs one text: TEXT, - for standard input, or --file F" in err
+    code, _, err = said("score", run, "verse.txt")
+    assert code == 2
+    assert "got the name of a file, 'verse.txt'" in err
+
+
+def test_view_writes_a_page_of_the_last_tokens(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    code, out, err = said("view", run, "the quick dog", "-o", "page.html", "--open")
+    assert (code, out) == (0, "page.html\n")
+    assert "the page shows the last 8 of 13 tokens" in err
+    assert opened == [Path("page.html").absolute().as_uri()]
+    sampler = tinygpt.Sampler.load(f"{run}/best.safetensors")
+    page = views.read(sampler.model, sampler.tokenizer, "ick dog").page()
+    assert said("view", run, "ick dog") == (0, "look.html\n", "")
+    assert Path("look.html").read_text(encoding="utf-8") == page
 
 
 def test_play_takes_digits_lines_and_text(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

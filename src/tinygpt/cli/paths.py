@@ -5,11 +5,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.errors import CheckpointNotFoundError, DataError, show
+from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, show
 
 if TYPE_CHECKING:
     from tinygpt import Sampler
 
+_LONGEST_NAME = 255
 RUNS = Path("runs")
 BEST = "best.safetensors"
 SETTINGS = "config.json"
@@ -101,5 +102,13 @@ def load_sampler(given: str) -> "Sampler":
 
 
 def given_text(text: str) -> str:
-    """Return a text of the command line; ``-`` stands for standard input."""
-    return sys.stdin.read() if text == "-" else text
+    """Return a text of the command line; ``-`` stands for standard input.
+
+    Raises:
+        ConfigError: If it is the name of a file.
+    """
+    if text == "-":
+        return sys.stdin.read()
+    if len(text) < _LONGEST_NAME and "\0" not in text and Path(text).is_file():
+        raise ConfigError(f"a text is needed, got the name of a file, {text!r}; use - and a pipe: ... - < {text}")
+    return text

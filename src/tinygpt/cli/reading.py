@@ -3,14 +3,15 @@
 import json
 import math
 import sys
+import webbrowser
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from tinygpt.cli.messages import described, note
-from tinygpt.cli.paths import given_text, load_sampler
-from tinygpt.errors import TinyGPTError
+from tinygpt.cli.paths import given_text, load_sampler, text_file
+from tinygpt.errors import ConfigError, TinyGPTError
 
 if TYPE_CHECKING:
     from tinygpt import Sampler
@@ -59,6 +60,69 @@ def write(
         note(f"seed {sampler.last_seed}")
     for piece in chain([text], pieces, ["\n"]):
         show(piece)
+    return 0
+
+
+def score(
+    model: Model,
+    text: Annotated[Positional[str | None], arg(metavar="[TEXT]", help_behavior_hint="")] = None,
+    *,
+    file: Annotated[str | None, arg(metavar="FILE", help_behavior_hint="")] = None,
+    json: bool = False,
+) -> int:
+    """Show how much each token of a text surprises a model, and its bits per character.
+
+    Args:
+        model: A model file, or the directory of a run.
+        text: The text; - reads it from standard input.
+        file: A text file to read instead.
+        json: Print the numbers as JSON.
+    """
+    from tinygpt import read_text, views
+
+    if (text is None) == (file is None):
+        raise ConfigError("score needs one text: TEXT, - for standard input, or --file F")
+    sampler = load_sampler(model)
+    read = given_text(text) if text is not None else read_text(text_file(file or ""))
+    reading = views.read(sampler.model, sampler.tokenizer, read)
+    if json:
+        bits = [round(each, 6) for each in reading.bits.tolist()]
+        show_json({"bits_per_character": reading.bits_per_character, "pieces": [*reading.pieces], "bits": bits})
+    else:
+        show(f"{reading.ansi()}\n{reading.bits_per_character:.3f} bits per character\n", escaped=False)
+    return 0
+
+
+def view(
+    model: Model,
+    text: Annotated[Positional[str], arg(metavar="TEXT")],
+    *,
+    output: Annotated[str, arg(aliases=["-o"])] = "look.html",
+    open: bool = False,
+) -> int:
+    """Write a page that shows what a model does with a text.
+
+    Args:
+        model: A model file, or the directory of a run.
+        text: The text; - reads it from standard input. Only its last block_size tokens are shown.
+        output: The HTML file to write.
+        open: Open the page in a browser.
+    """
+    from tinygpt import views
+    from tinygpt.files import check_path
+    from tinygpt.tokenizer import encode_text
+
+    sampler, path = load_sampler(model), check_path("output", output)
+    whole = given_text(text)
+    ids = encode_text(sampler.tokenizer, whole).tolist()
+    most = sampler.model.block_size or len(ids)
+    if len(ids) > most:
+        note(f"the page shows the last {most} of {len(ids):,} tokens, as many as the model reads at once")
+        whole = sampler.tokenizer.decode(ids[-most:])
+    views.read(sampler.model, sampler.tokenizer, whole).page(path)
+    show(f"{path}\n")
+    if open:
+        webbrowser.open(path.absolute().as_uri())
     return 0
 
 
