@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTLanguageModel, LanguageModel, Sampler
 from tinygpt.errors import ConfigError, DataError, InputTypeError, NonFiniteError, TokenizerError
 from tinygpt.layers import DecoderBlock, FeedForward, Head
+from tinygpt.models.config import Layout
 from tinygpt.views import Reading, read
 
 LAYOUTS = ("notebook", "gpt2", "modern")
@@ -34,7 +35,7 @@ class Bytes:
         return bytes(ids).decode("utf-8", "replace")
 
 
-def varied(layout: str = "notebook", **sizes: Any) -> GPTLanguageModel:
+def varied(layout: Layout = "notebook", **sizes: Any) -> GPTLanguageModel:
     model = make_gpt(layout, **sizes)
     randomised(model)
     return model
