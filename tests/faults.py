@@ -40,6 +40,7 @@ from tinygpt.training import step as step_module
 from tinygpt.training.progress import Progress
 from tinygpt.training.step import Objective, Stepper
 from tinygpt.views import page as page_module
+from tinygpt.views import plots as plots_module
 from tinygpt.views import reading as reading_module
 
 Patch = pytest.MonkeyPatch
@@ -464,3 +465,11 @@ def text_of_each_id_alone(patch: Patch) -> None:
 
 def text_that_is_not_escaped(patch: Patch) -> None:
     patch.setattr(page_module, "escape", lambda text, quote=True: text)
+
+
+def validation_drawn_as_training(patch: Patch) -> None:
+    wrap(patch, plots_module, "Curves", lambda real, train, val, floors: real(val, train, floors))
+
+
+def components_without_a_sign(patch: Patch) -> None:
+    patch.setattr(plots_module.np, "where", lambda condition, yes, no: 1.0)

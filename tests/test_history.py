@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from quick import plays
 from torch import Tensor
 
@@ -425,10 +426,10 @@ def test_a_notebook_shows_the_curves_and_the_verdict() -> None:
     shown = history._repr_html_()
     image, verdict = ElementTree.fromstring(f"<div>{shown}</div>")
     assert verdict.text == history.verdict
-    train, val = (each.get("points", "").split() for each in image.iter("{http://www.w3.org/2000/svg}polyline"))
+    train, val = (each.get("points", "").split() for each in image.iter("polyline"))
     assert (len(train), len(val)) == (2, 3)
     assert (val[0], train[-1]) == ("60.0,20.0", "460.0,140.0")
-    assert {each.text for each in image.iter("{http://www.w3.org/2000/svg}text")} >= {"4.500", "1.000", "200"}
+    assert {each.text for each in image.iter("text")} >= {"4.500", "1.000", "200"}
     assert History()._repr_html_() == "<pre>History(no evaluations)</pre>"
     assert "polyline" in measured((math.nan, math.nan))._repr_html_()
 
@@ -441,10 +442,23 @@ def test_a_plot_of_the_history_is_drawn_and_saved(tmp_path: Path) -> None:
     figure = history.plot(tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
     axes = figure.axes[0]
-    assert [len(np.asarray(line.get_xdata())) for line in axes.get_lines()] == [6, 3, 3]
+    batches, train, val, *floors = axes.get_lines()
+    assert [len(np.asarray(line.get_xdata())) for line in (batches, train, val)] == [6, 3, 3]
+    assert [train.get_linestyle(), val.get_linestyle()] == ["--", "-"]
+    assert [np.asarray(line.get_ydata())[0] for line in floors] == [history.even_guess, history.bigram]
+    ends = {f"validation {history.last.val_loss:.3f}", f"training {history.last.train_loss:.3f}"}
+    assert {text.get_text() for text in axes.texts} >= ends
     assert axes.get_title().replace("\n", " ") == history.verdict
     with pytest.raises(DataError, match="the history must have an evaluation, got none"):
         History().plot()
+
+
+def test_a_plot_is_drawn_into_axes_of_the_user() -> None:
+    left, right = Figure().subplots(1, 2)
+    figure = measured((4, 4), (1, 1), (1, 2)).plot(ax=right)
+    assert "best 1.000" in {text.get_text() for text in right.texts}
+    assert figure is right.figure
+    assert [len(left.get_lines()), len(right.get_lines())] == [0, 3]
 
 
 def test_the_title_of_a_plot_fits_into_the_figure() -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tinygpt.errors import DataError
 from tinygpt.files import check_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_LOSSES = 1 << 15  # in a history, and so in a checkpoint: 256 KiB
@@ -162,13 +163,15 @@ class History:
         val = [(each.step, each.val_loss) for each in self.evaluations if math.isfinite(each.val_loss)]
         return f"{_curves(train, val)}<p>{escape(self.verdict)}</p>"
 
-    def plot(self, path: str | Path | None = None) -> "Figure":
-        """Draw the losses over the steps.
+    def plot(self, path: str | Path | None = None, *, ax: "Axes | None" = None) -> "Figure":
+        """Draw the losses over the steps: validation solid, training dashed.
 
-        Needs matplotlib: ``pip install "tinygpt[plots]"``.
+        The even guess and the bigram are lines to compare with. Needs matplotlib: ``pip install "tinygpt[plots]"``.
+        :func:`~tinygpt.views.plot_runs` draws several runs from their directories.
 
         Args:
             path: A file to save the figure to, or None.
+            ax: Axes to draw into; by default those of a new figure.
 
         Raises:
             DataError: If there is no evaluation yet.
@@ -177,29 +180,34 @@ class History:
         """
         from matplotlib.figure import Figure
 
+        from tinygpt.views.plots import Curves, draw_losses
+
         path = None if path is None else check_path("path", path)
         evaluations, best = self._measured(), self.best
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
+        figure: Any = Figure(figsize=(7, 4), layout="constrained") if ax is None else ax.figure
+        axes = figure.subplots() if ax is None else ax
         each, count = self.steps_per_loss, len(self.losses)
         middles = [(index + 0.5) * each + 0.5 for index in range(count)]  # of the steps of each entry
         label = "each batch" if each == 1 else f"mean of {each} batches"
         axes.plot(middles, self.losses, color="0.85", linewidth=0.8, label=label)
-        steps = [evaluation.step for evaluation in evaluations]
-        axes.plot(steps, [e.train_loss for e in evaluations], "o-", markersize=3, label="train")
-        axes.plot(steps, [e.val_loss for e in evaluations], "o-", markersize=3, label="validation")
-        axes.annotate(
-            f"best {best.val_loss:.3f}",
-            (best.step, best.val_loss),
-            xytext=(0, 18),
-            textcoords="offset points",
-            ha="right" if best.step > steps[-1] / 2 else "left",
-            arrowprops={"arrowstyle": "-", "color": "0.5"},
+        floors = {"even guess": self.even_guess, "bigram": self.bigram}
+        curves = Curves(
+            train=[(evaluation.step, evaluation.train_loss) for evaluation in evaluations],
+            val=[(evaluation.step, evaluation.val_loss) for evaluation in evaluations],
+            floors={name: loss for name, loss in floors.items() if loss is not None},
         )
-        axes.set(xlabel="step", ylabel="loss (nats per token)", title=textwrap.fill(self.verdict, 90))
-        axes.title.set_fontsize(9)
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
+        draw_losses(axes, {"": curves})
+        if best is not self.last:
+            axes.annotate(
+                f"best {best.val_loss:.3f}",
+                (best.step, best.val_loss),
+                xytext=(0, -24),
+                textcoords="offset points",
+                ha="center",
+                arrowprops={"arrowstyle": "-", "color": "0.5"},
+            )
+        axes.set_xlabel(f"step; validation solid, training dashed, {label} grey")
+        axes.set_title(textwrap.fill(self.verdict, 90), fontsize=9)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
@@ -243,6 +251,6 @@ def _curves(train: Sequence[tuple[int, float]], val: Sequence[tuple[int, float]]
     texts = (f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in labels)
     dashed, solid = 'stroke="#ff7f0e" stroke-dasharray="4"', 'stroke="#1f77b4" stroke-width="2"'
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="164" fill="currentColor" font-size="11">'
+        '<svg width="480" height="164" fill="currentColor" font-size="11">'
         f"{line(train, dashed)}{line(val, solid)}{''.join(texts)}</svg>"
     )

@@ -458,7 +458,9 @@ class Trainer:
         share = self._lr_share(state.step - 1) if state.step else 0.0
         evaluation = Evaluation(state.step, train_loss, val_loss, state.seconds, speed, self._preview(), share)
         state.history.evaluations.append(evaluation)
-        self._log({name: value for name, value in vars(evaluation).items() if name != "sample"})
+        floors = {"even_guess": state.history.even_guess, "bigram": state.history.bigram}
+        record = {name: value for name, value in (vars(evaluation) | floors).items() if name != "sample"}
+        self._log({name: value for name, value in record.items() if value is not None})
         if state.history.best is evaluation:
             state.best = _copies(self.model)
             with self._continuing_unsaved():

@@ -6,9 +6,15 @@ from tinygpt.lazy import lazy_names
 
 if TYPE_CHECKING:
     from tinygpt.views.page import Html
+    from tinygpt.views.plots import plot_embedding, plot_head, plot_runs
     from tinygpt.views.reading import Reading, read
 
-__all__ = ["Html", "Reading", "read"]
+__all__ = ["Html", "Reading", "plot_embedding", "plot_head", "plot_runs", "read"]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
-    __getattr__, __dir__ = lazy_names(__name__, page=["Html"], reading=["Reading", "read"])
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        page=["Html"],
+        plots=["plot_embedding", "plot_head", "plot_runs"],
+        reading=["Reading", "read"],
+    )
