@@ -31,7 +31,7 @@ from tinygpt import (
 )
 from tinygpt.errors import DataError
 from tinygpt.models.config import Layout
-from tinygpt.training import Evaluation, History
+from tinygpt.training import Evaluation, History, Loss, Step
 from tinygpt.training import history as history_module
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import Optimizer
@@ -477,3 +477,36 @@ def test_a_plot_puts_means_of_steps_at_the_middle_of_them(most: int) -> None:
     line = history.plot().axes[0].get_lines()[0]
     assert np.asarray(line.get_xdata()).tolist() == [1.5, 3.5, 5.5, 7.5, 9.5, 11.5, 13.5, 15.5]
     assert line.get_label() == "mean of 2 batches"
+
+
+# --- what is printed --------------------------------------------------------------------------------------------------
+
+
+def test_losses_and_steps_print_rounded_numbers() -> None:
+    assert repr(Loss.from_nats(1 / 3, 2.0)) == "Loss(nats=0.3333, bits_per_character=0.2404, perplexity=1.396)"
+    step = Step(3, 1 / 3, 1 / 300, 2 / 3, 1 / 70, 12345.678)
+    shown = (
+        "Step(number=3, loss=0.3333, learning_rate=0.00333, grad_norm=0.667, seconds=0.0143, tokens_per_second=12346"
+    )
+    assert repr(step) == f"{shown})"
+    step.evaluation = Evaluation(3, 0.5, 2 / 3, 1.0, 1.0)
+    assert repr(step) == f"{shown}, evaluation.val_loss=0.6667)"
+
+
+def test_a_notebook_shows_trainer_and_sampler(tmp_path: Path) -> None:
+    config = TrainerConfig(max_iters=4, eval_interval=2, batch_size=2, preview_tokens=0)
+    trainer = Trainer(make_gpt(), DATA, config, run_dir=tmp_path / "<run>")
+    assert trainer._repr_html_().startswith("<p>Trainer(GPTLanguageModel, 0 of 4 steps, run_dir=")
+    assert "&lt;run&gt;" in trainer._repr_html_()
+    assert "History(no evaluations)" in trainer._repr_html_()
+    trainer.fit(progress=False)
+    assert trainer._repr_html_().endswith(trainer.history._repr_html_())
+    sampler = trainer.sampler()
+    shown = ElementTree.fromstring(sampler._repr_html_())
+    facts = {row[0].text: row[1].text for row in shown}
+    assert facts == {
+        "model": f"GPTLanguageModel, {trainer.model.num_parameters():,} parameters",
+        "tokenizer": repr(DATA.tokenizer),
+        "window": f"{trainer.model.block_size} tokens, stride {sampler.stride}",
+        "last seed": "None",
+    }

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from html import escape
 from typing import TypeVar
 
 import torch
@@ -108,6 +109,17 @@ class Sampler:
     def __repr__(self) -> str:
         model, tokenizer = type(self.model).__name__, type(self.tokenizer).__name__
         return f"Sampler({model}, {tokenizer}, stride={self.stride}, last_seed={self.last_seed})"
+
+    def _repr_html_(self) -> str:
+        """Return the pair and the options as a table, for a notebook."""
+        facts = {
+            "model": f"{type(self.model).__name__}, {self.model.num_parameters():,} parameters",
+            "tokenizer": repr(self.tokenizer),
+            "window": f"{self._window:,} tokens, stride {self.stride:,}",
+            "last seed": self.last_seed,
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(str(fact))}</td></tr>" for name, fact in facts.items())
+        return f"<table>{rows}</table>"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, into: LanguageModel | None = None) -> "Sampler":

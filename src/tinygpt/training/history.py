@@ -38,10 +38,14 @@ class Loss(NamedTuple):
 
         Example:
             >>> Loss.from_nats(math.log(8))
-            Loss(nats=2.0794415416798357, bits_per_character=3.0, perplexity=8.0)
+            Loss(nats=2.0794, bits_per_character=3.0000, perplexity=8.000)
         """
         perplexity = math.exp(nats) if nats < 700 else math.inf
         return cls(nats, nats / math.log(2) / characters_per_id, round(perplexity, 9))
+
+    def __repr__(self) -> str:
+        nats, bits, perplexity = self
+        return f"Loss(nats={nats:.4f}, bits_per_character={bits:.4f}, perplexity={perplexity:.3f})"
 
 
 @dataclass(frozen=True)

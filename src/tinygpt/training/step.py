@@ -93,6 +93,12 @@ class Step:
     tokens_per_second: float
     evaluation: Evaluation | None = None
 
+    def __repr__(self) -> str:
+        facts = f"loss={self.loss:.4f}, learning_rate={self.learning_rate:.3g}, grad_norm={self.grad_norm:.3g}"
+        speed = f"seconds={self.seconds:.3g}, tokens_per_second={self.tokens_per_second:.0f}"
+        measured = "" if self.evaluation is None else f", evaluation.val_loss={self.evaluation.val_loss:.4f}"
+        return f"Step(number={self.number}, {facts}, {speed}{measured})"
+
 
 class Objective:
     """The training loss: the loss of a model on a batch, computed under autocast on a device.

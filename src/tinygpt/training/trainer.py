@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,6 +134,14 @@ class Trainer:
         self._has_fitted = False
         self._listener: Callable[[dict[str, Any]], object] | None = None  # of the records, while fit runs
         self._stepping = threading.RLock()
+
+    def __repr__(self) -> str:
+        where = "" if self._run.path is None else f", run_dir={self._run.shown}"
+        return f"Trainer({type(self.model).__name__}, {self.steps_taken:,} of {self._end:,} steps{where})"
+
+    def _repr_html_(self) -> str:
+        """Return the state of the run, and its curve and verdict, for a notebook."""
+        return f"<p>{escape(repr(self))}</p>{self.history._repr_html_()}"
 
     @property
     def history(self) -> History:
