@@ -65,7 +65,7 @@ class Advice:
 
     @property
     def flags(self) -> list[str]:
-        """The flags by which ``tinygpt train`` repeats the run: plain numbers, so that nothing is measured again."""
+        """The flags by which ``tinygpt train`` repeats the run without a measurement."""
         flags: list[str] = []
         for name, value in ({name: getattr(self.model, name) for name in OF_MODEL} | self._of_trainer()).items():
             flags.append(f"--{name.replace('_', '-')}")

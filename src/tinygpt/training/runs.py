@@ -51,7 +51,7 @@ def train(
         ConfigError: If an argument is invalid, or ``config.json`` does not name what is needed to resume.
         DataError: If the text is too short, cannot be read, or has changed since the run began.
         CheckpointError: If ``config.json`` or all checkpoints are corrupt, missing, or those of another run.
-        TinyGPTError: As :func:`advise` and :meth:`Trainer.fit` say.
+        TinyGPTError: For the reasons that :func:`advise` and :meth:`Trainer.fit` give.
 
     Example:
         >>> path = getfixture("tmp_path") / "verse.txt"
