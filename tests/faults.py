@@ -339,13 +339,7 @@ def val_fraction_not_written(patch: Patch) -> None:
 
 
 def the_first_candidate_is_kept(patch: Patch) -> None:
-    first: list[Any] = []
-
-    def sized(real: Any, *arguments: Any) -> Any:
-        first.append(real(*arguments))
-        return first[0]
-
-    wrap(patch, advice, "_sized", sized)
+    wrap(patch, advice, "_fitting", lambda real, *arguments: real(*arguments)[:1])
 
 
 def lines_are_not_counted(patch: Patch) -> None:

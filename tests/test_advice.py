@@ -35,14 +35,14 @@ OVERHEAD = 0.004  # seconds of a step, beside those of its operations
 
 
 @pytest.fixture
-def steady(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let each step take the time of 3e10 operations a second, and return the measured times."""
-    times: list[float] = []
+def steady(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Let each step take the time of 3e10 operations a second, and return the measured times by width."""
+    times: dict[int, float] = {}
 
     def seconds(model: GPTConfig, config: TrainerConfig, data: TokenDataset) -> float:
         per_token = 6 * (12 * model.n_layer * model.n_embd**2 + (model.vocab_size + model.block_size) * model.n_embd)
-        times.append(OVERHEAD + per_token * config.batch_size * model.block_size / 3e10)
-        return times[-1]
+        times[model.n_embd] = OVERHEAD + per_token * config.batch_size * model.block_size / 3e10
+        return times[model.n_embd]
 
     monkeypatch.setattr(advice_module, "seconds_per_step", seconds)
     return times
@@ -71,22 +71,23 @@ QUICKLY = settings(max_examples=25, suppress_health_check=[HealthCheck.function_
 
 @QUICKLY
 @given(length=LENGTHS, minutes=MINUTES)
-def test_any_text_and_time_have_settings_that_fit(length: int, minutes: float, steady: list[float]) -> None:
+def test_any_text_and_time_have_settings_that_fit(length: int, minutes: float, steady: dict[int, float]) -> None:
     data = of_length(max(81, length))
     steady.clear()
     advice = advise(data, minutes=minutes)
     for split in ("train", "val"):
         data.split(split, block_size=advice.model.block_size)  # long enough for a window
-    assert advice.config.max_iters * steady[-1] <= max(60 * minutes, 10 * steady[-1])
+    seconds = steady[advice.model.n_embd]
+    assert advice.config.max_iters * seconds <= max(60 * minutes, 10 * seconds)
     assert epochs(advice, data) < 16.01
-    assert len(steady) <= 2
+    assert len(steady) <= 3
     assert advice.config.schedule(advice.config.max_iters - 1) >= 0
     assert min(advice.config.batch_size, advice.config.preview_tokens + 1) >= 1
 
 
 @QUICKLY
 @given(length=LENGTHS, minutes=MINUTES)
-def test_twice_the_text_or_time_is_no_jump(length: int, minutes: float, steady: list[float]) -> None:
+def test_twice_the_text_or_time_is_no_jump(length: int, minutes: float, steady: dict[int, float]) -> None:
     data = of_length(length)
     first = advise(data, minutes=minutes)
     for more in (advise(of_length(2 * length), minutes=minutes), advise(data, minutes=2 * minutes)):
@@ -95,7 +96,7 @@ def test_twice_the_text_or_time_is_no_jump(length: int, minutes: float, steady: 
         assert more.config.max_iters * more.config.batch_size >= first.config.max_iters * first.config.batch_size / 5
 
 
-def test_a_short_text_gets_a_small_model_with_dropout(steady: list[float]) -> None:
+def test_a_short_text_gets_a_small_model_with_dropout(steady: dict[int, float]) -> None:
     short, long = advise(of_length(2_000)), advise(of_length(10_000_000))
     assert weights(short) < weights(long)
     assert 0.3 < short.model.dropout < 0.4
@@ -105,21 +106,40 @@ def test_a_short_text_gets_a_small_model_with_dropout(steady: list[float]) -> No
     assert any("a step takes" in reason for reason in long.reasons)
 
 
-def test_more_time_gets_a_larger_model(steady: list[float]) -> None:
+def test_more_time_gets_a_larger_model(steady: dict[int, float]) -> None:
     data = of_length(10_000_000)
     sizes = [weights(advise(data, minutes=minutes)) for minutes in (0.1, 1, 10, 100)]
     assert sizes == sorted(set(sizes))
 
 
 @broken_by(faults.the_first_candidate_is_kept)
-def test_the_steps_fit_the_speed_of_the_chosen_model(steady: list[float]) -> None:
+def test_the_steps_fit_the_speed_of_the_chosen_model(steady: dict[int, float]) -> None:
     advice = advise(of_length(10_000_000), minutes=30)
-    assert len(steady) == 2
-    assert advice.config.max_iters == int(0.75 * 1800 / steady[-1])
+    assert 32 in steady
+    assert advice.model.n_embd > 32
+    assert advice.config.max_iters == int(0.75 * 1800 / steady[advice.model.n_embd])
+
+
+@pytest.mark.parametrize("minutes", [0.1, 1, 10, 100])
+def test_a_machine_of_slow_steps_gets_a_wide_model(minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a step takes a constant time, a wider model costs nothing."""
+    data = of_length(10_000_000)
+    widths = []
+    for constant in (0.001, 0.1):
+
+        def seconds(model: GPTConfig, *_: Any, constant: float = constant) -> float:
+            return constant + 1e-10 * 12 * model.n_layer * model.n_embd**2
+
+        monkeypatch.setattr(advice_module, "seconds_per_step", seconds)
+        advice = advise(data, minutes=minutes, device="cpu")
+        tokens = advice.config.max_iters * advice.config.batch_size * advice.model.block_size
+        assert tokens >= 8 * 12 * weights(advice) or advice.model.n_embd == 32
+        widths.append(advice.model.n_embd)
+    assert widths == sorted(widths, reverse=True)
 
 
 @pytest.mark.parametrize("minutes", [0.1, 1, 600])
-def test_a_text_of_eighty_one_tokens_can_be_trained_on(minutes: float, steady: list[float]) -> None:
+def test_a_text_of_eighty_one_tokens_can_be_trained_on(minutes: float, steady: dict[int, float]) -> None:
     advice = advise(of_length(81), minutes=minutes)
     assert advice.model.block_size == 8
     with pytest.raises(DataError, match="a text must have at least 81 tokens to train on, got 80; use a longer text"):
@@ -150,14 +170,14 @@ def test_a_text_of_eighty_one_tokens_can_be_trained_on(minutes: float, steady: l
     ],
     ids=str,
 )
-def test_settings_that_are_given_stay(given: dict[str, Any], steady: list[float]) -> None:
+def test_settings_that_are_given_stay(given: dict[str, Any], steady: dict[int, float]) -> None:
     advice = advise(of_length(100_000), **given)
     known = vars(advice.config) | advice.model.to_dict()
     assert {name: known[name] for name in given} == given
     assert f"as given: {next(iter(given))}=" in advice.reasons[-1]
 
 
-def test_a_larger_model_takes_fewer_steps_in_the_time(steady: list[float]) -> None:
+def test_a_larger_model_takes_fewer_steps_in_the_time(steady: dict[int, float]) -> None:
     data = of_length(1_000_000)
     assert advise(data, n_layer=20).config.max_iters < advise(data).config.max_iters
 
@@ -187,7 +207,7 @@ def test_a_source_that_is_a_text_or_neither_is_named(unchecked_types: None) -> N
 # --- what it prints, and the flags ------------------------------------------------------------------------------------
 
 
-def test_printed_advice_is_code_and_reasons(steady: list[float]) -> None:
+def test_printed_advice_is_code_and_reasons(steady: dict[int, float]) -> None:
     advice = advise(DATA, seed=3)
     model, config, *reasons = str(advice).splitlines()
     assert eval(model, {"GPTConfig": GPTConfig}) == advice.model
@@ -214,13 +234,13 @@ def parsed(flags: list[str]) -> dict[str, Any]:
 
 @QUICKLY
 @given(length=LENGTHS, minutes=MINUTES)
-def test_flags_repeat_the_advice_without_a_measurement(length: int, minutes: float, steady: list[float]) -> None:
+def test_flags_repeat_the_advice_without_a_measurement(length: int, minutes: float, steady: dict[int, float]) -> None:
     data = of_length(length)
     advice = advise(data, minutes=minutes, compile=True, betas=(0.5, 0.6))
     steady.clear()
     again = advise(data, **parsed(advice.flags))
     assert (again.model, again.config) == (advice.model, advice.config)
-    assert steady == []
+    assert steady == {}
 
 
 def test_measuring_takes_real_steps_and_leaves_no_trace() -> None:

@@ -1,7 +1,7 @@
 """Settings for a text, a machine and a number of minutes, with the reasons for them.
 
-The rule weighs three limits. Time: the measured speed says how many operations the minutes hold, and each weight should
-see at least ``TOKENS_PER_WEIGHT`` tokens. Text: with more than ``WEIGHTS_PER_TOKEN`` weights for each token of the
+The rule takes the widest model within three limits. Time: in the minutes, at the measured speed, each weight should see
+at least ``TOKENS_PER_WEIGHT`` tokens. Text: with more than ``WEIGHTS_PER_TOKEN`` weights for each token of the
 training split, or more than ``MOST_EPOCHS`` passes over it, a model learns the text by heart. Steps: a short text still
 needs ``STEPS_PER_EPOCH`` steps in a pass, so its batches and windows are smaller.
 """
@@ -34,7 +34,6 @@ OF_MODEL = tuple(field.name for field in fields(GPTConfig) if field.name != "voc
 OF_TRAINER = tuple(field.name for field in fields(TrainerConfig) if field.name != "block_size")  # the model's counts
 
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "batch_size", "max_iters")
-_USUAL_SPEED = 2e10  # operations per second of two CPU cores, to choose the first candidate by
 _SHARE_OF_STEPS = 0.75  # of the time; the rest is for evaluations, previews and files
 _SHARE_OF_EVALUATIONS = 0.15
 _STEPS_PER_PREVIEWED = 25  # for each token of a preview; a token takes up to a third of a step
@@ -106,15 +105,13 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     check_settings("advise", settings)
     _check_long_enough(data)
     time_for_steps = 60 * minutes * _SHARE_OF_STEPS
-    speed, seconds = _USUAL_SPEED, 0.0
-    model, config = _sized(data, time_for_steps * speed, settings)
-    if not {"n_layer", "n_embd", "max_iters"} <= settings.keys():  # otherwise the speed decides nothing
-        seconds = seconds_per_step(model, config, data)
-        speed = _operations(model, config) / seconds
-        candidate, (model, config) = model, _sized(data, time_for_steps * speed, settings)
-        if model != candidate:
+    seconds = 0.0
+    if "n_embd" in settings:
+        model, config = _sized(data, settings["n_embd"], settings)
+        if "max_iters" not in settings:
             seconds = seconds_per_step(model, config, data)
-            speed = _operations(model, config) / seconds
+    else:
+        model, config, seconds = _widest(data, time_for_steps, settings)
     tokens = config.batch_size * model.block_size
     in_text, in_time = MOST_EPOCHS * len(data.train) / tokens, time_for_steps / seconds if seconds else math.inf
     steps = settings.get("max_iters", max(_FEWEST_STEPS, int(min(in_text, in_time))))
@@ -126,9 +123,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
 
     reasons = [f"{len(data.train):,} tokens to train on, {len(data.val):,} to validate on, {data.vocab_size} distinct"]
     if "n_embd" not in settings:
-        is_short = WEIGHTS_PER_TOKEN * len(data.train) < _weights_in_time(time_for_steps * speed)
-        limit = "would be too large for the text" if is_short else "would see too few tokens for each weight"
-        reasons.append(f"{12 * model.n_layer * model.n_embd**2:,} weights in the blocks: a larger model {limit}")
+        reasons.append(f"{_weights(model):,} weights in the blocks: {_reason(data, model, settings)}")
     if "max_iters" not in settings:
         limit = f"a step takes {1000 * seconds:.3g} ms here" if in_time < in_text else "more would learn it by heart"
         reasons.append(f"{steps:,} steps, {epochs:.2g} passes over the text: {limit}")
@@ -182,15 +177,46 @@ def _check_long_enough(data: TokenDataset) -> None:
     raise DataError(f"a text must have at least {least} tokens to train on, got {got}; use a longer text")
 
 
-def _sized(data: TokenDataset, operations: float, settings: Mapping[str, Any]) -> tuple[GPTConfig, TrainerConfig]:
-    """Return the sizes that suit a text and a number of operations, before the number of steps is known."""
-    most = min(_weights_in_time(operations), WEIGHTS_PER_TOKEN * len(data.train))
-    fitting = [width for width in WIDTHS if 12 * settings.get("n_layer", _layers(width)) * width**2 <= most]
-    width = fitting[-1] if fitting else WIDTHS[0]
-    if "n_head" in settings:
+def _widest(
+    data: TokenDataset, time_for_steps: float, settings: Mapping[str, Any]
+) -> tuple[GPTConfig, TrainerConfig, float]:
+    """Return the widest model that sees enough tokens in the time, its training, and the seconds of its step.
+
+    A step takes a constant time and a time for each operation. Both come from the steps of the narrowest and of the
+    widest model that was timed. Three are timed at most.
+    """
+    candidates = [_sized(data, width, settings) for width in _fitting(data, settings)]
+    work = [_operations(*candidate) for candidate in candidates]
+    fastest = 1e11 if choose_device(candidates[0][1].device).type == "cpu" else 1e14  # operations per second
+    times: dict[int, float] = {}
+    choice = 0
+    while True:
+        times[choice] = seconds_per_step(*candidates[choice], data)
+        low, high = min(times), max(times)
+        per_operation = max((times[high] - times[low]) / max(1, work[high] - work[low]), 1 / fastest)
+        constant = max(0.0, times[high] - per_operation * work[high])
+        wanted = 0
+        for index, (model, config) in enumerate(candidates):
+            steps = time_for_steps / times.get(index, constant + per_operation * work[index])
+            if steps * config.batch_size * model.block_size >= TOKENS_PER_WEIGHT * _weights(model):
+                wanted = index
+        if wanted in times or len(times) == 3:
+            choice = wanted if wanted in times else choice
+            return *candidates[choice], times[choice]
+        choice = wanted
+
+
+def _fitting(data: TokenDataset, settings: Mapping[str, Any]) -> list[int]:
+    """Return the widths that are not too large for the text, and always the smallest one."""
+    most = WEIGHTS_PER_TOKEN * len(data.train)
+    return [w for w in WIDTHS if 12 * settings.get("n_layer", _layers(w)) * w**2 <= most] or [WIDTHS[0]]
+
+
+def _sized(data: TokenDataset, width: int, settings: Mapping[str, Any]) -> tuple[GPTConfig, TrainerConfig]:
+    """Return the model of a width, and its training before the number of steps is known."""
+    if "n_head" in settings and "n_embd" not in settings:
         unit = 2 * settings["n_head"]  # an even size for each head, as rotary positions need it
         width = unit * max(1, round(width / unit))
-    width = settings.get("n_embd", width)
     usual = 64 if width < 192 else 128 if width < 384 else 256
     longest = min(usual, 2 * math.sqrt(len(data.train) / STEPS_PER_EPOCH), len(data.val) - 1)
     length = max(_SHORTEST, 1 << int(math.log2(longest)))
@@ -209,9 +235,16 @@ def _sized(data: TokenDataset, operations: float, settings: Mapping[str, Any]) -
     return GPTConfig(vocab_size=data.vocab_size, **model), TrainerConfig(**trainer)
 
 
-def _weights_in_time(operations: float) -> float:
-    """Return the number of weights that see enough tokens, at six operations for each weight and token."""
-    return math.sqrt(operations / 6 / TOKENS_PER_WEIGHT)
+def _reason(data: TokenDataset, model: GPTConfig, settings: Mapping[str, Any]) -> str:
+    """Return why a wider model was not chosen."""
+    if model.n_embd < _fitting(data, settings)[-1]:
+        return "a larger model would see too few tokens for each weight in the time"
+    return "a larger model would be too large for the text" if model.n_embd < WIDTHS[-1] else "the most that is advised"
+
+
+def _weights(model: GPTConfig) -> int:
+    """Return the number of weights in the blocks."""
+    return 12 * model.n_layer * model.n_embd**2
 
 
 def _layers(width: int) -> int:
@@ -225,7 +258,7 @@ def _heads(width: int) -> int:
 
 
 def _dropout(epochs: float) -> float:
-    """Return the dropout for a number of passes over the text: none for one, 0.38 for sixteen."""
+    """Return the dropout for a number of passes over the text: none for one, at most 0.4 for many."""
     return round(min(0.4, max(0.0, 0.025 * (epochs - 1))), 2)
 
 
@@ -239,7 +272,7 @@ def _evaluations(data: TokenDataset, steps: int, tokens: int) -> dict[str, Any]:
 
 def _operations(model: GPTConfig, config: TrainerConfig) -> float:
     """Return the number of operations of a training step."""
-    weights = 12 * model.n_layer * model.n_embd**2 + model.vocab_size * model.n_embd
+    weights = _weights(model) + model.vocab_size * model.n_embd
     scores = model.n_layer * model.block_size * model.n_embd
     return 6.0 * (weights + scores) * config.batch_size * model.block_size
 
