@@ -346,17 +346,6 @@ def test_models_learn_a_text_that_repeats_itself(model: Any) -> None:
     assert history.best.val_loss < (1.3 if model == "bigram" else 0.6)
 
 
-def test_the_bar_shows_losses_speed_previews_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    history = make_trainer(max_iters=4, eval_interval=2, preview_tokens=9).fit()
-    shown = capsys.readouterr()
-    printed = shown.out + shown.err
-    assert f"step      0: train {history.evaluations[0].train_loss:.4f}" in printed
-    assert f"val {history.last.val_loss:.4f}" in printed
-    assert history.verdict in printed
-    assert "tokens/s" in printed
-    assert history.last.sample.strip() in printed
-
-
 def test_without_progress_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     make_trainer().fit(progress=False)
     assert capfd.readouterr() == ("", "")
