@@ -129,7 +129,7 @@ def test_a_row_is_that_of_the_position_that_predicts() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_attention_is_that_of_each_module_on_its_input(layout: str) -> None:
+def test_attention_is_that_of_each_module_on_its_input(layout: Layout) -> None:
     model = varied(layout).eval()
     reading = read_text(model)
     idx = torch.tensor([[0, *TOKENIZER.encode(TEXT[: BLOCK - 1])]])
@@ -166,7 +166,7 @@ def test_a_text_longer_than_a_window_has_no_attention() -> None:
 @broken_by(faults.lens_without_the_norm, only="notebook")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("length", [1, BLOCK, 3 * BLOCK])
-def test_the_last_row_of_the_lens_is_the_prediction(layout: str, length: int) -> None:
+def test_the_last_row_of_the_lens_is_the_prediction(layout: Layout, length: int) -> None:
     reading = read_text(varied(layout), length)
     assert reading.lens is not None
     assert reading.lens.shape == (3, length)
