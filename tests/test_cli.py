@@ -131,6 +131,8 @@ def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
         ("train verse.txt --lr 1", "train has no flag --lr; did you mean --learning-rate?"),
         ("train verse.txt --heads=2", "train has no flag --heads; did you mean --n-head?"),
         ("write m --max-tokens 3", "write has no flag --max-tokens; did you mean --max-new-tokens?"),
+        ("write m --prompt=to", "write takes its prompt without a flag; see tinygpt write --help"),
+        ("train verse.txt --model gpt", "train has no flag --model; see tinygpt train --help"),
         ("write m to be", "write has no use for 'be'; put a text of several words between quotes"),
         ("train", "train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN"),
         ("train verse.txt --n-head 3 --n-embd 8", "n_head must divide n_embd, got n_embd=8 and n_head=3; use n_embd=9"),

@@ -44,6 +44,7 @@ __all__ = ["main"]
 
 Verb = Callable[..., int]
 VERBS: dict[str, Verb] = {each.__name__: each for each in (train, write, score, compare, view, info, play, doctor)}
+_GROUPS = ("model", "trainer", "given")  # arguments of train that are no flags themselves
 _ABOUT = """Small GPT language models: train one on a text, and let it write.
 
   tinygpt train verse.txt
@@ -148,8 +149,13 @@ def _refuse_arguments(verb: str, unknown: Sequence[str]) -> NoReturn:
     if not flags:
         raise ConfigError(f"{verb} has no use for {unknown[0]!r}; put a text of several words between quotes")
     flag = flags[0].partition("=")[0]
-    known = [*inspect.signature(VERBS[verb]).parameters, *(sum(TABLES.values(), ()) if verb == "train" else ())]
-    way = re.sub(r"'(\w+)'", _as_flag, did_you_mean(flag.strip("-").replace("-", "_"), known), count=1)
+    name = flag.strip("-").replace("-", "_")
+    parameters = inspect.signature(VERBS[verb]).parameters.values()
+    if name in [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]:
+        raise ConfigError(f"{verb} takes its {name} without a flag; see tinygpt {verb} --help")
+    known = [each.name for each in parameters if each.name not in _GROUPS]
+    known += sum(TABLES.values(), ()) if verb == "train" else ()
+    way = re.sub(r"'(\w+)'", _as_flag, did_you_mean(name, known), count=1)
     raise ConfigError(f"{verb} has no flag {flag}{way or f'; see tinygpt {verb} --help'}")
 
 
