@@ -483,3 +483,13 @@ def test_doctor_describes_the_machine(said: Any) -> None:
     assert facts["devices"].endswith("cpu")
     assert facts["training_step_ms"] > 0
     assert f"torch             {torch.__version__}" in said("doctor")[1]
+
+
+def test_the_page_names_each_verb_and_exit_code(said: Any) -> None:
+    page = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)", page, re.MULTILINE) == list(VERBS)
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "130", "141", "143"]
+    table = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert table
+    Path("page.toml").write_text(table[1], encoding="utf-8")
+    assert said("train", "verse.txt", "--config", "page.toml", *SMALL, "--max-iters", "1")[0] == 0
