@@ -351,6 +351,17 @@ def lines_are_not_counted(patch: Patch) -> None:
     wrap(patch, Progress, "write", write)
 
 
+def flags_not_noticed(patch: Patch) -> None:
+    patch.setattr("tinygpt.cli._given", lambda arguments: frozenset())
+
+
+def seed_not_passed(patch: Patch) -> None:
+    def stream(real: Any, self: Sampler, *texts: Any, seed: Any = None, **options: Any) -> Any:
+        return real(self, *texts, **options)
+
+    wrap(patch, Sampler, "stream", stream)
+
+
 def steps_counted_from_the_resumption(patch: Patch) -> None:
     counts: dict[int, Iterator[int]] = {}
 

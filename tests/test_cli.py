@@ -13,9 +13,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import faults
 import pytest
 import torch
 from builders import TEXT
+from faults import broken_by
 from killable import exit_code, in_child, outcome
 
 import tinygpt
@@ -185,6 +187,7 @@ def test_an_error_has_its_traceback_if_asked_for(monkeypatch: pytest.MonkeyPatch
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
+@broken_by(faults.seed_not_passed)
 def test_a_model_is_trained_and_writes(said: Any) -> None:
     code, out, log = said("train", "verse.txt", *SMALL)
     assert (code, out) == (0, "")
@@ -222,6 +225,7 @@ def test_a_second_run_does_not_overwrite_the_first(said: Any) -> None:
     assert "'runs/verse' contains a run; continue it with: tinygpt train --resume runs/verse" in err
 
 
+@broken_by(faults.flags_not_noticed)
 def test_flags_win_over_the_file_of_settings(said: Any) -> None:
     """In either spelling, and where the flag has the default."""
     table = "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 8\n"
@@ -260,7 +264,8 @@ def uninterrupted(run: str) -> dict[str, str]:
     return outcome(Path(run))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@broken_by(faults.optimizer_forgotten, only="SIGINT")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_run_resumes_to_the_same_weights(
     number: signal.Signals, code: int, uninterrupted: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
