@@ -139,7 +139,7 @@ def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
         ("train", "train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN"),
         ("train verse.txt --n-head 3 --n-embd 8", "n_head must divide n_embd, got n_embd=8 and n_head=3; use n_embd=9"),
         ("train verse.txt --minutes 0", "minutes must be a number above 0, got minutes=0.0"),
-        ("compare", "compare needs the directories of runs, or one text file, got nothing"),
+        ("compare", "compare needs the directories of runs, or one text file without -o, got nothing"),
     ],
 )
 def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: Any) -> None:
@@ -404,7 +404,7 @@ def test_info_reads_a_log_with_damaged_lines(run: str, said: Any, tmp_path: Path
     for name in ("best.safetensors", "metrics.jsonl"):
         (copy / name).write_bytes(Path(run, name).read_bytes())
     with (copy / "metrics.jsonl").open("a", encoding="utf-8") as log:
-        log.write('{"step": 13, "val_loss"\n[]\n{"loss": "x"}\n')
+        log.write('{"step": 13, "val_loss"\n[]\n{"loss": "x"}\n{"step": 13, "val_loss": [0]}\n')
     whole, damaged = (json.loads(said("info", each, "--json")[1]) for each in (run, str(copy)))
     assert damaged["loss"] == whole["loss"]
     assert damaged["of_steps"] is None
@@ -412,10 +412,14 @@ def test_info_reads_a_log_with_damaged_lines(run: str, said: Any, tmp_path: Path
 
 def test_compare_shows_the_best_run_last(run: str, said: Any) -> None:
     assert said("train", "verse.txt", *SIZES, "--max-iters", "1", "--preview-tokens", "0")[0] == 0
-    code, out, err = said("compare", run, "runs/verse")
+    code, out, err = said("compare", run, "runs/verse", "-o", "curves.png")
     assert (code, err) == (0, "")
     rows = [line.split()[0] for line in out.splitlines()[2:]]
     assert rows == ["runs/verse", run]
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = said("compare", run, "-o", "curves.pgn")
+    assert code == 2
+    assert "cannot draw into 'curves.pgn': Format 'pgn' is not supported" in err
     Path("other.txt").write_text(TEXT[::-1], encoding="utf-8")
     assert said("train", "other.txt", *SIZES, "--max-iters", "1", "--preview-tokens", "0")[0] == 0
     assert "different texts" in said("compare", run, "runs/other")[2]

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from tinygpt.errors import TinyGPTError
 from tinygpt.files import parse_json, read_lines
 
 if TYPE_CHECKING:
+    from tinygpt.training.history import History
     from tinygpt.training.run_settings import RunSettings
 
 
@@ -73,19 +75,12 @@ def settings_of(run: Path) -> "RunSettings | None":
 
 def run_facts(run: Path, vocab_size: int | None) -> dict[str, Any]:
     """Return the facts about a run from its log, without the lines that are damaged."""
-    from tinygpt.training.history import Evaluation, History
+    from tinygpt.training.history import History
 
     log, history = run / "metrics.jsonl", History(even_guess=math.log(vocab_size) if vocab_size else None)
     for line in read_lines(log) if log.is_file() else ():
-        try:
-            record = parse_json(line)
-            record = {name: math.nan if value is None else value for name, value in record.items()}
-            if "val_loss" in record:
-                history.evaluations.append(Evaluation(**record))
-            else:
-                history.add_loss(float(record["loss"]))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
+        with suppress(ValueError, TypeError, KeyError, AttributeError):  # a damaged line
+            _take_over(parse_json(line), history)
     if not history.evaluations:
         return {}
     best, last, stored = history.best, history.last, settings_of(run)
@@ -98,6 +93,19 @@ def run_facts(run: Path, vocab_size: int | None) -> dict[str, Any]:
         "loss": best.val_loss,
         "verdict": history.verdict,
     }
+
+
+def _take_over(record: dict[str, Any], history: "History") -> None:
+    """Append a line of a log to a history; null stands for NaN in it."""
+    from tinygpt.training.history import Evaluation
+
+    numbers = {name: math.nan if value is None else float(value) for name, value in record.items()}
+    if "val_loss" not in numbers:
+        history.add_loss(numbers["loss"])
+        return
+    train, val, seconds, speed = (numbers[name] for name in ("train_loss", "val_loss", "seconds", "tokens_per_second"))
+    history.evaluations.append(Evaluation(int(numbers["step"]), train, val, seconds, speed, "", numbers["schedule"]))
+    history.bigram = numbers.get("bigram", history.bigram)
 
 
 def _text_facts(path: Path, encoding: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tinygpt.cli.messages import note
 from tinygpt.cli.paths import BEST, RUNS, existing, run_directory, text_file
 from tinygpt.cli.reading import show
 from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags, read_table
-from tinygpt.errors import ConfigError, DataError, RunExistsError, cut
+from tinygpt.errors import ConfigError, DataError, RunExistsError, TinyGPTError, cut
 from tinygpt.errors import show as shown
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tinygpt.training import Advice
 
 _HEAD = ("", "nats", "bits/char", "best step", "steps", "parameters", "seconds")
+_INSTALL = 'use pip install "tinygpt[plots]"'
 _OF_A_NEW_RUN = {"minutes", "encoding", "val_fraction"}
 
 
@@ -77,6 +78,7 @@ def train(
 def compare(
     paths: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")],
     *,
+    output: Annotated[str | None, arg(aliases=["-o"], metavar="CURVES.png", help_behavior_hint="")] = None,
     minutes: float = 1.0,
     encoding: str = "utf-8",
 ) -> int:
@@ -84,20 +86,21 @@ def compare(
 
     Args:
         paths: Directories of runs; or one text file, to train a bigram and a GPT on.
+        output: Also draw the losses of the runs into this image.
         minutes: About how long to train each on a text.
         encoding: Encoding of the text file.
     """
     found = [existing(path) for path in paths]
     if found and all(path.is_dir() for path in found):
-        return _compare_runs(found)
-    if len(found) != 1:
+        return _compare_runs(found, output)
+    if len(found) != 1 or output is not None:
         got = ", ".join(map(shown, found)) or "nothing"
-        raise ConfigError(f"compare needs the directories of runs, or one text file, got {cut(got)}")
+        raise ConfigError(f"compare needs the directories of runs, or one text file without -o, got {cut(got)}")
     return _compare_on(found[0], minutes, encoding)
 
 
-def _compare_runs(runs: list[Path]) -> int:
-    """Show the losses of runs, the best last."""
+def _compare_runs(runs: list[Path], output: str | None) -> int:
+    """Show the losses of runs, the best last, and draw them."""
     rows = []
     for run in runs:
         facts = model_facts(run)
@@ -112,7 +115,23 @@ def _compare_runs(runs: list[Path]) -> int:
     if len(digests) > 1:
         note("tinygpt: warning: these runs have different texts, so their losses cannot be compared")
     show(_table([_HEAD, *(cells for _, cells in rows)]))
+    if output is not None:
+        _draw(runs, output)
     return 0
+
+
+def _draw(runs: list[Path], output: str) -> None:
+    """Draw the losses of runs into an image."""
+    try:
+        from tinygpt.views import plot_runs
+
+        plot_runs({str(run): run for run in runs}, output)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"drawing needs matplotlib, which is not installed; {_INSTALL}") from error
+    except TinyGPTError:
+        raise
+    except ValueError as error:  # of an image format that matplotlib does not know
+        raise ConfigError(f"cannot draw into {output!r}: {cut(str(error))}") from error
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
