@@ -18,6 +18,7 @@ from faults import broken_by
 
 from tinygpt import BigramLanguageModel, CharTokenizer, Trainer, TrainerConfig
 from tinygpt.errors import ConfigError, DataError, InputTypeError
+from tinygpt.models.config import Layout
 from tinygpt.views import plot_embedding, plot_head, plot_runs, read
 
 EVALUATIONS = [
@@ -117,7 +118,7 @@ def test_runs_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
 
 @broken_by(faults.components_without_a_sign)
 @pytest.mark.parametrize("layout", ["notebook", "gpt2", "modern"])
-def test_the_embedding_is_drawn_along_its_principal_components(layout: str) -> None:
+def test_the_embedding_is_drawn_along_its_principal_components(layout: Layout) -> None:
     """The plane of the two largest variances, whichever sign the decomposition gives."""
     model = make_gpt(layout)
     table = model.table_parameters()[0].detach()
