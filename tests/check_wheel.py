@@ -15,6 +15,8 @@ assert tinygpt.__version__ == {version!r}, tinygpt.__version__
 assert "site-packages" in tinygpt.__file__, tinygpt.__file__
 model = tinygpt.GPTConfig(vocab_size=137).build()
 assert model.num_parameters() == 10_844_297
+tokenizer = tinygpt.CharTokenizer("ab")
+assert "<canvas" in tinygpt.views.read(tinygpt.BigramLanguageModel(2), tokenizer, "abba").page()
 """
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from quick import cap_budget, cut_help, cut_samples, cut_steps
 
 import tinygpt
-from tinygpt import layers, models, sampling, testing, training
+from tinygpt import layers, models, sampling, testing, training, views
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -106,6 +106,7 @@ def test_a_false_value_is_noticed() -> None:
         ("models", models.__all__),
         ("sampling", sampling.__all__),
         ("training", training.__all__),
+        ("views", views.__all__),
         ("randomness", ["check_seed", "derive_seed", "permutation", "uniforms"]),
         ("corpora", ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]),
         ("data", ["Batch", "TokenDataset"]),

@@ -11,7 +11,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("[0-9]*.py"))
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 12
+    assert len(EXAMPLES) == 14
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -55,8 +55,6 @@ def summary(bits: float, tokens: int, per_character: float) -> str:
 
     Example:
         >>> summary(12.0, 4, 3.0)
-        '4 tokens, 3.00 bits each on average, 3.00 bits per character'
+        '4 tokens, 3.00 bits per token, 3.00 bits per character'
     """
-    return (
-        f"{tokens:,} tokens, {bits / max(1, tokens):.2f} bits each on average, {per_character:.2f} bits per character"
-    )
+    return f"{tokens:,} tokens, {bits / tokens:.2f} bits per token, {per_character:.2f} bits per character"

@@ -117,10 +117,7 @@ def draw_losses(axes: "Axes", runs: Mapping[str, Curves]) -> None:
     for name in ("even guess", "bigram"):
         for level in sorted({curves.floors[name] for curves in runs.values() if name in curves.floors}):
             axes.axhline(level, color="0.45", linestyle=":", linewidth=1)
-            axes.annotate(
-                f"{name} {level:.3f}", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                fontsize=8, color="0.35",
-            )  # fmt: skip
+            ends.append((axes.get_xlim()[1], level, f"{name} {level:.3f}", "0.35"))
     _label_ends(axes, ends)
     axes.set(xlabel="step; validation solid, training dashed", ylabel="loss (nats per token)")
     axes.spines[["top", "right"]].set_visible(False)
