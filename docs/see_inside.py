@@ -6,13 +6,18 @@ The models are those of examples/11_compare_the_models.py. A second call finds t
 """
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
 from tinygpt import BigramLanguageModel, GPTConfig, TokenDataset, Trainer, TrainerConfig, shakespeare
+from tinygpt.serve import Playground
 from tinygpt.views import head_scores, plot_embedding, plot_head, plot_runs, read
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from browser import Browser
 
 IMAGES = Path(__file__).parent / "images"
 RUNS = Path(tempfile.gettempdir()) / "tinygpt-see-inside"
@@ -43,6 +48,17 @@ def photograph(html: str, name: str, size: str, scale: int = 1) -> None:
     subprocess.run(["chromium", *options, page.as_uri()], check=True, stderr=subprocess.DEVNULL)
 
 
+def photograph_playground(trainer: Trainer) -> None:
+    """Save a picture of the playground after a line was typed."""
+    with Playground(trainer.sampler(), title="Shakespeare") as playground, Browser() as browser:
+        browser.show(width=1280, height=900)
+        browser.open(playground.url)
+        browser.type(LINE)
+        browser.wait("document.getElementById('status').textContent.startsWith('seed')")
+        browser.wait("document.getElementById('look').srcdoc.length > 1000")
+        browser.picture(IMAGES / "see_playground.png")
+
+
 def shrink(name: str) -> None:
     """Reduce a picture to 128 colours, so that the documentation stays small."""
     Image.open(IMAGES / name).convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
@@ -64,6 +80,7 @@ def main() -> None:
     plot_head(read(model, tokenizer, LINE[7:]), name, head, IMAGES / "see_head.png")
     plot_embedding(model, tokenizer, IMAGES / "see_embedding.png")
     plot_runs({"bigram": RUNS / "bigram", "GPT": RUNS / "gpt"}, IMAGES / "see_losses.png")
+    photograph_playground(trainer)
     for picture in ("page", "surprise", "head", "embedding", "losses"):
         shrink(f"see_{picture}.png")
 

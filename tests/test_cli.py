@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
+import urllib.request
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -465,6 +467,21 @@ def test_view_writes_a_page_of_the_last_tokens(run: str, said: Any, monkeypatch:
     page = views.read(sampler.model, sampler.tokenizer, "ick dog").page()
     assert said("view", run, "ick dog") == (0, "look.html\n", "")
     assert Path("look.html").read_text(encoding="utf-8") == page
+
+
+def test_serve_says_where_and_ends_with_ctrl_c(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_page(url: str) -> None:
+        with urllib.request.urlopen(url, timeout=30) as page:
+            opened.append(page.read().decode())
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    monkeypatch.setattr("webbrowser.open", open_page)
+    code, out, err = said("serve", run, "--open")
+    assert (code, err) == (0, "Ctrl-C ends it\n")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\n", out)
+    assert '"title": "run"' in opened[0]
 
 
 def test_play_takes_digits_lines_and_text(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

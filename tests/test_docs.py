@@ -105,6 +105,7 @@ def test_a_false_value_is_noticed() -> None:
         ("layers", layers.__all__),
         ("models", models.__all__),
         ("sampling", sampling.__all__),
+        ("serve", ["Playground"]),
         ("training", training.__all__),
         ("views", views.__all__),
         ("randomness", ["check_seed", "derive_seed", "permutation", "uniforms"]),

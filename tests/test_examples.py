@@ -1,5 +1,6 @@
 """Every example runs, on a small budget, as it stands."""
 
+import io
 import runpy
 from pathlib import Path
 
@@ -11,7 +12,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("[0-9]*.py"))
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 14
+    assert len(EXAMPLES) == 15
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -23,6 +24,8 @@ def test_example_runs_and_prints_something(
     monkeypatch.chdir(tmp_path / "work")
     cap_budget(monkeypatch, tmp_path / "cache")
     short = {"range": lambda *bounds: range(*bounds)[:5]}  # for a training loop that an example writes out
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # at its end, as in a pipe
+    monkeypatch.setattr("webbrowser.open", lambda url: True)
     runpy.run_path(str(path), short, run_name="__main__")
     assert len(capsys.readouterr().out.strip()) > 20
 

@@ -15,6 +15,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ``views``        how a model reads a text: surprise, attention, the logit lens
 ``training``     :func:`train` a text file in one call, after :func:`advise`; :class:`Trainer` and its
                  :class:`TrainerConfig`, :func:`evaluate`, :func:`compare`
+``serve``        a page in the browser that writes with a model and looks inside it
 ``testing``      property checks for parts of your own
 ===============  ====================================================================================
 
@@ -71,6 +72,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         randomness=[],
         sampling=["Sampler"],
         schedules=[],
+        serve=[],
         testing=[],
         tokenizer=["CharTokenizer"],
         training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "train"],

@@ -34,7 +34,7 @@ import tinygpt
 from tinygpt.cli.doctor import doctor
 from tinygpt.cli.inspection import info
 from tinygpt.cli.messages import abandon, described, note, warnings_in_one_line
-from tinygpt.cli.reading import play, score, view, write
+from tinygpt.cli.reading import play, score, serve, view, write
 from tinygpt.cli.settings import TABLES
 from tinygpt.cli.training import compare, train
 from tinygpt.errors import ConfigError, TinyGPTError
@@ -43,7 +43,9 @@ from tinygpt.suggestions import did_you_mean
 __all__ = ["main"]
 
 Verb = Callable[..., int]
-VERBS: dict[str, Verb] = {each.__name__: each for each in (train, write, score, compare, view, info, play, doctor)}
+VERBS: dict[str, Verb] = {
+    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, doctor)
+}
 _GROUPS = ("model", "trainer", "given")  # arguments of train that are no flags themselves
 _ABOUT = """Small GPT language models: train one on a text, and let it write.
 
@@ -58,6 +60,7 @@ _OTHER_WORDS = {  # for verbs, in other programs
     "compare": "plot curves",
     "view": "show look inspect attention visualize",
     "info": "describe stat summary",
+    "serve": "web server ui gui gradio playground",
     "play": "chat interactive repl",
     "doctor": "env collect_env version debug",
 }

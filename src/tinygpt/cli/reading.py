@@ -1,10 +1,11 @@
-"""The verbs that read with a model: write, score, view and play."""
+"""The verbs that read with a model: write, score, view, serve and play."""
 
 import json
 import math
 import sys
 import webbrowser
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
@@ -123,6 +124,28 @@ def view(
     show(f"{path}\n")
     if open:
         webbrowser.open(path.absolute().as_uri())
+    return 0
+
+
+def serve(model: Model, *, port: int = 0, open: bool = False) -> int:
+    """Serve a page on this computer that writes with a model and looks inside it.
+
+    The page writes while you type, and shows what the model expected at each position. Only this computer can reach it.
+    Ctrl-C ends it.
+
+    Args:
+        model: A model file, or the directory of a run.
+        port: Port of the server; 0 takes a free one.
+        open: Open the page in a browser.
+    """
+    from tinygpt.serve import Playground
+
+    with Playground(load_sampler(model), port=port, title=Path(model).resolve().stem) as playground:
+        show(f"{playground.url}\n")
+        note("Ctrl-C ends it")
+        if open:
+            webbrowser.open(playground.url)
+        playground.wait()
     return 0
 
 

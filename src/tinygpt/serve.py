@@ -1,0 +1,250 @@
+"""A local web page that writes with a model, and shows what the model expected.
+
+.. code-block:: python
+
+    from tinygpt.serve import Playground
+
+    with Playground(trainer.sampler()) as playground:
+        print(playground.url)
+        playground.wait()
+"""
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+
+from tinygpt.errors import ConfigError, TinyGPTError, check_integer, cut, short
+from tinygpt.files import parse_json
+from tinygpt.sampling import Sampler
+from tinygpt.views import read
+
+HOST = "127.0.0.1"
+MOST_BYTES = 1 << 16  # of a request
+MOST_TOKENS = 2000  # of one continuation
+MOST_SHOWN = 128  # characters to look inside: the attention of each head grows with the square
+NUMBERS = {"max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Playground:
+    """A server of the page on this computer, for as long as the ``with`` block lasts.
+
+    It answers only this computer, and only pages of its own. It writes nothing to the disk and does not train. The
+    model must not be trained meanwhile.
+
+    Args:
+        sampler: The model and its tokenizer.
+        port: Port of the server; 0 takes a free one.
+        title: Name of the model, shown on the page.
+
+    Raises:
+        ConfigError: If the port is out of range or in use.
+
+    Example:
+        >>> from tinygpt import BigramLanguageModel, CharTokenizer
+        >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), CharTokenizer("abc"))
+        >>> with Playground(sampler) as playground:
+        ...     print(playground.url.startswith("http://127.0.0.1:"))
+        True
+    """
+
+    def __init__(self, sampler: Sampler, *, port: int = 0, title: str = "a model") -> None:
+        self._sampler = sampler
+        self._lock = threading.Lock()  # one token at a time, whoever asks
+        check_integer("port", port, minimum=0, maximum=65535)
+        try:
+            self._server = ThreadingHTTPServer((HOST, port), partial(_Handler, self))
+        except OSError as error:
+            raise ConfigError(f"port must be free, got port={port}: {error.strerror}; use port=0") from error
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self.port = self._server.server_address[1]
+        self.url = f"http://{HOST}:{self.port}/"
+        page = files("tinygpt").joinpath("serve.html").read_text(encoding="utf-8")
+        facts = {"title": title, "parameters": sampler.model.num_parameters(), "block_size": sampler.model.block_size}
+        self.page = page.replace("FACTS", json.dumps(facts).replace("<", "\\u003c"), 1)
+
+    def __enter__(self) -> "Playground":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def wait(self) -> None:
+        """Wait until Ctrl-C."""
+        with suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(3600)  # on Windows, other ways to wait do not notice Ctrl-C
+
+    def write(self, prompt: str, **options: Any) -> Iterator[str]:
+        """Return an iterator over new text, as :meth:`tinygpt.Sampler.stream` does; requests take turns per token."""
+        if check_integer("max_new_tokens", options.get("max_new_tokens", 200), minimum=0) > MOST_TOKENS:
+            raise ConfigError(f"max_new_tokens must be at most {MOST_TOKENS}, got {options['max_new_tokens']}")
+        return self._in_turns(self._sampler.stream(prompt, **options))
+
+    def _in_turns(self, pieces: Iterator[str]) -> Iterator[str]:
+        while True:
+            with self._lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def look(self, text: str) -> str:
+        """Return the interactive page of the end of a text."""
+        sampler = self._sampler
+        with self._lock:
+            reading = read(
+                sampler.model,
+                sampler.tokenizer,
+                text[-MOST_SHOWN:],
+                stride=sampler.stride,
+                start_id=sampler.start_id,
+            )
+        return str(reading.page())
+
+
+class _RefusedError(Exception):
+    """A request that gets a status and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def __init__(self, playground: Playground, *connection: Any) -> None:
+        self._playground = playground
+        super().__init__(*connection)
+
+    def do_GET(self) -> None:
+        """Answer with the page."""
+        self._answered(self._get)
+
+    def do_POST(self) -> None:
+        """Write with the model, or look inside it."""
+        self._answered(self._post)
+
+    def _answered(self, answer: Any) -> None:
+        """Answer a request, or say why not. A client that left needs no answer."""
+        try:
+            try:
+                self._check_local()
+                answer()
+            except _RefusedError as refusal:
+                self._refuse(refusal.status, str(refusal))
+            except TinyGPTError as error:
+                self._refuse(400, cut(str(error), 400))
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def _get(self) -> None:
+        if self.path != "/":
+            raise _RefusedError(404, "there is only one page: /")
+        self._send(200, "text/html", self._playground.page)
+
+    def _post(self) -> None:
+        if self.path not in ("/look", "/write"):
+            raise _RefusedError(404, "requests go to /write or /look")
+        request = self._request()
+        text = request.pop("text", None)
+        if not isinstance(text, str):
+            raise _RefusedError(400, f"text must be a str, got {short(text)}")
+        for name, value in request.items():
+            if self.path == "/look" or name not in NUMBERS:
+                raise _RefusedError(400, f"{self.path} has no setting {short(name)}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise _RefusedError(400, f"{name} must be a number, got {name}={short(value)}")
+        if self.path == "/look":
+            self._send(200, "text/html", self._playground.look(text))
+        else:
+            self._stream(text, **{"seed": secrets.randbits(32)} | request)
+
+    def _stream(self, text: str, *, seed: int, **options: Any) -> None:
+        """Send text as it is written, one chunk for each token."""
+        pieces = self._playground.write(text, seed=seed, **options)
+        first = next(pieces, "")  # before the status: the first token may fail
+        self._begin(200, "text/plain", {"Transfer-Encoding": "chunked", "Seed": str(seed)})
+        self._chunk(first)
+        try:
+            for piece in pieces:
+                self._chunk(piece)
+        except TinyGPTError:
+            self.close_connection = True  # without the last chunk, so that the client sees a failure
+            return
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _chunk(self, piece: str) -> None:
+        data = piece.encode("utf-8", "replace")
+        if data:  # an empty chunk would end the answer
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def _check_local(self) -> None:
+        """Refuse requests that other sites make through the browser, also under a name that points here."""
+        port = self._playground.port
+        own = {f"{HOST}:{port}", f"localhost:{port}"}
+        if self.headers.get("Host") not in own:
+            raise _RefusedError(403, f"Host must be {HOST}:{port}")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin.removeprefix("http://") not in own:
+            raise _RefusedError(403, "Origin must be this page")
+
+    def _request(self) -> dict[str, Any]:
+        """Return the JSON object that was sent."""
+        kind = self.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if kind != "application/json":
+            raise _RefusedError(403, "Content-Type must be application/json")
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdecimal()):
+            raise _RefusedError(411, "Content-Length must be a number")
+        if len(length) > 9 or int(length) > MOST_BYTES:
+            raise _RefusedError(413, f"a request must have at most {MOST_BYTES} bytes")
+        try:
+            request = parse_json(self.rfile.read(int(length)).decode("utf-8"))
+        except ValueError as error:
+            raise _RefusedError(400, "the request must be JSON in UTF-8") from error
+        if not isinstance(request, dict):
+            raise _RefusedError(400, "the request must be a JSON object")
+        return request
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Send a reason, and close the connection: what else was sent is not read."""
+        self.close_connection = True
+        self._send(status, "application/json", json.dumps({"error": reason}), {"Connection": "close"})
+
+    def _send(self, status: int, kind: str, text: str, headers: dict[str, str] | None = None) -> None:
+        data = text.encode("utf-8", "replace")
+        self._begin(status, kind, {"Content-Length": str(len(data)), **(headers or {})})
+        self.wfile.write(data)
+
+    def _begin(self, status: int, kind: str, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": f"{kind}; charset=utf-8", **HEADERS, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def version_string(self) -> str:
+        """Name the server, without versions."""
+        return "tinygpt"
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: the terminal belongs to the user."""
