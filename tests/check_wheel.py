@@ -51,7 +51,11 @@ def check_wheel(wheel: Path) -> None:
         done = subprocess.run(use, check=True, cwd=folder, capture_output=True, text=True)
         if done.stdout or done.stderr:
             sys.exit(f"importing must print nothing, got {done.stdout + done.stderr!r}")
-    print(f"{wheel.name}: {len(names)} files, installs into an empty environment and imports without a word")
+        line = [str(Path(python).with_name("tinygpt")), "--version"]
+        shown = subprocess.run(line, check=True, cwd=folder, capture_output=True, text=True)
+        if (shown.stdout, shown.stderr) != (f"{version}\n", ""):
+            sys.exit(f"tinygpt --version must print {version}, got {shown.stdout + shown.stderr!r}")
+    print(f"{wheel.name}: {len(names)} files, installs into an empty environment, imports without a word and runs")
 
 
 if __name__ == "__main__":

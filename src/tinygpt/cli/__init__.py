@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
         except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
         except BrokenPipeError:
             abandon(sys.stdout)
             return 141
