@@ -157,6 +157,9 @@ def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: A
         ("train .", "'.' is a directory; did you mean 'empty.txt'?"),
         ("train empty.txt", "corpus is empty: 'empty.txt' has 0 bytes"),
         ("train latin.txt", "use --encoding latin-1, which it looks like"),
+        ("train verse.txt -o empty.txt", "Not a directory; use another directory with -o"),
+        ("train noise.txt", "pass a text file, or its --encoding"),
+        ("view runs/verse the -o nix/page.html", "No such file or directory: 'nix/page.html'"),
         ("write verse", "there is no file or directory 'verse'; did you mean 'runs/verse'?"),
         ("write runs/vrse", "there is no file or directory 'runs/vrse'; did you mean 'runs/verse'?"),
         ("write runs", "'runs' is a directory without a model best.safetensors; did you mean 'runs/verse'?"),
@@ -172,6 +175,7 @@ def test_a_wrong_file_is_answered_in_one_line(line: str, answer: str, said: Any,
     Path("runs").mkdir()
     Path("runs/verse").symlink_to(run)
     Path("empty.txt").touch()
+    Path("noise.txt").write_bytes(bytes(range(256)) * 9)
     Path("latin.txt").write_bytes("Der Wein ist für die Gäste, über den Häusern. ".encode("latin-1") * 9)
     code, out, err = said(*line.split())
     assert (code, out) == (1, "")

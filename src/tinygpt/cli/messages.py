@@ -20,6 +20,8 @@ _IN_FLAGS = (
     ),
     (r"use tinygpt\.load\(path\) for a model of tinygpt", "use a text file"),
     (r"(?:pass its new path|pass it): train\(.*?\)", "name it: tinygpt train FILE --resume RUN"),
+    (r"its encoding=\.\.\.", "its --encoding"),
+    (r"use another run_dir\b", "use another directory with -o"),
     (r"use fit\(\) to start", "use tinygpt train FILE to start"),
     (r"make a Trainer with more (\w+)_(\w+) and .*", r"use a larger --\1-\2"),
 )

@@ -120,7 +120,11 @@ def view(
     if len(ids) > most:
         note(f"the page shows the last {most} of {len(ids):,} tokens, as many as the model reads at once")
         whole = sampler.tokenizer.decode(ids[-most:])
-    views.read(sampler.model, sampler.tokenizer, whole).page(path)
+    reading = views.read(sampler.model, sampler.tokenizer, whole)
+    try:
+        reading.page(path)
+    except OSError as error:  # which names the temporary file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     show(f"{path}\n")
     if open:
         webbrowser.open(path.absolute().as_uri())

@@ -191,10 +191,13 @@ def _fit(run: Path, source: "TokenDataset | Path | None", **options: Any) -> int
 
 
 def _check_new(run: Path) -> None:
-    """Raise if a directory has a run already, before the text is read."""
+    """Raise if a directory has a run already or cannot be written to, before the text is read."""
+    from tinygpt.training.run_directory import RunDirectory
+
     if any(run.glob("step-*.safetensors")):
         name = shlex.quote(str(run))
         raise RunExistsError(
             f"{shown(run)} contains a run; continue it with: tinygpt train --resume {name}, or choose another "
             "directory with -o"
         )
+    RunDirectory(run).check_new()
