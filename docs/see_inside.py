@@ -59,9 +59,11 @@ def photograph_playground(trainer: Trainer) -> None:
         browser.picture(IMAGES / "see_playground.png")
 
 
-def shrink(name: str) -> None:
-    """Reduce a picture to 128 colours, so that the documentation stays small."""
-    Image.open(IMAGES / name).convert("RGB").quantize(128).save(IMAGES / name, optimize=True)
+def shrink(name: str, colours: int = 128) -> None:
+    """Reduce a picture to some colours, so that the documentation stays small."""
+    Image.open(IMAGES / name).convert("RGB").quantize(colours, Image.Quantize.MAXCOVERAGE).save(
+        IMAGES / name, optimize=True
+    )
 
 
 def main() -> None:
@@ -81,6 +83,7 @@ def main() -> None:
     plot_embedding(model, tokenizer, IMAGES / "see_embedding.png")
     plot_runs({"bigram": RUNS / "bigram", "GPT": RUNS / "gpt"}, IMAGES / "see_losses.png")
     photograph_playground(trainer)
+    shrink("see_playground.png", 256)
     for picture in ("page", "surprise", "head", "embedding", "losses"):
         shrink(f"see_{picture}.png")
 

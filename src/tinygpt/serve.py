@@ -63,7 +63,7 @@ class Playground:
 
     def __init__(self, sampler: Sampler, *, port: int = 0, title: str = "a model") -> None:
         self._sampler = sampler
-        self._lock = threading.Lock()  # one token at a time, whoever asks
+        self._lock = threading.Lock()  # requests take turns, one token at a time
         check_integer("port", port, minimum=0, maximum=65535)
         try:
             self._server = ThreadingHTTPServer((HOST, port), partial(_Handler, self))
