@@ -195,6 +195,15 @@ def check_number(name: str, value: Any, rule: str, holds: Callable[[float], bool
     return number
 
 
+def check_seed(seed: Any) -> int:
+    """Return a seed if it is an integer from 0 to 2**64 - 1.
+
+    Raises:
+        ConfigError: If it is anything else.
+    """
+    return check_integer("seed", seed, minimum=0, maximum=2**64 - 1)
+
+
 def check_dropout(dropout: Any) -> float:
     """Return ``dropout`` as a ``float``, if it is a probability below 1.
 

@@ -10,27 +10,17 @@ Source:
 """
 
 import zlib
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int, UInt64
 from numpy.typing import ArrayLike
 
-from tinygpt.errors import check_integer
+from tinygpt.errors import check_seed
 
 __all__ = ["check_seed", "derive_seed", "permutation", "uniforms"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
-
-
-def check_seed(seed: Any) -> int:
-    """Return a seed if it is an integer from 0 to 2**64 - 1.
-
-    Raises:
-        ConfigError: If it is anything else.
-    """
-    return check_integer("seed", seed, minimum=0, maximum=_WORD)
 
 
 def derive_seed(*words: int | str) -> int:

@@ -4,19 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
-
 from tinygpt.errors import (
     ConfigError,
     InputTypeError,
     check_choice,
     check_integer,
     check_number,
+    check_seed,
     check_truth,
     checked_names,
     short,
 )
-from tinygpt.randomness import check_seed
 from tinygpt.schedules import warmup_cosine, warmup_linear
 
 
@@ -169,7 +167,7 @@ class TrainerConfig:
             raise InputTypeError(f"device must be a str, got device={short(self.device)}; use 'auto' or 'cpu'")
         check_truth("compile", self.compile)
         for name, value in vars(self).items():
-            if isinstance(value, np.generic):
+            if hasattr(value, "item"):  # of NumPy
                 object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it
 
     @classmethod
