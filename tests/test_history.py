@@ -255,7 +255,7 @@ def test_there_is_a_verdict_of_any_losses(
     history.evaluations = [replace(each, step=each.step + first) for each in history.evaluations]
     assert history.verdict.startswith(f"best validation loss {history.best.val_loss:.4f} at step ")
     assert len(history.verdict) < 400
-    assert len(repr(history).splitlines()) == 2
+    assert len(repr(history).splitlines()) == 1
     assert history._repr_html_().startswith("<svg")
 
 
@@ -413,18 +413,23 @@ def test_steps_without_an_evaluation_do_not_look_for_the_best(monkeypatch: pytes
 # --- what a notebook shows --------------------------------------------------------------------------------------------
 
 
-def test_a_repr_has_at_most_three_lines_of_rounded_numbers() -> None:
+def test_a_repr_is_one_line_of_rounded_numbers() -> None:
     history = after([0.123456789 * i for i in range(2000)])
     assert repr(history) == "History(no evaluations)"
     history.evaluations += [Evaluation(i, 1 / (i + 1), 1 / (i + 1), 1.23456, 9.87654) for i in range(0, 2001, 100)]
-    lines = repr(history).splitlines()
-    assert lines == ["History(2,000 steps, 21 evaluations, 1.2 seconds)", history.verdict]
+    shown = "History(2,000 steps, 21 evaluations, best val_loss 0.0005 at step 2,000, 1.2 seconds)"
+    assert repr(history) == shown
 
 
 def test_a_notebook_shows_the_curves_and_the_verdict() -> None:
     history = measured((4, 4.5), (math.nan, 2), (1, 1.5))
     shown = history._repr_html_()
-    image, verdict = ElementTree.fromstring(f"<div>{shown}</div>")
+    image, table, verdict = ElementTree.fromstring(f"<div>{shown}</div>")
+    assert [[cell.text for cell in row] for row in table][1:] == [
+        ["first", "0", "4.0000", "4.5000"],
+        ["best", "200", "1.0000", "1.5000"],
+        ["last", "200", "1.0000", "1.5000"],
+    ]
     assert verdict.text == history.verdict
     train, val = (each.get("points", "").split() for each in image.iter("polyline"))
     assert (len(train), len(val)) == (2, 3)

@@ -75,7 +75,7 @@ class Evaluation:
 class History:
     """The record of a run, as :meth:`Trainer.fit` returns it.
 
-    Printed, it is two lines: its length and the verdict. A notebook shows the curve and the verdict.
+    Printed, it is one line. A notebook shows the curve, the losses at the start, the best and the end, and the verdict.
 
     Attributes:
         evaluations: All evaluations, in order.
@@ -156,16 +156,22 @@ class History:
     def __repr__(self) -> str:
         if not self.evaluations:
             return "History(no evaluations)"
-        count, last = len(self.evaluations), self.last
-        return f"History({last.step:,} steps, {count} evaluations, {last.seconds:.1f} seconds)\n{self.verdict}"
+        count, best, last = len(self.evaluations), self.best, self.last
+        loss = f"best val_loss {best.val_loss:.4f} at step {best.step:,}"
+        return f"History({last.step:,} steps, {count} evaluations, {loss}, {last.seconds:.1f} seconds)"
 
     def _repr_html_(self) -> str:
-        """Return the losses as a curve, and the verdict, for a notebook."""
+        """Return the losses as a curve and a table, and the verdict, for a notebook."""
         if not self.evaluations:
             return f"<pre>{escape(repr(self))}</pre>"
         train = [(each.step, each.train_loss) for each in self.evaluations if math.isfinite(each.train_loss)]
         val = [(each.step, each.val_loss) for each in self.evaluations if math.isfinite(each.val_loss)]
-        return f"{_curves(train, val)}<p>{escape(self.verdict)}</p>"
+        rows = [("", "step", "training", "validation")]
+        for name, each in (("first", self.evaluations[0]), ("best", self.best), ("last", self.last)):
+            rows.append((name, f"{each.step:,}", f"{each.train_loss:.4f}", f"{each.val_loss:.4f}"))
+        cells = ("".join(f"<td>{cell}</td>" for cell in row) for row in rows)
+        table = f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        return f"{_curves(train, val)}{table}<p>{escape(self.verdict)}</p>"
 
     def plot(self, path: str | Path | None = None, *, ax: "Axes | None" = None) -> "Figure":
         """Draw the losses over the steps: validation solid, training dashed.
