@@ -28,6 +28,7 @@ from tinygpt.training import advice as advice_module
 from tinygpt.training.run_settings import read_settings
 
 DATA = TokenDataset(TEXT)
+LINES = TEXT.replace(". ", ".\n")
 TINY: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "layout": "modern", "device": "cpu"}
 SIZES: dict[str, Any] = {"n_layer": 1, "n_head": 1, "n_embd": 4, "block_size": 4}
 TINY |= {"max_iters": 6, "batch_size": 2, "eval_interval": 3, "eval_iters": None, "preview_tokens": 0}
@@ -195,9 +196,20 @@ def test_an_unknown_or_invalid_setting_is_named() -> None:
         advise(DATA, minutes=0)
 
 
-def test_a_source_that_is_a_text_or_neither_is_named(unchecked_types: None) -> None:
-    with pytest.raises(InputTypeError, match=r"got a text; use TokenDataset\('to be,\\nor not"):
-        advise("to be,\nor not to be")
+def test_a_text_is_advised_and_trained_on_as_its_dataset(steady: dict[int, float]) -> None:
+    """A str of several lines can only be a text."""
+    assert advise(LINES) == advise(TokenDataset(LINES))
+    trainer = train(LINES, max_iters=1, progress=False)
+    assert trainer.data.digest() == TokenDataset(LINES).digest()
+
+
+def test_train_passes_its_records_to_log() -> None:
+    records: list[dict[str, Any]] = []
+    train(LINES, max_iters=2, progress=False, log=records.append)
+    assert [record["step"] for record in records] == [0, 1, 1, 2, 2]
+
+
+def test_a_source_of_another_type_is_named(unchecked_types: None) -> None:
     with pytest.raises(InputTypeError, match=r"must be the path of a text file or a TokenDataset, got \[1, 2\]"):
         train([1, 2])  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match=r"advice must be an Advice, got 'fast'"):

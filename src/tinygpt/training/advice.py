@@ -85,7 +85,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     A few training steps are timed on this machine, for about two seconds.
 
     Args:
-        source: The path of a text file in UTF-8, or a dataset.
+        source: The path of a text file in UTF-8, a text of several lines, or a dataset.
         minutes: Time for the training, evaluations included. A short text takes less.
         settings: Settings of :class:`GPTConfig` or :class:`TrainerConfig` that are already decided. The others are
             chosen to suit them.
@@ -93,7 +93,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     Raises:
         DataError: If the text is too short, or as :func:`~tinygpt.corpora.read_text` says.
         ConfigError: If ``minutes`` is not above 0, or a setting is out of range.
-        InputTypeError: If ``source`` is neither a path nor a dataset, or a setting is unknown.
+        InputTypeError: If ``source`` is not a path, a text or a dataset, or a setting is unknown.
 
     Example:
         >>> advice = advise(TokenDataset("to be, or not to be: " * 50), max_iters=100, device="cpu")
@@ -135,17 +135,22 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
 
 
 def dataset_of(source: Any, **options: Any) -> TokenDataset:
-    """Return the dataset itself, or that of a text file; ``options`` are those of :meth:`TokenDataset.from_file`.
+    """Return the dataset of a text file or a text, or the dataset itself.
+
+    Args:
+        source: A path, a text of several lines, or a dataset.
+        options: Those of :meth:`TokenDataset.from_file`.
 
     Raises:
-        InputTypeError: If ``source`` is neither a path nor a dataset, or a text.
+        InputTypeError: If ``source`` is something else.
     """
     if isinstance(source, TokenDataset):
         return source
-    if isinstance(source, str) and ("\n" in source or len(source) > 1000):
-        raise InputTypeError(f"source must be a path or a TokenDataset, got a text; use TokenDataset({short(source)})")
     if not isinstance(source, str | os.PathLike):
         raise InputTypeError(f"source must be the path of a text file or a TokenDataset, got {short(source)}")
+    if isinstance(source, str) and ("\n" in source or len(source) > 1000):  # no path looks like this
+        options.pop("encoding", None)
+        return TokenDataset(source, **options)
     return TokenDataset.from_file(source, **options)
 
 

@@ -1,7 +1,7 @@
 """A run in one call: from a text file to a trained model, or on with an interrupted run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ def train(
     run_dir: str | Path | None = None,
     resume: bool | Literal["auto"] = False,
     progress: bool = True,
+    log: Callable[[dict[str, Any]], object] | None = None,
     **settings: Any,
 ) -> Trainer:
     """Train a GPT on a text file, with settings chosen by :func:`advise`.
@@ -33,14 +34,15 @@ def train(
     directory.
 
     Args:
-        source: The path of a text file in UTF-8, or a dataset. It can be left out to resume a run on a file; a file
-            that was moved is named again.
+        source: The path of a text file in UTF-8, a text of several lines, or a dataset. It can be left out to resume a
+            run on a file; a file that was moved is named again.
         minutes: Time for the training, if the settings are chosen.
         advice: Settings from :func:`advise`, instead of new ones.
         run_dir: Directory to write to, as for :class:`Trainer`. None writes nothing.
         resume: Whether to resume the run in ``run_dir``. ``"auto"`` resumes if there is a checkpoint and starts
             otherwise.
         progress: Whether to show the progress.
+        log: Called with each record of the run, as by :meth:`Trainer.fit`.
         settings: Settings of :class:`GPTConfig` or :class:`TrainerConfig`, in place of those that are chosen, or of
             those of the run that is resumed.
 
@@ -74,7 +76,7 @@ def train(
         chosen = advise(data, minutes=minutes, **settings) if advice is None else advice
         model, config = _changed(chosen.model, chosen.config, settings)
         trainer = Trainer(model.build(seed=config.seed), data, config, run_dir=run_dir)
-    trainer.fit(resume=resume, progress=progress)
+    trainer.fit(resume=resume, progress=progress, log=log)
     return trainer
 
 
