@@ -350,6 +350,7 @@ def test_a_plot_has_a_point_for_each_model(x: str) -> None:
 
 def test_each_bar_has_the_name_of_its_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = FakeNotebook()
+    monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", stream)
     compare({"bigram": make_trainer(), "gpt": make_seeds(2)}, max_new_tokens=0)
     shown = stream.getvalue()

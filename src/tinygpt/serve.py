@@ -27,6 +27,7 @@ from tinygpt.views import read
 
 HOST = "127.0.0.1"
 MOST_BYTES = 1 << 16  # of a request
+MOST_DISCARDED = 1 << 24  # of a request that is refused
 MOST_TOKENS = 2000  # of one continuation
 MOST_SHOWN = 128  # characters to look inside: the attention of each head grows with the square
 NUMBERS = {"max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"}
@@ -146,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answered(self, answer: Any) -> None:
         """Answer a request, or say why not. A client that left needs no answer."""
+        self._unread = self._length() or 0
         try:
             try:
                 self._check_local()
@@ -213,23 +215,36 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self.headers.get("Content-Type", "").split(";")[0].strip().lower()
         if kind != "application/json":
             raise _RefusedError(403, "Content-Type must be application/json")
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()):
+        length = self._length()
+        if length is None:
             raise _RefusedError(411, "Content-Length must be a number")
-        if len(length) > 9 or int(length) > MOST_BYTES:
+        if length > MOST_BYTES:
             raise _RefusedError(413, f"a request must have at most {MOST_BYTES} bytes")
+        self._unread = 0
         try:
-            request = parse_json(self.rfile.read(int(length)).decode("utf-8"))
+            request = parse_json(self.rfile.read(length).decode("utf-8"))
         except ValueError as error:
             raise _RefusedError(400, "the request must be JSON in UTF-8") from error
         if not isinstance(request, dict):
             raise _RefusedError(400, "the request must be a JSON object")
         return request
 
+    def _length(self) -> int | None:
+        """Return the length of the body that the client announces, in bytes."""
+        length = self.headers.get("Content-Length", "")
+        return int(length) if length.isascii() and length.isdecimal() and len(length) < 10 else None
+
     def _refuse(self, status: int, reason: str) -> None:
-        """Send a reason, and close the connection: what else was sent is not read."""
+        """Send a reason, and close the connection.
+
+        The rest of the request is read first: a client that is still sending would not see the answer.
+        """
         self.close_connection = True
         self._send(status, "application/json", json.dumps({"error": reason}), {"Connection": "close"})
+        self.connection.settimeout(1)
+        unread = min(self._unread, MOST_DISCARDED)
+        while unread > 0 and (piece := self.rfile.read(min(unread, MOST_BYTES))):
+            unread -= len(piece)
 
     def _send(self, status: int, kind: str, text: str, headers: dict[str, str] | None = None) -> None:
         data = text.encode("utf-8", "replace")
