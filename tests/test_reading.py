@@ -1,5 +1,6 @@
 """A reading shows what the model computes, at the position that computes it, and leaves the model as it was."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -215,6 +216,37 @@ def test_a_reading_leaves_the_model_as_it_was() -> None:
     first, again = read_text(model, BLOCK), read_text(model, BLOCK)
     assert np.array_equal(first.bits, again.bits)
     assert state_of(model) == before
+
+
+def test_other_threads_do_not_disturb_a_reading() -> None:
+    """They may write with the model, or read other texts."""
+    model = make_gpt()
+    sampler, alone = Sampler(model, TOKENIZER), read(model, TOKENIZER, "fox dog")
+    written = sampler.generate("the ", max_new_tokens=4, seed=1)
+    done, slips = threading.Event(), list[str]()
+
+    def disturb(work: Callable[[], object]) -> None:
+        while not done.is_set():
+            try:
+                work()
+            except Exception as error:
+                slips.append(repr(error))
+
+    def write() -> None:
+        assert sampler.generate("the ", max_new_tokens=4, seed=1) == written
+
+    others = [threading.Thread(target=disturb, args=[work]) for work in (write, lambda: read(model, TOKENIZER, "lazy"))]
+    for each in others:
+        each.start()
+    for _ in range(40):
+        found = read(model, TOKENIZER, "fox dog")
+        assert found.attention.keys() == alone.attention.keys()
+        assert found.lens is not None
+        np.testing.assert_array_equal(found.lens, alone.lens)
+    done.set()
+    for each in others:
+        each.join()
+    assert slips == []
 
 
 @broken_by(faults.hooks_left_behind)

@@ -91,7 +91,9 @@ def head_scores(model: LanguageModel, *, length: int | None = None, batch_size: 
     check_model("model", model)
     longest = None if model.block_size is None else model.block_size // 2
     if length is None:
-        length = _LENGTH if longest is None else min(_LENGTH, longest)
+        length = _LENGTH if longest is None else min(_LENGTH, max(2, longest))
+    if longest is not None and longest < 2:
+        raise ConfigError(f"the model must read at least 4 positions, got block_size={model.block_size}")
     check_integer("length", length, minimum=2, maximum=longest)
     check_integer("batch_size", batch_size, minimum=1)
     attentions = attentions_of(model)
@@ -111,5 +113,7 @@ def head_scores(model: LanguageModel, *, length: int | None = None, batch_size: 
         one_back, after_copy = (heads.cpu().double().diagonal(back, 2, 3) for back in (-1, 1 - length))
         previous[name] = one_back.mean(dim=(0, 2)).numpy()
         induction[name] = after_copy[..., 1:].mean(dim=(0, 2)).numpy()
+    if not previous:
+        raise ConfigError("the weights of an attention must be B H T T or B T T, got none of these shapes")
     even = [float(np.mean(1 / np.arange(first, 2 * length + 1))) for first in (2, length + 1)]
     return HeadScores(previous, induction, (even[0], even[1]))

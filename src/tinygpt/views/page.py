@@ -98,7 +98,8 @@ def _data(reading: "Reading", most: int) -> dict[str, Any]:
     weights = [head[cut:, cut:] for heads in reading.attention.values() for head in heads]
     looks_ahead = any(np.triu(head, 1).any() for head in weights)
     below = np.ones((count - cut, count - cut), dtype=bool) if looks_ahead else np.tri(count - cut, dtype=bool)
-    raw = b"".join(np.rint(255 * head[below]).astype(np.uint8).tobytes() for head in weights)
+    shares = (np.nan_to_num(head[below]).clip(0, 1) for head in weights)  # a user's attention may have others
+    raw = b"".join(np.rint(255 * share).astype(np.uint8).tobytes() for share in shares)
     facts = summary(float(reading.bits.sum()), count, reading.bits_per_character)
     return {
         "facts": facts + (f"; here are the last {count - cut:,} tokens" if cut else ""),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinygpt.models import LanguageModel
     from tinygpt.views.reading import Reading
 
-# Of falling luminance, so that they differ in grey, and told apart by every kind of colour blindness.
+# Ordered by luminance: distinct in grey, and safe for colour-blind readers.
 _COLOURS = ("#1b3a6b", "#d1602b", "#4f9bb8", "#e0a92f", "#7a2d5e", "#9a9a9a")
 _MARKERS = "os^Dv*"
 _MOST_LABELS = 200  # of ids in a plot: more cannot be read
@@ -78,7 +78,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
 def read_curves(path: Path) -> Curves:
     """Return the losses of a run from its directory or its ``metrics.jsonl``.
 
-    Of a step that was evaluated twice, the later line counts.
+    If a step was evaluated twice, the later line is used.
     """
     file = path / "metrics.jsonl" if path.is_dir() else path
     found: dict[int, dict[str, Any]] = {}
@@ -129,8 +129,9 @@ def _label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]]) -> 
     gap, lowest = (high - low) / 18, -math.inf
     for x, y, label, colour in sorted(ends, key=lambda end: end[1]):
         lowest = max(y, lowest + gap)
+        plain = label.replace("$", r"\$")  # no formula
         axes.annotate(
-            label, (x, lowest), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=9, va="center",
+            plain, (x, lowest), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=9, va="center",
             annotation_clip=False,
         )  # fmt: skip
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,8 +41,8 @@ class Reading:
 
     Attributes:
         ids: The id of each token.
-        pieces: The text of each token. Of a character of several tokens, the last one has the text and the others
-            have none.
+        pieces: The text of each token. If a character spans several tokens, the last token has its text and the
+            earlier ones are empty.
         bits: Surprise of each token, ``-log2`` of its probability, as :meth:`Sampler.score` gives it.
         top: The most likely ids before each token, the likeliest first, each with its text and probability.
         attention: Weights of each attention by the name of its module, ``H N N``: head, row, column. Empty for a text
@@ -182,12 +184,15 @@ def read(
 def watching(
     modules: Mapping[str, nn.Module], look: Callable[[nn.Module, Tensor], Tensor]
 ) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect ``look(module, input)`` at each call of some modules inside the block."""
+    """Collect ``look(module, input)`` at each call of some modules inside the block, by this thread alone."""
     seen: dict[str, list[Tensor]] = {name: [] for name in modules}
+    reader = get_ident()
 
     def hook(name: str) -> Callable[..., None]:
-        def before(module: nn.Module, values: tuple[Any, ...], named: dict[str, Any]) -> None:
-            seen[name].append(look(module, values[0] if values else next(iter(named.values()))))
+        # PyTorch adds a hook before its mark for keywords, so a call in another thread may come without them.
+        def before(module: nn.Module, values: tuple[Any, ...], named: Mapping[str, Any] = MappingProxyType({})) -> None:
+            if get_ident() == reader:
+                seen[name].append(look(module, values[0] if values else next(iter(named.values()))))
 
         return before
 
