@@ -482,3 +482,7 @@ def components_without_a_sign(patch: Patch) -> None:
 
 def scores_of_the_copy_itself(patch: Patch) -> None:
     wrap(patch, Tensor, "diagonal", lambda real, self, back, *dims: real(self, back if back == -1 else back - 1, *dims))
+
+
+def strangers_are_answered(patch: Patch) -> None:
+    patch.setattr("tinygpt.serve._Handler._check_local", lambda self: None)

@@ -20,16 +20,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
 
-from tinygpt.errors import ConfigError, TinyGPTError, check_integer, cut, short
+from tinygpt.errors import ConfigError, InputTypeError, TinyGPTError, check_integer, checked_names, cut, short
 from tinygpt.files import parse_json
 from tinygpt.sampling import Sampler
+from tinygpt.tokenizer import decode_ids, encode_text
 from tinygpt.views import read
 
 HOST = "127.0.0.1"
 MOST_BYTES = 1 << 16  # of a request
 MOST_DISCARDED = 1 << 24  # of a request that is refused
 MOST_TOKENS = 2000  # of one continuation
-MOST_SHOWN = 128  # characters to look inside: the attention of each head grows with the square
+MOST_SHOWN = 128  # tokens to look inside: the attention of each head grows with the square
+MOST_CHARACTERS = 16 * MOST_SHOWN  # of a text that are encoded for it
 NUMBERS = {"max_new_tokens", "temperature", "top_k", "top_p", "min_p", "seed"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -52,7 +54,8 @@ class Playground:
         title: Name of the model, shown on the page.
 
     Raises:
-        ConfigError: If the port is out of range or in use.
+        ConfigError: If the port is out of range, or in use when the block begins.
+        InputTypeError: If ``sampler`` is not a Sampler.
 
     Example:
         >>> from tinygpt import BigramLanguageModel, CharTokenizer
@@ -62,28 +65,41 @@ class Playground:
         True
     """
 
+    @checked_names
     def __init__(self, sampler: Sampler, *, port: int = 0, title: str = "a model") -> None:
+        if not isinstance(sampler, Sampler):
+            raise InputTypeError(f"sampler must be a Sampler, got {short(sampler)}; use Sampler.load(path)")
         self._sampler = sampler
         self._lock = threading.Lock()  # requests take turns, one token at a time
-        check_integer("port", port, minimum=0, maximum=65535)
-        try:
-            self._server = ThreadingHTTPServer((HOST, port), partial(_Handler, self))
-        except OSError as error:
-            raise ConfigError(f"port must be free, got port={port}: {error.strerror}; use port=0") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self.port = self._server.server_address[1]
-        self.url = f"http://{HOST}:{self.port}/"
+        self._is_open = False
+        self._server: ThreadingHTTPServer | None = None
+        self.port = check_integer("port", port, minimum=0, maximum=65535)
         page = files("tinygpt").joinpath("serve.html").read_text(encoding="utf-8")
         facts = {"title": title, "parameters": sampler.model.num_parameters(), "block_size": sampler.model.block_size}
         self.page = page.replace("FACTS", json.dumps(facts).replace("<", "\\u003c"), 1)
 
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{HOST}:{self.port}/"
+
     def __enter__(self) -> "Playground":
-        self._thread.start()
+        try:
+            self._server = ThreadingHTTPServer((HOST, self.port), partial(_Handler, self))
+        except OSError as error:
+            raise ConfigError(f"port must be free, got port={self.port}: {error.strerror}; use port=0") from error
+        self.port = self._server.server_address[1]
+        self._is_open = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._is_open = False  # texts that are still being written end
         self._server.shutdown()
         self._server.server_close()
+        with self._lock:
+            pass  # the last token is drawn
 
     def wait(self) -> None:
         """Wait until Ctrl-C."""
@@ -100,22 +116,20 @@ class Playground:
     def _in_turns(self, pieces: Iterator[str]) -> Iterator[str]:
         while True:
             with self._lock:
-                piece = next(pieces, None)
+                piece = next(pieces, None) if self._is_open else None
             if piece is None:
                 return
             yield piece
 
     def look(self, text: str) -> str:
-        """Return the interactive page of the end of a text."""
+        """Return the interactive page of the end of a text: its last tokens, at most as many as the model reads."""
         sampler = self._sampler
+        ids = encode_text(sampler.tokenizer, text[-MOST_CHARACTERS:]).tolist()
+        most = min(MOST_SHOWN, sampler.model.block_size or MOST_SHOWN)
+        if len(ids) > most:
+            text = decode_ids(sampler.tokenizer, ids[-most:])
         with self._lock:
-            reading = read(
-                sampler.model,
-                sampler.tokenizer,
-                text[-MOST_SHOWN:],
-                stride=sampler.stride,
-                start_id=sampler.start_id,
-            )
+            reading = read(sampler.model, sampler.tokenizer, text, stride=sampler.stride, start_id=sampler.start_id)
         return str(reading.page())
 
 
@@ -146,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answered(self._post)
 
     def _answered(self, answer: Any) -> None:
-        """Answer a request, or say why not. A client that left needs no answer."""
+        """Answer a request; a refusal gets a status and a reason. Disconnected clients are ignored."""
         self._unread = self._length() or 0
         try:
             try:
@@ -156,12 +170,17 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(refusal.status, str(refusal))
             except TinyGPTError as error:
                 self._refuse(400, cut(str(error), 400))
+            except (ConnectionError, TimeoutError):
+                raise
+            except Exception as error:  # of a model or a tokenizer
+                self._refuse(500, f"{type(error).__name__}: {cut(str(error), 400)}")
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
     def _get(self) -> None:
         if self.path != "/":
-            raise _RefusedError(404, "there is only one page: /")
+            raise _RefusedError(404, "the only page is /")
+        self.close_connection = True  # a body is not read
         self._send(200, "text/html", self._playground.page)
 
     def _post(self) -> None:
@@ -190,7 +209,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for piece in pieces:
                 self._chunk(piece)
-        except TinyGPTError:
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception:
             self.close_connection = True  # without the last chunk, so that the client sees a failure
             return
         self.wfile.write(b"0\r\n\r\n")
@@ -204,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Refuse requests that other sites make through the browser, also under a name that points here."""
         port = self._playground.port
         own = {f"{HOST}:{port}", f"localhost:{port}"}
+        if port == 80:  # browsers leave it out
+            own |= {HOST, "localhost"}
         if self.headers.get("Host") not in own:
             raise _RefusedError(403, f"Host must be {HOST}:{port}")
         origin = self.headers.get("Origin")
@@ -232,12 +255,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _length(self) -> int | None:
         """Return the length of the body that the client announces, in bytes."""
         length = self.headers.get("Content-Length", "")
-        return int(length) if length.isascii() and length.isdecimal() and len(length) < 10 else None
+        return int(length[:20]) if length.isascii() and length.isdecimal() else None
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Send a reason, and close the connection.
+        """Send a reason, read the rest of the request, and close the connection.
 
-        The rest of the request is read first: a client that is still sending would not see the answer.
+        A client that is still sending would otherwise not see the answer.
         """
         self.close_connection = True
         self._send(status, "application/json", json.dumps({"error": reason}), {"Connection": "close"})
