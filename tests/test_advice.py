@@ -203,6 +203,25 @@ def test_a_text_is_advised_and_trained_on_as_its_dataset(steady: dict[int, float
     assert trainer.data.digest() == TokenDataset(LINES).digest()
 
 
+@pytest.mark.parametrize("resume", [True, "auto"])
+def test_a_run_without_its_config_json_is_named(resume: Any, tmp_path: Path) -> None:
+    train(LINES, run_dir=tmp_path, progress=False, **TINY)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CheckpointNotFoundError, match=r"has checkpoints but no config\.json, which names"):
+        train(LINES, run_dir=tmp_path, resume=resume, progress=False)
+
+
+def test_arguments_that_would_be_ignored_are_refused(tmp_path: Path, unchecked_types: None) -> None:
+    train(LINES, run_dir=tmp_path, progress=False, **TINY)
+    advice = Advice(GPTConfig(vocab_size=3), TrainerConfig())
+    with pytest.raises(ConfigError, match="a run that is resumed has its settings, got an advice"):
+        train(LINES, run_dir=tmp_path, resume=True, advice=advice)
+    with pytest.raises(ConfigError, match="minutes must be a number above 0, got minutes=-5"):
+        train(LINES, run_dir=tmp_path, resume=True, minutes=-5)
+    with pytest.raises(ConfigError, match="resume must be True, False or 'auto', got resume=7"):
+        train(LINES, resume=7)  # type: ignore[arg-type]
+
+
 def test_train_passes_its_records_to_log() -> None:
     records: list[dict[str, Any]] = []
     train(LINES, max_iters=2, progress=False, log=records.append)
@@ -370,7 +389,7 @@ def test_a_run_of_a_composed_model_asks_for_a_trainer(tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume_or_to_train_on_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="to resume a run train needs its run_dir, got run_dir=None"):
+    with pytest.raises(ConfigError, match="resume=True needs the run_dir of a run, got run_dir=None"):
         train(resume=True)
     with pytest.raises(CheckpointNotFoundError, match=r"there is no run in .*: no file config.json"):
         train(run_dir=tmp_path, resume=True)

@@ -23,9 +23,8 @@ from faults import broken_by
 from killable import exit_code, in_child
 
 from tinygpt import BigramLanguageModel, CharTokenizer, TokenDataset, Trainer, TrainerConfig
-from tinygpt.errors import CheckpointNotFoundError, RunExistsError
+from tinygpt.errors import CheckpointNotFoundError, RunExistsError, harmless
 from tinygpt.training import progress
-from tinygpt.training.progress import harmless
 
 SYMBOLS = "ab→\x1b[2J\r\x07\x9b\u202e\ud800é\t"
 TEXT = SYMBOLS * 40

@@ -444,6 +444,28 @@ def test_a_log_that_fails_is_one_warning_and_not_called_again() -> None:
     assert len(caught) == 1
 
 
+def test_a_log_may_change_its_record() -> None:
+    """As the recipe for TensorBoard does."""
+
+    def log(record: dict[str, Any]) -> None:
+        if record.pop("step") == 3:
+            raise KeyError("?")
+
+    trainer = make_trainer()
+    with pytest.warns(UserWarning, match="log failed at step 3: KeyError"):
+        trainer.fit(progress=False, log=log)
+    assert trainer.steps_taken == 6
+
+
+def test_a_missing_config_json_is_written_on_resuming(tmp_path: Path) -> None:
+    """A run that is killed at its start may have none."""
+    make_trainer(run_dir=tmp_path).fit(progress=False)
+    before = (tmp_path / "config.json").read_bytes()
+    (tmp_path / "config.json").unlink()
+    make_trainer(run_dir=tmp_path).resume()
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
 def test_a_log_that_is_no_function_is_refused(unchecked_types: None) -> None:
     with pytest.raises(InputTypeError, match=r"log must be a function of a record, .*, got 'wandb'"):
         make_trainer().fit(log="wandb")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import operator
 import re
 import reprlib
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -23,6 +24,9 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 
 _HERE = str(Path(__file__).parent)
 _ARGUMENTS: dict[str, tuple[str, ...]] = {}  # of configs, trainer and sampler, to say where an argument belongs
+_TURNING = (
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # these change the direction of text
+)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 50
 _PATH = reprlib.Repr()
@@ -121,6 +125,22 @@ def short(value: object) -> str:
         "'to be, or not to be, t..., to be, or not to be, '"
     """
     return _SHORT.repr(value)
+
+
+def harmless(text: str) -> str:
+    r"""Escape the characters that would control a terminal.
+
+    Example:
+        >>> print(harmless("\x1b[2J to be\r\nor not"))
+        \x1b[2J to be
+        or not
+    """
+    return "".join(map(_shown, text.replace("\r\n", "\n")))
+
+
+def _shown(symbol: str) -> str:
+    is_control = unicodedata.category(symbol) in ("Cc", "Cs", "Zl", "Zp") or symbol in _TURNING
+    return repr(symbol)[1:-1] if is_control and symbol not in "\n\t" else symbol
 
 
 def cut(text: str, width: int = 200) -> str:

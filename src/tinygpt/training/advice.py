@@ -125,7 +125,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     if "n_embd" not in settings:
         reasons.append(f"{_weights(model):,} weights in the blocks: {_reason(data, model, settings)}")
     if "max_iters" not in settings:
-        limit = f"a step takes {1000 * seconds:.3g} ms here" if in_time < in_text else "more would learn it by heart"
+        limit = f"a step takes {1000 * seconds:.3g} ms here" if in_time < in_text else "more would overfit the text"
         reasons.append(f"{steps:,} steps, {epochs:.2g} passes over the text: {limit}")
     if model.dropout and "dropout" not in settings:
         reasons.append(f"dropout {model.dropout:g}, because the text is read {epochs:.2g} times")

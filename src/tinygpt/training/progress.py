@@ -13,7 +13,6 @@ An error of the display never ends the run.
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,12 +21,9 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from tinygpt.errors import harmless
 from tinygpt.training.history import Evaluation, History
 from tinygpt.training.step import Step
-
-_TURNING = (
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # these change the direction of text
-)
 
 _SILENCE = 60  # seconds without a line in a log file
 _NAME = ContextVar("name", default="")
@@ -175,22 +171,6 @@ class Screen:
             os.dup2(kept, handle)
             os.close(kept)
             os.close(nowhere)
-
-
-def harmless(text: str) -> str:
-    r"""Escape the characters that would control a terminal.
-
-    Example:
-        >>> print(harmless("\x1b[2J to be\r\nor not"))
-        \x1b[2J to be
-        or not
-    """
-    return "".join(map(_shown, text.replace("\r\n", "\n")))
-
-
-def _shown(symbol: str) -> str:
-    is_control = unicodedata.category(symbol) in ("Cc", "Cs", "Zl", "Zp") or symbol in _TURNING
-    return repr(symbol)[1:-1] if is_control and symbol not in "\n\t" else symbol
 
 
 def _describe(evaluation: Evaluation, *, has_preview: bool) -> str:

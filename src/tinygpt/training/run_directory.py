@@ -158,6 +158,11 @@ class RunDirectory:
             check_regular(self.path / name)
             yield self.path / name
 
+    @property
+    def is_described(self) -> bool:
+        """Whether there is a ``config.json``; a run that was killed at its start has none."""
+        return self.path is not None and os.path.lexists(self.path / SETTINGS_FILE)
+
     def describe(self, settings: RunSettings) -> None:
         """Write the settings to ``config.json``; a disk error is a warning."""
         if self.path is None:

@@ -20,6 +20,7 @@ from tinygpt.errors import (
     ConfigError,
     TinyGPTError,
     cut,
+    harmless,
     short,
     show,
 )
@@ -126,11 +127,12 @@ def _check_version(path: Path, found: Any) -> None:
     version = found.get("format")
     if type(version) is int and version > FORMAT_VERSION:
         raise CheckpointVersionError(
-            f"{show(path)} has format {version}, this tinygpt reads up to {FORMAT_VERSION}; upgrade tinygpt"
+            f"{show(path)} has format {short(version)}, this tinygpt reads up to {FORMAT_VERSION}; upgrade tinygpt"
         )
     if found.keys() == {"trainer", "model"} and isinstance(found["trainer"], dict):
         usual = asdict(TrainerConfig())
-        changed = [f"{name}={short(value)}" for name, value in found["trainer"].items() if value != usual.get(name)]
+        stored = {harmless(name): value for name, value in found["trainer"].items()}
+        changed = [f"{name}={short(value)}" for name, value in stored.items() if value != usual.get(name)]
         raise ConfigError(
             f"{show(path)} is from an older tinygpt and names no text; make data and model as before, and use "
             f"Trainer(model, data, TrainerConfig({cut(', '.join(changed), 90)}), run_dir=...).fit(resume=True)"

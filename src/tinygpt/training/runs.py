@@ -1,4 +1,4 @@
-"""A run in one call: from a text file to a trained model, or on with an interrupted run."""
+"""Train on a text file in one call, or resume a run."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from tinygpt.corpora import TextFile
 from tinygpt.data import TokenDataset
-from tinygpt.errors import CheckpointMismatchError, ConfigError, DataError, InputTypeError, short, show
+from tinygpt.errors import (
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    ConfigError,
+    DataError,
+    InputTypeError,
+    check_number,
+    short,
+    show,
+)
 from tinygpt.models import GPTConfig
 from tinygpt.training.advice import OF_MODEL, OF_TRAINER, Advice, advise, check_settings, dataset_of
 from tinygpt.training.config import TrainerConfig
@@ -63,10 +72,15 @@ def train(
         True
     """
     check_settings("train", settings)
+    check_number("minutes", minutes, "above 0", lambda number: number > 0)
+    if resume != "auto" and not isinstance(resume, bool):
+        raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
     if advice is not None and not isinstance(advice, Advice):
         raise InputTypeError(f"advice must be an Advice, got {short(advice)}; use advise(source, minutes=...)")
     run = RunDirectory(run_dir)
     if resume is True or (resume == "auto" and run.checkpoints()):
+        if advice is not None:
+            raise ConfigError("a run that is resumed has its settings, got an advice as well; leave it out")
         trainer = _resumed(run, source, settings)
     elif source is None:
         raise ConfigError("train needs a text or a run to resume, got neither; use train('novel.txt')")
@@ -83,7 +97,12 @@ def train(
 def _resumed(run: RunDirectory, source: Any, settings: Mapping[str, Any]) -> Trainer:
     """Return a trainer for the run in a directory, as its ``config.json`` describes it."""
     if run.path is None:
-        raise ConfigError("to resume a run train needs its run_dir, got run_dir=None")
+        raise ConfigError("resume=True needs the run_dir of a run, got run_dir=None")
+    if run.checkpoints() and not run.is_described:
+        raise CheckpointNotFoundError(
+            f"{run.shown} has checkpoints but no config.json, which names the settings; make model and data as before "
+            "and use Trainer(...).fit(resume=True), or remove the directory to start again"
+        )
     stored = read_settings(run.path)
     if stored.model is None:
         raise ConfigError(

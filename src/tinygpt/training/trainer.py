@@ -351,7 +351,7 @@ class Trainer:
             self._state = restore()
             self._last, self._has_begun = {}, True
             self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
-            if self.data.file is not None:  # the settings or the path of the text may have changed
+            if self.data.file is not None or not self._run.is_described:  # the settings or the path may have changed
                 self._run.describe(self._settings())
 
     def save(self) -> Path | None:
@@ -483,7 +483,7 @@ class Trainer:
         if self._listener is None:
             return
         try:
-            self._listener(record)
+            self._listener(dict(record))  # a copy: the user's function may change it
         except Exception as error:
             self._listener = None
             reason = f"{type(error).__name__}: {cut(str(error))}"
