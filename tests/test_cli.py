@@ -5,6 +5,8 @@ import json
 import math
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,9 +137,13 @@ def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
         ("train verse.txt --lr 1", "train has no flag --lr; did you mean --learning-rate?"),
         ("train verse.txt --heads=2", "train has no flag --heads; did you mean --n-head?"),
         ("write m --max-tokens 3", "write has no flag --max-tokens; did you mean --max-new-tokens?"),
-        ("write m --prompt=to", "write takes its prompt without a flag; see tinygpt write --help"),
+        ("write m --prompt=to", "prompt is an argument of write without a flag; see tinygpt write --help"),
+        ("train verse.txt --n-layer abc", "--n-layer cannot be 'abc'; see tinygpt train --help"),
+        ("write m -n many", "-n/--max-new-tokens cannot be 'many'; see tinygpt write --help"),
+        ("write", "MODEL is missing: A model file, or the directory of a run; see tinygpt write --help"),
+        ("--seed 3 train verse.txt", "tinygpt needs a verb before --seed; see tinygpt --help"),
         ("train verse.txt --model gpt", "train has no flag --model; see tinygpt train --help"),
-        ("write m to be", "write has no use for 'be'; put a text of several words between quotes"),
+        ("write m to be", "write got an unexpected argument 'be'; quote a text that contains spaces"),
         ("train", "train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN"),
         ("train verse.txt --n-head 3 --n-embd 8", "n_head must divide n_embd, got n_embd=8 and n_head=3; use n_embd=9"),
         ("train verse.txt --minutes 0", "minutes must be a number above 0, got minutes=0.0"),
@@ -326,9 +332,15 @@ def test_a_new_run_and_a_resumed_one_are_told_apart(said: Any, run: str) -> None
 def test_a_terminal_of_few_characters_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("words.txt").write_text(WORDS, encoding="utf-8")
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="cp1252", errors="strict"))
-    assert main(["train", "words.txt", *SMALL]) == 0
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True  # so that previews are shown
+
+    monkeypatch.setattr(sys, "stderr", Terminal(raw, encoding="cp1252", errors="strict"))
+    assert main(["train", "words.txt", *SMALL, "--preview-tokens", "300"]) == 0
     assert b"best validation loss" in raw.getvalue()
+    assert rb"\u017a" in raw.getvalue()
 
 
 def test_a_reader_of_the_log_that_leaves_ends_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,6 +509,45 @@ def test_play_takes_digits_lines_and_text(run: str, said: Any, monkeypatch: pyte
     assert err.count("tinygpt: error: text has") == 2  # 9 and ź are not in the vocabulary
     bits = [float(each) for each in re.findall(r"([\d.]+) in all", err)]
     assert bits[-1] == pytest.approx(-sampler.score(f"{first}the dog").sum().item() / math.log(2), abs=0.01)
+
+
+def test_play_shows_the_chances_that_it_scores(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past block_size too."""
+    sampler = tinygpt.Sampler.load(f"{run}/best.safetensors")
+    for text in ("the quick brown", "the quick brown fox jumps"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{text}\n"))
+        shown = said("play", run)[2].rsplit("1 ", 1)[1].split("%")[0].split()
+        best = 2 ** -min(-sampler.score(text + letter)[-1].item() / math.log(2) for letter in set(TEXT))
+        assert float(shown[-1]) == pytest.approx(100 * best, abs=0.051)
+
+
+@pytest.mark.parametrize("line", ["score {run} -", "write {run} -"])
+def test_a_closed_or_binary_standard_input_is_told(line: str, run: str) -> None:
+    arguments = [sys.executable, "-m", "tinygpt", *line.format(run=run).split()]
+    done = subprocess.run(arguments, input=b"the \xff\xfe dog", capture_output=True)
+    assert done.returncode == 1
+    assert b"U+FFFD" in done.stderr
+    closed = subprocess.run(["sh", "-c", f"{shlex.join(arguments)} <&-"], capture_output=True)
+    assert (closed.returncode, b"Traceback" in closed.stderr) == (1, False)
+
+
+def test_hostile_files_reach_no_terminal(run: str, said: Any, tmp_path: Path) -> None:
+    """Neither an escape sequence, nor a nesting that breaks a parser, nor a number without end."""
+    Path("deep.toml").write_text("a = " + "[" * 100_000, encoding="utf-8")
+    assert said("train", "verse.txt", "--config", "deep.toml")[0] == 2
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.json").write_text('{"trainer": {"\\u001b]0;x": 1}, "model": ""}', encoding="utf-8")
+    (tmp_path / "old" / "step-00000001.safetensors").write_bytes(b"")
+    code, _, err = said("train", "--resume", str(tmp_path / "old"))
+    assert code == 2
+    assert "\x1b" not in err
+    shutil.copytree(run, tmp_path / "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(
+        '{"step": 1e999, "val_loss": 1, "train_loss": 1}\n' + log.read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    assert said("info", str(tmp_path / "run"))[0] == 0
+    assert said("write", run, "ź" * 200)[2].startswith("tinygpt: error: text has 'ź'")
 
 
 def test_play_takes_the_token_of_a_digit(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

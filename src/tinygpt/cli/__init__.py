@@ -19,11 +19,12 @@ With ``TINYGPT_TRACEBACK=1`` an error is raised with its traceback.
 """
 
 import inspect
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union
@@ -77,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0.1.0
         0
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
         with suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
     with warnings_in_one_line():
         try:
             code = _command(list(sys.argv[1:] if argv is None else argv))()
@@ -109,15 +110,36 @@ def _command(arguments: list[str]) -> Callable[[], int]:
     arguments = arguments or ["--help"]
     if arguments[0] == "--version":
         return _show_version
-    if arguments[0] not in VERBS and not arguments[0].startswith("-"):
+    if arguments[0] not in VERBS and not arguments[0].startswith(("-h", "--help", "--tyro")):
         _refuse_verb(arguments[0])
     choice: Any = Union[tuple(_subcommand(*each, arguments[0]) for each in VERBS.items())]  # noqa: UP007
-    command, unknown = tyro.cli(choice, prog="tinygpt", description=_ABOUT, args=arguments, return_unknown_args=True)
+    with _usage_in_one_line(arguments[0]):
+        command, unknown = tyro.cli(
+            choice, prog="tinygpt", description=_ABOUT, args=arguments, return_unknown_args=True
+        )
     if unknown:
         _refuse_arguments(arguments[0], unknown)
     if "given" in command.keywords:
         command.keywords["given"] = _given(arguments)
     return command
+
+
+@contextmanager
+def _usage_in_one_line(verb: str) -> Iterator[None]:
+    """Show an error that the parser prints in a box as one line."""
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            yield
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        lines = [line.strip(" │|") for line in printed.getvalue().splitlines()[1:]]
+        told = " ".join(line for line in lines if line.strip("─-+╰╯")).partition(" For full helptext")[0]
+        told = told.partition(" Argument helptext")[0]
+        told = re.sub(r"Error parsing (\S+): .*?(?:\['|base 10: '|float: ')(.*?)'.*", r"\1 cannot be '\2'", told)
+        told = re.sub(r"Missing from .*?: (\S+) (.*?) \(required\)", r"\1 is missing: \2", told)
+        raise ConfigError(f"{told.rstrip('.')}; see tinygpt {verb} --help") from None
 
 
 def _subcommand(name: str, verb: Verb, chosen: str) -> Any:
@@ -139,6 +161,8 @@ def _show_version() -> int:
 
 def _refuse_verb(word: str) -> NoReturn:
     """Raise a ConfigError with the verb that was probably meant."""
+    if word.startswith("-"):
+        raise ConfigError(f"tinygpt needs a verb before {word}; see tinygpt --help")
     if Path(word).is_file():
         raise ConfigError(f"tinygpt needs a verb before {word!r}, e.g. tinygpt train {word}")
     meant = [verb for verb, words in _OTHER_WORDS.items() if word in words.split()]
@@ -150,12 +174,12 @@ def _refuse_arguments(verb: str, unknown: Sequence[str]) -> NoReturn:
     """Raise a ConfigError with the flag that was probably meant."""
     flags = [each for each in unknown if each.startswith("-")]
     if not flags:
-        raise ConfigError(f"{verb} has no use for {unknown[0]!r}; put a text of several words between quotes")
+        raise ConfigError(f"{verb} got an unexpected argument {unknown[0]!r}; quote a text that contains spaces")
     flag = flags[0].partition("=")[0]
     name = flag.strip("-").replace("-", "_")
     parameters = inspect.signature(VERBS[verb]).parameters.values()
     if name in [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]:
-        raise ConfigError(f"{verb} takes its {name} without a flag; see tinygpt {verb} --help")
+        raise ConfigError(f"{name} is an argument of {verb} without a flag; see tinygpt {verb} --help")
     known = [each.name for each in parameters if each.name not in _GROUPS]
     known += sum(TABLES.values(), ()) if verb == "train" else ()
     way = re.sub(r"'(\w+)'", _as_flag, did_you_mean(name, known), count=1)

@@ -79,7 +79,7 @@ def run_facts(run: Path, vocab_size: int | None) -> dict[str, Any]:
 
     log, history = run / "metrics.jsonl", History(even_guess=math.log(vocab_size) if vocab_size else None)
     for line in read_lines(log) if log.is_file() else ():
-        with suppress(ValueError, TypeError, KeyError, AttributeError):  # a damaged line
+        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):  # a damaged line
             _take_over(parse_json(line), history)
     if not history.evaluations:
         return {}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tinygpt.errors import harmless
+
 # Messages of the library that speak of Python, and what to type instead.
 _IN_FLAGS = (
     (r"pass encoding='([\w-]+)'", r"use --encoding \1"),
@@ -30,7 +32,7 @@ _IN_FLAGS = (
 def note(text: str) -> None:
     """Write a line to standard error; a closed or full one is ignored."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(harmless(text), file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):
         abandon(sys.stderr)
 

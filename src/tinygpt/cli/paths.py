@@ -10,7 +10,6 @@ from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, show
 if TYPE_CHECKING:
     from tinygpt import Sampler
 
-_LONGEST_NAME = 255
 RUNS = Path("runs")
 BEST = "best.safetensors"
 SETTINGS = "config.json"
@@ -41,6 +40,11 @@ def run_directory(given: str) -> Path:
     path = existing(given)
     if (path / SETTINGS).is_file():
         return path
+    if any(path.glob("step-*.safetensors")):
+        raise CheckpointNotFoundError(
+            f"{show(path)} has checkpoints but no {SETTINGS}, which names text and settings; resume it in Python with "
+            "the same Trainer, or remove the directory and train again"
+        )
     near = sorted({path.parent / SETTINGS, *path.glob(f"*/{SETTINGS}")})
     runs = [str(each.parent) for each in near if each.is_file()]
     way = f"did you mean {runs[0]!r}?" if runs else f"it has no {SETTINGS}"
@@ -108,7 +112,13 @@ def given_text(text: str) -> str:
         ConfigError: If it is the name of a file.
     """
     if text == "-":
+        if sys.stdin is None:
+            raise DataError("standard input must be open to read the text from it")
         return sys.stdin.read()
-    if len(text) < _LONGEST_NAME and "\0" not in text and Path(text).is_file():
-        raise ConfigError(f"a text is needed, got the name of a file, {text!r}; use - and a pipe: ... - < {text}")
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        is_file = False
+    if is_file:
+        raise ConfigError(f"a text is needed, got the name of a file, {text!r}; use - < {text}")
     return text

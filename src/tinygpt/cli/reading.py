@@ -6,13 +6,13 @@ import sys
 import webbrowser
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from tinygpt.cli.messages import described, note
 from tinygpt.cli.paths import given_text, load_sampler, text_file
-from tinygpt.errors import ConfigError, TinyGPTError
+from tinygpt.errors import ConfigError, TinyGPTError, harmless
 
 if TYPE_CHECKING:
     from tinygpt import Sampler
@@ -118,7 +118,7 @@ def view(
     ids = encode_text(sampler.tokenizer, whole).tolist()
     most = sampler.model.block_size or len(ids)
     if len(ids) > most:
-        note(f"the page shows the last {most} of {len(ids):,} tokens, as many as the model reads at once")
+        note(f"the page shows the last {most} of {len(ids):,} tokens (block_size={most})")
         whole = sampler.tokenizer.decode(ids[-most:])
     reading = views.read(sampler.model, sampler.tokenizer, whole)
     try:
@@ -170,7 +170,7 @@ def play(model: Model) -> int:
         note("   ".join(f"{n} {piece!r} {chance:.1%}" for n, (piece, chance) in enumerate(tokens, 1)))
         try:
             line = input()
-        except EOFError:
+        except (EOFError, RuntimeError):  # its end, or a closed standard input
             show(f"{text}\n")
             return 0
         chosen = int(line or 1) - 1 if line in ("", *map(str, range(1, len(tokens) + 1))) else None
@@ -188,13 +188,14 @@ def _likeliest(sampler: "Sampler", text: str) -> list[tuple[str, float]]:
     """Return the likeliest next tokens of a text with their probabilities."""
     import torch
 
+    from tinygpt.models.base import WINDOW
     from tinygpt.models.modes import evaluating
+    from tinygpt.sampling.window import window_start
     from tinygpt.tokenizer import encode_text
 
     model = sampler.model
     ids = [sampler.start_id, *encode_text(sampler.tokenizer, text).tolist()]
-    if model.block_size is not None:
-        ids = ids[-model.block_size :]
+    ids = ids[window_start(len(ids), model.block_size or WINDOW, sampler.stride) :]
     with evaluating(model):
         logits = model.compute_logits(torch.tensor([ids], device=model.device))[0, -1]
     chances, found = logits.cpu().double().softmax(dim=-1).topk(min(_CHOICES, model.vocab_size))
@@ -205,12 +206,18 @@ def _likeliest(sampler: "Sampler", text: str) -> list[tuple[str, float]]:
 
 def show(text: str, *, escaped: bool = True) -> None:
     """Write a part of the result to standard output, at once; on a terminal, control characters are escaped."""
-    from tinygpt.training.progress import harmless
-
     sys.stdout.write(harmless(text) if escaped and sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def show_json(value: object) -> None:
-    """Write a result as JSON."""
-    show(json.dumps(value, indent=2) + "\n")
+    """Write a result as JSON, with null for numbers that are not finite."""
+    show(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

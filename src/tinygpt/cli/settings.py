@@ -86,7 +86,7 @@ def read_table(path: Path) -> dict[str, Any]:
         raise ConfigError(f"a file of settings must have at most {_MOST_BYTES:,} bytes, got {show(path)}")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of TOML or of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML or of UTF-8
         raise ConfigError(f"{show(path)} is not a TOML file: {cut(str(error))}") from error
     settings: dict[str, Any] = {}
     for table, values in tables.items():
