@@ -439,6 +439,12 @@ def unknown_dropped(patch: Patch) -> None:
     wrap(patch, CharTokenizer, "encode", lambda real, self, text: real(self, known(self, text)))
 
 
+def end_encoded(patch: Patch) -> None:
+    wrap(
+        patch, CharTokenizer, "__init__", lambda real, self, symbols, end=None, **others: real(self, symbols, **others)
+    )
+
+
 def rows_of_attention_shifted(patch: Patch) -> None:
     wrap(patch, reading_module, "weigh", lambda real, attention, x: real(attention, x).roll(1, -2))
 

@@ -103,13 +103,21 @@ def test_tied_weights_are_written_once_and_stay_tied(tmp_path: Path) -> None:
     assert tokenizer is None
 
 
+def test_a_tokenizer_with_an_end_takes_format_2(tmp_path: Path) -> None:
+    for number, tokenizer in [(1, CharTokenizer("abc")), (2, CharTokenizer("abc", end="c"))]:
+        tinygpt.save(tmp_path / "model", BigramLanguageModel(3), tokenizer)
+        with safe_open(tmp_path / "model", framework="numpy") as file:
+            assert json.loads(file.metadata()["tinygpt"])["payload"]["format"] == number
+        assert tinygpt.load(tmp_path / "model")[1] == tokenizer
+
+
 def test_any_reader_of_the_format_opens_the_file(path: Path) -> None:
     with safe_open(path, framework="numpy") as file:
         assert list(file.keys()) == ["table.weight"]
         payload = json.loads(file.metadata()["tinygpt"])["payload"]
     assert payload == {
         "config": {"vocab_size": 3},
-        "format": FORMAT_VERSION,
+        "format": 1,
         "model": "BigramLanguageModel",
         "parts": None,
         "tokenizer": {"on_unknown": "error", "symbols": ["a", "b", "c"], "type": "CharTokenizer"},

@@ -230,7 +230,7 @@ def test_an_unknown_policy_is_named(policy: str) -> None:
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"ab", r"text must be a str, got bytes; decode it first, e\.g\."), (None, "got NoneType"), (["a"], "got list")],
+    [(b"ab", r"text must be a str, got bytes; decode it first, e\.g\."), (None, "got NoneType")],
 )
 def test_a_text_of_another_type_is_named(text: Any, message: str) -> None:
     for function in (CharTokenizer.from_text, CharTokenizer("ab").encode, CharTokenizer("ab").encode_array):
@@ -246,12 +246,75 @@ def test_a_text_of_another_type_is_named(text: Any, message: str) -> None:
         ({"symbols": 7, "on_unknown": "error"}, InputTypeError, "symbols must be characters, got 7"),
         ({"symbols": ["a", "a"], "on_unknown": "error"}, TokenizerError, "'a' at positions 0 and 1"),
         ({"symbols": ["a"], "on_unknown": None}, TokenizerError, "on_unknown must be 'error', .*, got None"),
+        ({"symbols": ["a"], "on_unknown": "error", "end": "b"}, TokenizerError, "end must be a symbol .*, got 'b'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
 def test_invalid_settings_are_named(settings: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         CharTokenizer.from_dict(settings)
+
+
+# --- the end of a text ------------------------------------------------------------------------------------------------
+
+
+@given(texts=st.lists(st.text("abé☃"), min_size=1).filter(any))
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+def test_an_end_is_a_last_symbol_that_no_text_has(texts: list[str]) -> None:
+    plain, ending = CharTokenizer.from_text("".join(texts)), CharTokenizer.from_text(texts, end="\x03")
+    assert (plain.end_id, ending.end_id) == (None, plain.vocab_size)
+    assert ending.symbols == (*plain.symbols, "\x03")
+    assert [ending.encode(text) for text in texts] == [plain.encode(text) for text in texts]
+    assert ending.decode([ending.end_id or 0]) == "\x03"
+    again = CharTokenizer.from_dict(parse_json(to_json(ending.to_dict())))
+    assert (again, hash(again), again.end_id) == (ending, hash(ending), ending.end_id)
+    assert ending not in (plain, CharTokenizer(ending.symbols))
+
+
+@broken_by(faults.end_encoded)
+@pytest.mark.parametrize("policy", ["error", "skip", "a"])
+def test_a_text_with_its_own_end_is_refused(policy: str) -> None:
+    message = r"must not contain the symbol that ends it, got '\\x03' \(U\+0003\) at position 2; choose another end"
+    with pytest.raises(TokenizerError, match=message):
+        CharTokenizer("ab\x03", end="\x03", on_unknown=policy).encode("ab\x03")
+    with pytest.raises(TokenizerError, match=message):
+        CharTokenizer.from_text(["b", "ab\x03"], end="\x03")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(("end", "policy"), [("c", "error"), ("", "error"), (7, "error"), ("a", "a")])
+def test_an_invalid_end_is_named(end: Any, policy: str) -> None:
+    with pytest.raises(TokenizerError, match=f"end must be a symbol of the vocabulary other than .*, got {end!r}"):
+        CharTokenizer("ab", on_unknown=policy, end=end)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("end_id", "kind", "message"),
+    [(True, InputTypeError, "an integer or None, got True"), (3, TokenizerError, "from 0 to 2, got 3")],
+)
+def test_the_end_of_any_tokenizer_is_checked(end_id: Any, kind: type[Exception], message: str) -> None:
+    class Foreign(CharTokenizer):
+        pass
+
+    assert tokenizer_module.end_id_of(Foreign("abc")) is None
+    assert tokenizer_module.end_id_of(Foreign("abc", end="c")) == 2
+    Foreign.end_id = end_id  # type: ignore[method-assign]
+    with pytest.raises(kind, match=f"Foreign.end_id must be {message}"):
+        tokenizer_module.end_id_of(Foreign("abc"))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["a", 7], "text must be one text or several, got 7 of type int at position 1"),
+        (["a.txt", "b.txt"], "got the names of 2 files, 'a.txt' first; read them"),
+    ],
+)
+def test_several_texts_are_checked(texts: Any, message: str) -> None:
+    with pytest.raises(InputTypeError, match=message):
+        CharTokenizer.from_text(texts)
 
 
 def test_one_symbol_is_a_vocabulary_with_a_warning() -> None:

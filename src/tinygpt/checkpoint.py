@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from tinygpt.envelope import FLOATS, FORMAT_VERSION, KEY, MOST_HEADER, SUPPORTED, read_envelope
+from tinygpt.envelope import FLOATS, KEY, MOST_HEADER, SUPPORTED, read_envelope
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -164,7 +164,7 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         entry = {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
     config = config_of(model)
     payload = {
-        "format": FORMAT_VERSION,
+        "format": 2 if entry and "end" in entry else 1,
         "model": type(model).__name__,
         "config": config,
         "parts": parts_of(model) if config is None else None,

@@ -30,7 +30,7 @@ from tinygpt.files import memory_bytes, parse_json, read_whole
 
 __all__ = ["FLOATS", "FORMAT_VERSION", "KEY", "MOST_BYTES", "MOST_HEADER", "SUPPORTED", "read_envelope"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the latest; a file has format 1 unless it needs a later one
 KEY = "tinygpt"  # a single key, since safetensors writes several in random order
 MOST_BYTES = max(8 << 30, memory_bytes())  # the tensors of a larger file would not fit into memory
 MOST_HEADER = 32 << 20  # bytes of the names and sizes of tensors, and of the payload with its vocabulary

@@ -39,7 +39,8 @@ _CHUNK = 1 << 15  # characters encoded at once, so that the working memory stays
 class Tokenizer(Protocol):
     """Convert text to ids and ids to text.
 
-    Any object with these three names is a tokenizer; it need not inherit from this class.
+    Any object with these three names is a tokenizer; it need not inherit from this class. A fourth name is optional:
+    ``end_id``, the id that ends a text, or None.
     """
 
     @property
@@ -87,6 +88,25 @@ def check_tokenizer(tokenizer: Any) -> Tokenizer:
             f"{_adapter(tokenizer)}"
         )
     return tokenizer
+
+
+def end_id_of(tokenizer: Tokenizer) -> int | None:
+    """Return the id that ends a text, or None for a tokenizer without one.
+
+    Raises:
+        InputTypeError: If ``end_id`` is neither an integer nor None.
+        TokenizerError: If it is not in ``range(vocab_size)``.
+    """
+    end_id = getattr(tokenizer, "end_id", None)
+    if end_id is None:
+        return None
+    name = f"{type(tokenizer).__name__}.end_id"
+    if isinstance(end_id, bool) or not hasattr(end_id, "__index__"):
+        raise InputTypeError(f"{name} must be an integer or None, got {short(end_id)}")
+    number, size = operator.index(end_id), operator.index(tokenizer.vocab_size)
+    if not 0 <= number < size:
+        raise TokenizerError(f"{name} must be from 0 to {size - 1}, got {number}")
+    return number
 
 
 def _adapter(tokenizer: Any) -> str:
@@ -206,14 +226,16 @@ class CharTokenizer:
             from a text.
         on_unknown: Treatment of a character outside the vocabulary in :meth:`encode`: ``"error"`` raises, ``"skip"``
             drops the character, and any symbol of the vocabulary replaces it.
+        end: The symbol of the vocabulary that marks the end of a text, or None. It is not a character of texts, so
+            :meth:`encode` refuses it.
 
     Attributes:
         stoi: The id of each symbol ("string to integer").
 
     Raises:
         InputTypeError: If ``symbols`` cannot be iterated over.
-        TokenizerError: If ``symbols`` is empty, a symbol is not one character or appears twice, or ``on_unknown`` is
-            neither a policy nor a symbol.
+        TokenizerError: If ``symbols`` is empty, a symbol is not one character or appears twice, ``on_unknown`` is
+            neither a policy nor a symbol, or ``end`` is not a symbol.
 
     Example:
         >>> tokenizer = CharTokenizer.from_text("to be, or not to be")
@@ -229,11 +251,11 @@ class CharTokenizer:
         'bt '
     """
 
-    def __init__(self, symbols: Iterable[str], *, on_unknown: str = "error") -> None:
+    def __init__(self, symbols: Iterable[str], *, on_unknown: str = "error", end: str | None = None) -> None:
         if not isinstance(symbols, Iterable):
             raise InputTypeError(f"symbols must be characters, got {short(symbols)}; use CharTokenizer.from_text(text)")
         self.symbols = tuple(symbols)
-        self.on_unknown = on_unknown
+        self.on_unknown, self.end = on_unknown, end
         if not self.symbols:
             raise TokenizerError("symbols must not be empty, got 0 symbols; use a text with at least one character")
         self.stoi: dict[str, int] = {}
@@ -249,28 +271,50 @@ class CharTokenizer:
                 "on_unknown must be 'error', 'skip', or the symbol of the vocabulary that replaces an unknown "
                 f"character, got {short(on_unknown)}"
             )
+        if end is not None and (not isinstance(end, str) or end not in self.stoi or end == on_unknown):
+            raise TokenizerError(
+                f"end must be a symbol of the vocabulary other than on_unknown, got {short(end)}; use "
+                "CharTokenizer.from_text(text, end=...), which adds it"
+            )
         # From id to code point, and from code point to id. In the latter, code points outside the vocabulary have the
         # id `vocab_size`; its last entry stands for all larger code points.
         self._code_points = np.array([ord(symbol) for symbol in self.symbols], dtype="<u4")
         self._ids = np.full(int(self._code_points.max()) + 2, self.vocab_size, np.min_scalar_type(self.vocab_size))
         self._ids[self._code_points] = np.arange(self.vocab_size)
+        if end is not None:
+            self._ids[ord(end)] = self.vocab_size  # so that only texts with an unknown character are searched for it
         self._replacement = self.stoi.get(on_unknown, 0)
 
     @classmethod
-    def from_text(cls, text: str, *, on_unknown: str = "error") -> "CharTokenizer":
-        """Collect the distinct characters of a text, sorted by code point.
+    def from_text(
+        cls, text: str | Iterable[str], *, on_unknown: str = "error", end: str | None = None
+    ) -> "CharTokenizer":
+        r"""Collect the distinct characters of a text, sorted by code point.
+
+        Args:
+            text: A text, or several.
+            on_unknown: Treatment of a character outside the vocabulary.
+            end: A character that marks the end of a text, e.g. ``"\x03"``, or None. It gets the last id.
 
         Warns:
             UserWarning: If the text has one distinct character only.
 
         Raises:
-            InputTypeError: If ``text`` is not a str, or is the name of a file.
-            TokenizerError: If ``text`` is empty.
+            InputTypeError: If ``text`` is neither a str nor several, or is the name of a file.
+            TokenizerError: If ``text`` is empty or contains ``end``.
+
+        Example:
+            >>> tokenizer = CharTokenizer.from_text(["to be", "or not"], end="\x03")
+            >>> tokenizer.end_id, tokenizer.symbols[-1]
+            (7, '\x03')
         """
-        symbols = sorted(set(check_corpus("text", text)))
+        texts = check_texts("text", text)
+        symbols = sorted(set().union(*texts))
         if len(symbols) == 1:
             warn("the vocabulary has 1 symbol, so the loss of every model is 0; use a text with several characters")
-        return cls(symbols, on_unknown=on_unknown)
+        if end in symbols:
+            raise TokenizerError(_describe_end(str(end), next(each for each in texts if end in each)))
+        return cls(symbols if end is None else [*symbols, end], on_unknown=on_unknown, end=end)
 
     @property
     def vocab_size(self) -> int:
@@ -282,6 +326,11 @@ class CharTokenizer:
         """The symbol of each id ("integer to string"), the same as ``symbols``."""
         return self.symbols
 
+    @property
+    def end_id(self) -> int | None:
+        """The id that ends a text, or None."""
+        return None if self.end is None else self.stoi[self.end]
+
     def __len__(self) -> int:
         return self.vocab_size
 
@@ -290,7 +339,8 @@ class CharTokenizer:
 
         Raises:
             InputTypeError: If ``text`` is not a str.
-            TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``.
+            TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``, or the text
+                contains ``end``.
         """
         return self.encode_array(text).tolist()
 
@@ -301,7 +351,8 @@ class CharTokenizer:
 
         Raises:
             InputTypeError: If ``text`` is not a str.
-            TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``.
+            TokenizerError: If a character is not in the vocabulary and ``on_unknown`` is ``"error"``, or the text
+                contains ``end``.
 
         Example:
             >>> CharTokenizer("abc").encode_array("cab")
@@ -313,6 +364,8 @@ class CharTokenizer:
             code_points = np.frombuffer(text[start : start + _CHUNK].encode("utf-32-le", "surrogatepass"), "<u4")
             part = self._ids.take(code_points, mode="clip")
             if part.max() == self.vocab_size:  # the id of an unknown character
+                if self.end is not None and self.end in text:
+                    raise TokenizerError(_describe_end(self.end, text))
                 unknown = part == self.vocab_size
                 if self.on_unknown == "error":
                     raise TokenizerError(self._describe_unknown(text))
@@ -349,7 +402,8 @@ class CharTokenizer:
             {'symbols': ['a', 'b'], 'on_unknown': 'error'}
         """
         # A list, since JSON would join two lone surrogates in one string.
-        return {"symbols": list(self.symbols), "on_unknown": self.on_unknown}
+        ending = {} if self.end is None else {"end": self.end}
+        return {"symbols": list(self.symbols), "on_unknown": self.on_unknown} | ending
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "CharTokenizer":
@@ -361,19 +415,23 @@ class CharTokenizer:
         """
         if not isinstance(settings, Mapping):
             raise InputTypeError(f"settings must be a dict of settings by name, got {short(settings)}")
-        if settings.keys() != {"symbols", "on_unknown"}:
+        if settings.keys() - {"end"} != {"symbols", "on_unknown"}:
             raise TokenizerError(f"settings must have the names symbols and on_unknown, got {short(list(settings))}")
-        return cls(settings["symbols"], on_unknown=settings["on_unknown"])
+        return cls(settings["symbols"], on_unknown=settings["on_unknown"], end=settings.get("end"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CharTokenizer) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self.symbols, self.on_unknown))
+        return hash((self.symbols, self.on_unknown, self.end))
 
     def __repr__(self) -> str:
+        return f"CharTokenizer({self.vocab_size:,} symbols: {short(''.join(self.symbols))}{self._options()})"
+
+    def _options(self) -> str:
+        """Return the settings that differ from their defaults."""
         policy = "" if self.on_unknown == "error" else f", on_unknown={self.on_unknown!r}"
-        return f"CharTokenizer({self.vocab_size:,} symbols: {short(''.join(self.symbols))}{policy})"
+        return policy if self.end is None else f"{policy}, end={self.end!r}"
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -381,9 +439,8 @@ class CharTokenizer:
             for id, symbol in enumerate(self.symbols[:_ROWS_SHOWN])
         )
         rest = f"<p>and {self.vocab_size - _ROWS_SHOWN:,} more</p>" if self.vocab_size > _ROWS_SHOWN else ""
-        policy = "" if self.on_unknown == "error" else f", on_unknown={escape(repr(self.on_unknown))}"
         return (
-            f"<p>CharTokenizer: {self.vocab_size:,} symbols{policy}</p>"
+            f"<p>CharTokenizer: {self.vocab_size:,} symbols{escape(self._options())}</p>"
             f"<table><tr><th>id</th><th>symbol</th></tr>{rows}</table>{rest}"
         )
 
@@ -401,6 +458,14 @@ class CharTokenizer:
         return f"{message}; fit on more text, or set on_unknown='skip'"
 
 
+def _describe_end(end: str, text: str) -> str:
+    """Return a message that names where a text contains its own end."""
+    return (
+        f"a text must not contain the symbol that ends it, got {end!r} (U+{ord(end):04X}) at position "
+        f"{text.find(end)}; choose another end, or text.replace({end!r}, '')"
+    )
+
+
 def check_corpus(name: str, text: Any) -> str:
     """Return a text to learn from if it is one, and not the name of a file.
 
@@ -408,12 +473,41 @@ def check_corpus(name: str, text: Any) -> str:
         InputTypeError: If it is not a str, is the name of an existing file, or looks like a path or a web address.
     """
     _check_text(text, name)
-    if len(text) <= _LONGEST_PATH and "\n" not in text:
-        with suppress(OSError, ValueError):  # too long for a name, or with characters that names cannot have
-            if _PATH.fullmatch(text) or Path(text).is_file():
-                way = "download it first" if "://" in text else f"use read_text({short(text)})"
-                raise InputTypeError(f"{name} must be a text, got the name of a file, {short(text)}; {way}")
+    if _is_name_of_a_file(text):
+        way = "download it first" if "://" in text else f"use read_text({short(text)})"
+        raise InputTypeError(f"{name} must be a text, got the name of a file, {short(text)}; {way}")
     return str(text)
+
+
+def check_texts(name: str, texts: Any) -> list[str]:
+    """Return the texts to learn from, given as one or several.
+
+    Raises:
+        InputTypeError: If one is not a str, or all are the names of files.
+    """
+    if isinstance(texts, str | bytes | bytearray) or hasattr(texts, "read") or not isinstance(texts, Iterable):
+        return [check_corpus(name, texts)]
+    listed = list(texts)
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputTypeError(
+                f"{name} must be one text or several, got {short(text)} of type {type(text).__name__} at position "
+                f"{position}"
+            )
+    if listed and all(map(_is_name_of_a_file, listed)):
+        raise InputTypeError(
+            f"{name} must be texts, got the names of {len(listed):,} files, {short(listed[0])} first; read them, e.g. "
+            "[read_text(path) for path in paths]"
+        )
+    return listed
+
+
+def _is_name_of_a_file(text: str) -> bool:
+    if len(text) > _LONGEST_PATH or "\n" in text:
+        return False
+    with suppress(OSError, ValueError):  # too long for a name, or with characters that names cannot have
+        return bool(_PATH.fullmatch(text)) or Path(text).is_file()
+    return False
 
 
 def _check_text(text: Any, name: str = "text") -> str:
