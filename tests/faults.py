@@ -18,7 +18,6 @@ from torch.utils.hooks import RemovableHandle
 
 import tinygpt
 from tinygpt import CharTokenizer, Sampler, Trainer
-from tinygpt.data import Batch
 from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
@@ -42,6 +41,7 @@ from tinygpt.training.step import Objective, Stepper
 from tinygpt.views import page as page_module
 from tinygpt.views import plots as plots_module
 from tinygpt.views import reading as reading_module
+from tinygpt.windows import Batch, Split
 
 Patch = pytest.MonkeyPatch
 Fault = Callable[[Patch], None]
@@ -273,10 +273,7 @@ def mode_left_behind(patch: Patch) -> None:
 
 
 def last_window_out_of_reach(patch: Patch) -> None:
-    def gather(real: Any, ids: np.ndarray, starts: np.ndarray, size: int) -> Any:
-        return real(ids, np.minimum(starts, len(ids) - size - 2), size)
-
-    wrap(patch, tinygpt.data, "_gather", gather)
+    wrap(patch, Split, "count", lambda real, self, block_size: real(self, block_size) - 1)
 
 
 def targets_are_the_inputs(patch: Patch) -> None:
@@ -284,7 +281,7 @@ def targets_are_the_inputs(patch: Patch) -> None:
         x, _ = real(*arguments)
         return Batch(x, x)
 
-    wrap(patch, tinygpt.data, "_gather", unshifted)
+    wrap(patch, Split, "_gather", unshifted)
 
 
 def mean_of_means(patch: Patch) -> None:
@@ -443,6 +440,26 @@ def end_encoded(patch: Patch) -> None:
     wrap(
         patch, CharTokenizer, "__init__", lambda real, self, symbols, end=None, **others: real(self, symbols, **others)
     )
+
+
+def documents_without_an_end(patch: Patch) -> None:
+    patch.setattr("tinygpt.documents._ending", lambda tokenizer, separator: np.empty(0, np.uint8))
+
+
+def windows_cross_documents(patch: Patch) -> None:
+    def joined(
+        real: Any, self: Split, ids: np.ndarray, mask: Any = None, rows: Any = None, numbers: Any = None
+    ) -> None:
+        real(self, ids, mask)
+
+    wrap(patch, Split, "__init__", joined)
+
+
+def prompts_are_targets(patch: Patch) -> None:
+    def unmasked(real: Any, self: Split, ids: np.ndarray, mask: Any = None, *others: Any) -> None:
+        real(self, ids, None, *others)
+
+    wrap(patch, Split, "__init__", unmasked)
 
 
 def rows_of_attention_shifted(patch: Patch) -> None:

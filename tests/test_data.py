@@ -200,7 +200,8 @@ LETTERS = CharTokenizer("abc")
         ([0.5, 1.0], {}, InputTypeError, "and ids must be integers, got 0.5 of type float at position 0"),
         ([1, 2.0], {}, InputTypeError, "got 2.0 of type float at position 1"),
         ([1, True], {}, InputTypeError, "got True of type bool at position 1"),
-        (["1"], {}, InputTypeError, "got '1' of type str at position 0"),
+        (["1", 2], {}, InputTypeError, "got '1' of type str at position 0"),
+        (["ab", "c"], {}, InputTypeError, r"got 2 texts, 'ab' first; use TokenDataset\.from_documents"),
         ([1, None], {}, InputTypeError, "got None of type NoneType at position 1"),
         ([[1, 2]], {}, InputTypeError, r"got \[1, 2\] of type list at position 0"),
         (

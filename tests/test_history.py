@@ -36,6 +36,7 @@ from tinygpt.training import history as history_module
 from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import Optimizer
 from tinygpt.training.resume import pack_history, unpack_history
+from tinygpt.windows import Split
 
 TEXT = plays()
 DATA = TokenDataset(TEXT, CharTokenizer.from_text(TEXT))
@@ -296,7 +297,7 @@ def test_the_chances_after_an_id_add_up_to_one(ids: list[int]) -> None:
     for first in range(4):
         data = [TokenDataset(np.array([*train, first, second])) for second in range(4)]
         for each, second in zip(data, range(4), strict=True):
-            each.train, each.val = train, np.array([first, second])
+            each.splits = {"train": Split(train), "val": Split(np.array([first, second]))}
         assert sum(math.exp(-bigram_loss(each)) for each in data) == pytest.approx(1)
 
 

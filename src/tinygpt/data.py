@@ -3,22 +3,26 @@
 import hashlib
 import operator
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Integer
+from jaxtyping import Integer
 from torch import Tensor
 
 from tinygpt.corpora import TextFile, read_file
+from tinygpt.documents import join_documents, join_examples
 from tinygpt.errors import (
+    ConfigError,
     DataError,
     InputTypeError,
     check_choice,
     check_integer,
     check_number,
     checked_names,
+    short,
 )
 from tinygpt.ids import as_integers, first_outside
 from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
@@ -30,26 +34,13 @@ from tinygpt.tokenizer import (
     decode_ids,
     encode_text,
 )
+from tinygpt.windows import Batch, Split
 
 __all__ = ["Batch", "TokenDataset"]
 
 SPLITS = ("train", "val")
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
 _HASHED_TOGETHER = 1 << 24  # ids, so that a memory-mapped file is read in pieces
-
-
-class Batch(NamedTuple):
-    """Hold windows of ids, and the ids that follow them.
-
-    In the corpus, ``y[:, t]`` comes right after ``x[:, t]``.
-
-    Attributes:
-        x: Inputs.
-        y: Targets.
-    """
-
-    x: Int64[Tensor, "B T"]
-    y: Int64[Tensor, "B T"]
 
 
 class TokenDataset:
@@ -63,10 +54,12 @@ class TokenDataset:
             :class:`CharTokenizer` of its characters, and ids get none.
         val_fraction: Share of the corpus, at its end, for validation. The first ``int((1 - val_fraction) * n)`` of
             ``n`` tokens are the training split, as in the notebook and in nanoGPT.
+        val: A corpus for validation, a text or ids as ``source`` is. ``source`` is then the training split.
+        mask: Whether each token is a target, as a sequence of bools, as long as the ids. The others become targets of
+            -100, which have no loss. By default all are targets.
 
     Attributes:
-        train: Ids of the training split.
-        val: Ids of the validation split.
+        splits: The ids, mask and rows of ``"train"`` and ``"val"``.
         tokenizer: The tokenizer, or None.
         vocab_size: Number of distinct ids ``V``: that of the tokenizer, or else the largest id plus one.
         val_fraction: Share of the corpus for validation.
@@ -74,9 +67,10 @@ class TokenDataset:
 
     Raises:
         InputTypeError: If ``source`` is neither a text nor integers, or is the name of a file.
-        DataError: If ``source`` is empty, or contains ids that are negative or outside the tokenizer's vocabulary.
+        DataError: If ``source`` is empty, or contains ids that are negative or outside the tokenizer's vocabulary, or
+            ``mask`` has another length or no target in a split.
         TokenizerError: If the tokenizer returns such ids for a text, or does not know a character.
-        ConfigError: If ``val_fraction`` is outside ``[0, 1)``.
+        ConfigError: If ``val_fraction`` is outside ``[0, 1)``, or both ``val`` and ``mask`` are given.
 
     Example:
         >>> text = "to be, or not to be: " * 20
@@ -95,20 +89,129 @@ class TokenDataset:
         tokenizer: Tokenizer | None = None,
         *,
         val_fraction: float = 0.1,
+        val: str | Sequence[int] | np.ndarray | Tensor | None = None,
+        mask: Sequence[bool] | np.ndarray | Tensor | None = None,
     ) -> None:
         check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
-        if tokenizer is None and isinstance(source, str) and source:
-            tokenizer = CharTokenizer.from_text(check_corpus("source", source))
+        if val is not None and mask is not None:
+            raise ConfigError("val and mask cannot be combined, got both; use TokenDataset.from_examples(val=...)")
+        corpora = {"source": source} if val is None else {"source": source, "val": val}
+        texts = [check_corpus(name, each) for name, each in corpora.items() if isinstance(each, str)]
+        if tokenizer is None and any(texts):
+            tokenizer = CharTokenizer.from_text("".join(texts))
         self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
-        self.val_fraction = float(val_fraction)
         self.file: TextFile | None = None
-        ids = _as_ids(source, self.tokenizer)
+        ids, *others = (_as_ids(name, each, self.tokenizer) for name, each in corpora.items())
         if not len(ids):
             raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
-        self.vocab_size = int(ids.max()) + 1 if tokenizer is None else operator.index(tokenizer.vocab_size)
+        largest = max(int(each.max(initial=0)) for each in (ids, *others))
+        self.vocab_size = largest + 1 if tokenizer is None else operator.index(tokenizer.vocab_size)
+        targets = None if mask is None else _as_mask(mask, len(ids))
         # As int(0.9 * n) in the notebook and in nanoGPT. Rounding first makes 0.58 * 100 = 57.99999999999999 58.
-        boundary = int(round((1 - val_fraction) * len(ids), 6))
-        self.train, self.val = ids[:boundary], ids[boundary:]
+        boundary = len(ids) if others else int(round((1 - val_fraction) * len(ids), 6))
+        pieces = (ids[:boundary], others[0] if others else ids[boundary:])
+        masks = (None, None) if targets is None else (targets[:boundary], targets[boundary:])
+        for name, targets in zip(SPLITS, masks, strict=True):
+            if targets is not None and len(targets) and not targets.any():
+                raise DataError(f"mask must have a target in each split, got False for all {len(targets):,} of {name}")
+        self.splits = dict(zip(SPLITS, map(Split, pieces, masks), strict=True))
+        self.val_fraction = len(others[0]) / (len(ids) + len(others[0])) if others else float(val_fraction)
+
+    @classmethod
+    def from_documents(
+        cls,
+        texts: Iterable[str],
+        tokenizer: Tokenizer | None = None,
+        *,
+        separator: str | None = None,
+        val: Iterable[str] | None = None,
+        val_fraction: float = 0.1,
+        shuffle: bool = True,
+        packing: bool = True,
+        seed: int = 0,
+    ) -> "TokenDataset":
+        r"""Join documents, each with an end, and split between them.
+
+        The documents are shuffled before they are split, since an order by name or date would give the two splits
+        different content. Empty documents are left out.
+
+        Args:
+            texts: The documents.
+            tokenizer: Converts a document to ids. By default, a :class:`CharTokenizer` of the characters, with the end
+                ``"\x03"`` unless there is a separator.
+            separator: Text after each document. By default it is the tokenizer's ``end_id``.
+            val: Documents for validation. ``texts`` are then the training split.
+            val_fraction: Share of the tokens for validation, up to the end of a document.
+            shuffle: Whether the documents are shuffled.
+            packing: Whether a window may go on in the next document. Without packing, a window begins within a document
+                or at the end before it, and short documents are padded.
+            seed: Number of the order.
+
+        Raises:
+            ConfigError: If a number is out of range, or the tokenizer has no ``end_id`` and there is no separator.
+            DataError: If there are fewer than two documents to split.
+            InputTypeError: If ``texts`` is one text, or contains anything but texts.
+            TokenizerError: If a document has an unknown character or contains the end.
+
+        Example:
+            >>> names = ["emma", "olivia", "ava", "isabella", "sophia"]
+            >>> data = TokenDataset.from_documents(names, val_fraction=0.2)
+            >>> data
+            TokenDataset(32 characters: 25 train, 7 val; vocab_size=12)
+            >>> data.tokenizer.decode(data.val)
+            'sophia\x03'
+        """
+        options: Any = {"val": val, "val_fraction": val_fraction, "shuffle": shuffle, "seed": seed}
+        return cls._of_splits(*join_documents(texts, tokenizer, separator, packing=packing, **options))
+
+    @classmethod
+    def from_examples(
+        cls,
+        examples: Iterable[tuple[str, str]],
+        tokenizer: Tokenizer | None = None,
+        *,
+        separator: str | None = None,
+        val: Iterable[tuple[str, str]] | None = None,
+        val_fraction: float = 0.1,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> "TokenDataset":
+        r"""Make a window of each prompt with its answer.
+
+        Only the answer and its end are targets. The targets of the prompt and of the padding are -100.
+
+        Args:
+            examples: Pairs of a prompt and an answer.
+            tokenizer: Converts texts to ids. By default, a :class:`CharTokenizer` of the characters, with the end
+                ``"\x03"`` unless there is a separator.
+            separator: Text after each answer. By default it is the tokenizer's ``end_id``.
+            val: Examples for validation. ``examples`` are then the training split.
+            val_fraction: Share of the tokens for validation, up to the end of an example.
+            shuffle: Whether the examples are shuffled before they are split.
+            seed: Number of the order.
+
+        Raises:
+            ConfigError: If a number is out of range, or the tokenizer has no ``end_id`` and there is no separator.
+            DataError: If there are fewer than two examples to split, or a prompt is empty. An example that is longer
+                than ``block_size + 1`` is an error when windows are made.
+            InputTypeError: If an example is not a pair of texts.
+            TokenizerError: If an example has an unknown character or contains the end.
+
+        Example:
+            >>> data = TokenDataset.from_examples([("2+3=", "5"), ("1+1=", "2")], val_fraction=0)
+            >>> x, y = data.batch("train", step=0, batch_size=1, block_size=6)
+            >>> y[0].tolist()[:3], data.tokenizer.decode(y[0, 3:5])
+            ([-100, -100, -100], '2\x03')
+        """
+        options: Any = {"val": val, "val_fraction": val_fraction, "shuffle": shuffle, "seed": seed}
+        return cls._of_splits(*join_examples(examples, tokenizer, separator, **options))
+
+    @classmethod
+    def _of_splits(cls, tokenizer: Tokenizer, train: Split, val: Split) -> "TokenDataset":
+        """Return a dataset of two splits that are ready."""
+        data = cls(train.ids, tokenizer, val=val.ids)
+        data.splits = {"train": train, "val": val}
+        return data
 
     @classmethod
     def from_file(
@@ -136,7 +239,9 @@ class TokenDataset:
 
     def __repr__(self) -> str:
         sizes = [len(self.train), len(self.val)]
-        shown = f"{sum(sizes):,} {self._unit}: {sizes[0]:,} train, {sizes[1]:,} val"
+        documents = sum(len(split.lengths) for split in self.splits.values() if split.rows is not None)
+        among = f" in {documents:,} rows" if documents else ""
+        shown = f"{sum(sizes):,} {self._unit}{among}: {sizes[0]:,} train, {sizes[1]:,} val"
         return f"TokenDataset({shown}; vocab_size={self.vocab_size})"
 
     def _repr_html_(self) -> str:
@@ -149,35 +254,55 @@ class TokenDataset:
         )
 
     @property
+    def train(self) -> Integer[np.ndarray, " N"]:
+        """The ids of the training split."""
+        return self.splits["train"].ids
+
+    @property
+    def val(self) -> Integer[np.ndarray, " N"]:
+        """The ids of the validation split."""
+        return self.splits["val"].ids
+
+    @property
     def _unit(self) -> str:
         return "characters" if isinstance(self.tokenizer, CharTokenizer) else "tokens"
 
-    def split(self, name: str, *, block_size: int = 1) -> Integer[np.ndarray, " N"]:
+    def split(self, name: str, *, block_size: int | None = None) -> Integer[np.ndarray, " N"]:
         """Return the ids of ``"train"`` or ``"val"``.
 
         Raises:
             ConfigError: If there is no such split.
-            DataError: If the split is shorter than ``block_size + 1``, too short for a window.
+            DataError: If the split is shorter than ``block_size + 1``, too short for a window, or an example is longer.
         """
+        return self._split(name, block_size).ids
+
+    def _split(self, name: str, block_size: int | None) -> Split:
+        """Return a split, after the checks of :meth:`split`."""
         check_choice("split", name, SPLITS)
-        ids: np.ndarray = self.train if name == "train" else self.val
-        if len(ids) <= check_integer("block_size", block_size, minimum=1):
+        split = self.splits[name]
+        block = check_integer("block_size", 1 if block_size is None else block_size, minimum=1)
+        if split.numbers is not None and block_size is not None and split.longest > block:
+            raise DataError(
+                f"an example must have at most block_size + 1 = {block + 1} tokens, got {split.longest + 1} in example "
+                f"{split.numbers[split.lengths.argmax()]} with its end; use a higher block_size, or leave it out"
+            )
+        if split.longest < (block if split.rows is None else 1):
             total = len(self.train) + len(self.val)
-            if name == "val" and total >= 2 * (block_size + 1):
-                hint = f"val_fraction={min(0.5, 1.05 * (block_size + 1) / total):.2g} or a lower block_size"
+            if name == "val" and total >= 2 * (block + 1):
+                hint = f"val_fraction={min(0.5, 1.05 * (block + 1) / total):.2g} or a lower block_size"
             else:
                 hint = "a lower block_size or more text"
             raise DataError(
-                f"the {name} split has {len(ids)} of {total} tokens, need at least block_size+1 = {block_size + 1}; "
+                f"the {name} split has {len(split.ids)} of {total} tokens, need at least block_size+1 = {block + 1}; "
                 f"use {hint}"
             )
-        return ids
+        return split
 
     def batch(self, split: str, *, step: int, batch_size: int, block_size: int, seed: int = 0) -> Batch:
         """Return random windows, as a pure function of the arguments.
 
-        Every window of the split can be drawn. In a run of several processes, rank ``r`` of ``world`` takes the rows
-        ``r::world``.
+        Every window of the split can be drawn, and all are equally likely. In a run of several processes, rank ``r``
+        of ``world`` takes the rows ``r::world``.
 
         Args:
             split: ``"train"`` or ``"val"``.
@@ -193,11 +318,11 @@ class TokenDataset:
             DataError: If the split is shorter than ``block_size + 1``.
             ConfigError: If a number is out of range.
         """
-        ids = self.split(split, block_size=block_size)
+        chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
         check_integer("step", step, minimum=0)
         draws = uniforms(derive_seed(check_seed(seed), split, step), np.arange(batch_size))
-        return _gather(ids, (draws * (len(ids) - block_size)).astype(np.int64), block_size)
+        return chosen.numbered((draws * chosen.count(block_size)).astype(np.int64), block_size)
 
     def epoch(
         self,
@@ -233,14 +358,12 @@ class TokenDataset:
             >>> sorted(x.tolist() for x, y in data.epoch("train", batch_size=1, block_size=4))
             [[[0, 1, 2, 3]], [[4, 5, 6, 7]], [[6, 7, 8, 9]]]
         """
-        ids = self.split(split, block_size=block_size)
+        chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
         stride = check_integer("stride", block_size if stride is None else stride, minimum=1)
-        last = len(ids) - block_size - 1
-        starts = np.append(np.arange(0, last, stride), last)
-        starts = starts[permutation(derive_seed(check_seed(seed), "epoch", split, epoch), len(starts))]
-        batches = np.split(starts, range(batch_size, len(starts), batch_size))
-        return (_gather(ids, batch, block_size) for batch in batches)
+        rows, starts = chosen.spread(block_size, stride, overlapping=True)
+        order = permutation(derive_seed(check_seed(seed), "epoch", split, epoch), len(starts))
+        return chosen.batches(rows[order], starts[order], batch_size, block_size)
 
     def windows(self, split: str, *, batch_size: int, block_size: int, limit: int | None = None) -> Iterator[Batch]:
         """Return an iterator over a split in order, each token predicted once.
@@ -258,22 +381,25 @@ class TokenDataset:
             DataError: If the split is shorter than ``block_size + 1``.
             ConfigError: If a number is out of range.
         """
-        ids = self.split(split, block_size=block_size)
+        chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
-        whole, rest = divmod(len(ids) - 1, block_size)
-        starts = np.arange(whole) * block_size
+        rows, starts = chosen.spread(block_size, block_size, overlapping=False)
+        # A text ends in a shorter window, and documents are padded.
+        rest = (len(chosen.ids) - 1) % block_size if chosen.rows is None else 0
+        whole = len(starts) - bool(rest)
         if limit is not None and check_integer("limit", limit, minimum=1) < whole:
-            starts, rest = starts[np.linspace(0, whole - 1, limit).astype(np.int64)], 0
-        batches = np.split(starts, range(batch_size, len(starts), batch_size))
-        tail = [(np.array([whole * block_size]), rest)] if rest else []
-        return (_gather(ids, rows, length) for rows, length in [*((rows, block_size) for rows in batches), *tail])
+            picked, rest = np.linspace(0, whole - 1, limit).astype(np.int64), 0
+            rows, starts, whole = rows[picked], starts[picked], limit
+        tail = chosen.batches(rows[whole:], starts[whole:], 1, rest)
+        return chain(chosen.batches(rows[:whole], starts[:whole], batch_size, block_size), tail)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids, their dtype and the sizes of the splits."""
+        """Return the SHA-256 of the ids, their dtype, the sizes of the splits, and their masks and rows."""
         digest = hashlib.sha256(f"{self.train.dtype.str} {len(self.train)} {len(self.val)}".encode())
-        for ids in (self.train, self.val):
-            for start in range(0, len(ids), _HASHED_TOGETHER):
-                digest.update(np.ascontiguousarray(ids[start : start + _HASHED_TOGETHER]).data)
+        for split in self.splits.values():
+            for array in (split.ids, split.mask, *(split.rows or ())):
+                for start in range(0, 0 if array is None else len(array), _HASHED_TOGETHER):
+                    digest.update(np.ascontiguousarray(array[start : start + _HASHED_TOGETHER]).data)
         return digest.hexdigest()
 
     def characters_per_id(self, split: str) -> float:
@@ -287,24 +413,23 @@ class TokenDataset:
         return len(decode_ids(self.tokenizer, ids.tolist())) / len(ids)
 
 
-def _gather(ids: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
-    """Cut all windows out of the ids in one indexing operation."""
-    windows = torch.from_numpy(ids[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
-    return Batch(windows[:, :-1], windows[:, 1:])
-
-
-def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
+def _as_ids(name: str, source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
     """Return the ids of a text, or ids as an array.
 
     An array, or a tensor on the CPU, is not copied.
     """
     if isinstance(source, str):
-        text = check_corpus("source", source)
+        text = check_corpus(name, source)
         return np.empty(0, np.int64) if tokenizer is None else encode_text(tokenizer, text)
+    if isinstance(source, list | tuple) and source and all(isinstance(each, str) for each in source):
+        raise InputTypeError(
+            f"{name} must be one text or ids, got {len(source):,} texts, {short(source[0])} first; use "
+            "TokenDataset.from_documents(texts)"
+        )
     if isinstance(source, bytes | bytearray):
-        raise InputTypeError("source must be a text or ids, got bytes; decode them first, e.g. source.decode('utf-8')")
+        raise InputTypeError(f"{name} must be a text or ids, got bytes; decode them first, e.g. {name}.decode('utf-8')")
     if isinstance(source, os.PathLike) or hasattr(source, "read"):
-        check_corpus("source", source)
+        check_corpus(name, source)
     if (
         isinstance(source, Tensor)
         and source.dtype in _INTEGERS
@@ -312,7 +437,7 @@ def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
         and not source.is_meta
     ):
         source = source.numpy(force=True)
-    ids = as_integers(source, "source must be a text or ids, and ids")
+    ids = as_integers(source, f"{name} must be a text or ids, and ids")
     limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # ids are counted in int64
     outside = first_outside(ids, limit)
     if outside is not None:
@@ -323,3 +448,14 @@ def _as_ids(source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
             f"ids must be {rule}, got ids from {ids.min()} to {ids.max()}, {ids[outside]} at position {outside}"
         )
     return ids
+
+
+def _as_mask(mask: Any, length: int) -> np.ndarray:
+    """Return a mask of targets as an array, which is not copied."""
+    found = mask.numpy(force=True) if isinstance(mask, Tensor) else np.asarray(mask)
+    if found.dtype != np.bool_ or found.shape != (length,):
+        raise DataError(
+            f"mask must have a bool for each of the {length:,} ids, got {found.dtype} of shape {found.shape}; "
+            "True marks a target"
+        )
+    return found

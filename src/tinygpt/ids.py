@@ -11,7 +11,9 @@ from jaxtyping import Integer
 
 from tinygpt.errors import InputTypeError, short
 
-__all__ = ["as_integers", "first_outside"]
+__all__ = ["IGNORED", "as_integers", "first_outside"]
+
+IGNORED = -100  # a target without a loss, as in torch.nn.functional.cross_entropy
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:

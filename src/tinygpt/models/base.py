@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinygpt.errors import InputTypeError, NonFiniteError, ShapeError, check_integer, check_number, checked_names, short
+from tinygpt.ids import IGNORED
 from tinygpt.layers.kernels import sizes_are_known
 from tinygpt.layers.roles import matrices_in, tables_in
 from tinygpt.models.modes import evaluating
 
 _COLD = 0.01  # a temperature below which logits / temperature may overflow
-IGNORED = -100  # a target without a loss, as in torch.nn.functional.cross_entropy
 WINDOW = 256  # tokens that ``Trainer`` and ``Sampler`` pass at once to a model without ``block_size``
 
 

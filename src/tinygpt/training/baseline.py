@@ -27,7 +27,7 @@ def bigram_loss(data: TokenDataset) -> float:
         Witten and Bell, *The Zero-Frequency Problem*, 1991, method C. https://doi.org/10.1109/18.87000
     """
     size = data.vocab_size
-    train, val = (_pairs(data.split(name), size) for name in ("train", "val"))
+    train, val = (_pairs(data.split(name), data.splits[name].mask, size) for name in ("train", "val"))
     seen, counts = np.unique(train, return_counts=True)  # a table of all possible pairs would be huge
     asked, weights = np.unique(val, return_counts=True)
     followed = np.bincount(train // size, minlength=size)  # how often each id is the first of a pair
@@ -42,11 +42,16 @@ def bigram_loss(data: TokenDataset) -> float:
     return float(-(weights * np.log(probability)).sum() / weights.sum())
 
 
-def _pairs(ids: np.ndarray, size: int) -> np.ndarray:
-    """Return pairs of neighbouring ids as ``first * size + second``."""
+def _pairs(ids: np.ndarray, mask: np.ndarray | None, size: int) -> np.ndarray:
+    """Return each target and the id before it as ``before * size + target``."""
     if len(ids) <= _PIECES * _PAIRS_IN_A_PIECE:
-        pieces = [ids]
+        pieces = [slice(0, len(ids))]
     else:
         starts = np.linspace(0, len(ids) - 1 - _PAIRS_IN_A_PIECE, _PIECES).astype(np.int64)
-        pieces = [ids[start : start + _PAIRS_IN_A_PIECE + 1] for start in starts]
-    return np.concatenate([piece[:-1].astype(np.int64) * size + piece[1:].astype(np.int64) for piece in pieces])
+        pieces = [slice(start, start + _PAIRS_IN_A_PIECE + 1) for start in starts]
+    found = []
+    for piece in pieces:
+        some = ids[piece].astype(np.int64)
+        pairs = some[:-1] * size + some[1:]
+        found.append(pairs if mask is None else pairs[mask[piece][1:]])
+    return np.concatenate(found)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
 from tinygpt.errors import ConfigError, NonFiniteError, ShapeError, listed, warn
+from tinygpt.ids import IGNORED
 from tinygpt.models import LanguageModel
-from tinygpt.models.base import IGNORED, check_values, count_targets, skip_value_checks
+from tinygpt.models.base import check_values, count_targets, skip_value_checks
 from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
 from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
