@@ -186,6 +186,16 @@ def test_the_number_of_parameters_follows_from_the_sizes(
     assert make_gpt("gpt2", **sizes).num_parameters() == gpt2
 
 
+def test_the_layout_of_nanogpt_has_the_exact_gelu() -> None:
+    """And is that of GPT-2 in everything else."""
+    idx, ours, theirs = ids(), make_gpt("nanogpt"), make_gpt("gpt2")
+    theirs.load_state_dict(ours.state_dict())
+    assert (ours(idx).logits - theirs(idx).logits).abs().max() > 1e-6
+    for block in theirs.blocks:
+        block.get_submodule("feed_forward").add_module("activation", nn.GELU())
+    assert torch.equal(ours(idx).logits, theirs(idx).logits)
+
+
 def test_weights_start_as_the_notebooks() -> None:
     torch.manual_seed(0)
     model = GPTConfig(vocab_size=65, n_layer=2).build()
@@ -324,7 +334,7 @@ def test_a_seed_gives_the_same_weights_in_a_fresh_process() -> None:
     exec(DIGESTS, names)
     printed = subprocess.check_output([sys.executable, "-c", DIGESTS + "print(*digests(1))"], text=True)
     assert printed.split() == names["digests"](1)
-    assert len({*names["digests"](1), *names["digests"](2)}) == 2 * len(LAYOUTS)
+    assert len({*names["digests"](1), *names["digests"](2)}) == 2 * 3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -695,7 +705,7 @@ def test_a_config_survives_json_and_cannot_be_changed(config: GPTConfig) -> None
         ({"dropout": math.nan}, "got dropout=nan"),
         (
             {"layout": "modem"},
-            "layout must be one of 'notebook', 'gpt2', 'modern', got 'modem'; did you mean 'modern'?",
+            "layout must be one of 'notebook', 'gpt2', 'nanogpt', 'modern', got 'modem'; did you mean 'modern'?",
         ),
         ({"layout": "modern", "n_embd": 9, "n_head": 3}, "n_embd / n_head must be even for rotary positions, got"),
         ({"n_heads": 4}, "GPTConfig has no argument 'n_heads'; did you mean 'n_head'?"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model")
 
-Layout = Literal["notebook", "gpt2", "modern"]
+Layout = Literal["notebook", "gpt2", "nanogpt", "modern"]
 LAYOUTS = get_args(Layout)
 _MOST_PARAMETERS = 10**11  # 400 GB in float32; a larger model is a mistyped size
 
@@ -41,7 +41,9 @@ class GPTConfig:
         dropout: Probability of dropping a value, in training mode only.
         layout: ``"notebook"``: learned positions, LayerNorm, ReLU, no biases on queries, keys and values, dropout only
             in attention.
-            ``"gpt2"``: learned positions, LayerNorm, GELU, biases everywhere, LM head tied to the embedding.
+            ``"gpt2"``: learned positions, LayerNorm, GELU by its tanh approximation, biases everywhere, LM head tied to
+            the embedding.
+            ``"nanogpt"``: the same with the exact GELU, as in nanoGPT.
             ``"modern"``: a causal convolution after the embedding, rotary positions, RMSNorm without gains (on queries
             and keys too), ReLU², no biases, output projections that start at zero, a soft cap on the logits. For any
             other combination pass the parts to :class:`GPTLanguageModel`.

@@ -1,9 +1,10 @@
 """The layouts of :class:`~tinygpt.GPTConfig`: build the parts and the model."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -22,7 +23,7 @@ from tinygpt.layers import (
     relu_squared,
 )
 from tinygpt.layers.linear import STD, Embedding, Linear
-from tinygpt.models.config import GPTConfig
+from tinygpt.models.config import GPTConfig, Layout
 from tinygpt.models.gpt import GPTLanguageModel
 from tinygpt.models.inspection import parts_of
 from tinygpt.randomness import check_seed
@@ -36,9 +37,14 @@ def build(config: GPTConfig, model_class: type[Model], seed: int | None, argumen
     if not (isinstance(model_class, type) and issubclass(model_class, GPTLanguageModel)):
         raise InputTypeError(f"model_class must be GPTLanguageModel or a subclass of it, got {short(model_class)}")
     with drawing_from(check_seed(seed), torch.device("cpu")) if seed is not None else nullcontext():
-        layout = {"notebook": _notebook, "gpt2": _gpt2, "modern": _modern}[config.layout]
+        layouts: dict[Layout, Callable[[GPTConfig], dict[str, Any]]] = {
+            "notebook": _notebook,
+            "gpt2": _gpt2,
+            "nanogpt": partial(_gpt2, approximate="none"),
+            "modern": _modern,
+        }
         sizes = {"vocab_size": config.vocab_size, "block_size": config.block_size, "n_embd": config.n_embd}
-        given = sizes | layout(config) | arguments
+        given = sizes | layouts[config.layout](config) | arguments
         try:
             signature(model_class).bind(**given)
         except TypeError as error:
@@ -65,16 +71,14 @@ def _notebook(config: GPTConfig) -> dict[str, Any]:
     return {"blocks": blocks}
 
 
-def _gpt2(config: GPTConfig) -> dict[str, Any]:
+def _gpt2(config: GPTConfig, *, approximate: Literal["none", "tanh"] = "tanh") -> dict[str, Any]:
     c = config
     std = STD / (2 * c.n_layer) ** 0.5  # 2 * n_layer outputs add up in the residual stream
     blocks = [
         DecoderBlock(
             c.n_embd,
             attention=MultiHeadAttention(c.n_embd, n_head=c.n_head, dropout=c.dropout, bias=True, output_std=std),
-            feed_forward=FeedForward(
-                c.n_embd, activation=nn.GELU(approximate="tanh"), dropout=c.dropout, output_std=std
-            ),
+            feed_forward=FeedForward(c.n_embd, activation=nn.GELU(approximate), dropout=c.dropout, output_std=std),
         )
         for _ in range(c.n_layer)
     ]
