@@ -224,9 +224,9 @@ def one_stream_for_all_rows(patch: Patch) -> None:
 def counted_from_the_start_of_each_call(patch: Patch) -> None:
     start: list[int] = []
 
-    def from_the_start(real: Any, self: Sampler, rows: Any, filters: Any) -> Any:
+    def from_the_start(real: Any, self: Sampler, rows: Any, *options: Any) -> Any:
         start[:] = [rows[0].length]
-        return real(self, rows, filters)
+        return real(self, rows, *options)
 
     wrap(patch, Sampler, "_write", from_the_start)
     real = vars(sampler_module)["uniforms"]
@@ -249,6 +249,28 @@ def crossing_dropped(patch: Patch) -> None:
 
 def temperature_multiplied(patch: Patch) -> None:
     wrap(patch, Tensor, "__truediv__", lambda real, self, other: real(self, 1 / other))
+
+
+def filters_see_the_last_id_only(patch: Patch) -> None:
+    wrap(patch, sampler_module, "steer", lambda real, filters, logits, ids, *o: real(filters, logits, ids[:, -1:], *o))
+
+
+def filters_after_the_temperature(patch: Patch) -> None:
+    def write(real: Any, self: Sampler, rows: Any, filters: Any, options: Any) -> Any:
+        return real(self, rows, [lambda logits, ids: options(logits), *filters], options)
+
+    wrap(patch, Sampler, "_write", write)
+
+
+def repetition_counted(patch: Patch) -> None:
+    def penalise(penalty: float, *, last: int = 64) -> Any:
+        def each(logits: Tensor, ids: Tensor) -> Tensor:
+            counts = F.one_hot(ids[:, -last:], logits.shape[-1]).sum(1)
+            return torch.where(logits > 0, logits / penalty**counts, logits * penalty**counts)
+
+        return each
+
+    patch.setattr("test_steering.penalise_repetition", penalise)
 
 
 def last_id_out_of_reach(patch: Patch) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -156,7 +156,7 @@ class LanguageModel(nn.Module, ABC):
                 # crop to the window and take the logits of the next token
                 window = idx if self.block_size is None else idx[:, -self.block_size :]
                 logits = self(window).logits[:, -1]  # B V
-                check_finite(logits, f"after {idx.shape[1]} ids in row {{}}")
+                check_finite(logits, f"after {idx.shape[1]} ids in row {{}}", range(len(idx)))
                 # divide by the temperature
                 if temperature < _COLD:
                     logits = logits - logits.amax(dim=-1, keepdim=True)
@@ -292,13 +292,16 @@ def check_values(name: str, ids: Int[Tensor, "B T"], vocab_size: int, also: int 
         )
 
 
-def check_finite(logits: Float[Tensor, "B V"], where: str, first: int = 0) -> None:
-    """Raise :class:`NonFiniteError` unless the maximum of each row is finite."""
+def check_finite(logits: Float[Tensor, "B V"], where: str, numbers: Sequence[int]) -> None:
+    """Raise :class:`NonFiniteError` unless the maximum of each row is finite.
+
+    In a message, ``where`` describes a row by its number.
+    """
     largest = logits.amax(dim=-1).tolist()
     if not all(map(math.isfinite, largest)):
         row = next(row for row, value in enumerate(largest) if not math.isfinite(value))
         raise NonFiniteError(
-            f"logits must have a finite maximum, got {largest[row]} {where.format(first + row)}; the "
+            f"logits must have a finite maximum, got {largest[row]} {where.format(numbers[row])}; the "
             "weights of the model are probably not finite"
         )
 

@@ -1,6 +1,7 @@
 """Filters of the next token and the draw: pure functions of logits.
 
-Probabilities are computed in float64 for logits of any dtype; rounded to 16 bits they would keep other ids.
+Probabilities are computed in float64 for logits of any dtype; rounded to 16 bits they would keep other ids. Filters
+that also depend on the ids so far are in :mod:`tinygpt.sampling.steering`.
 """
 
 import torch

@@ -30,6 +30,7 @@ from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.filters import draw, filter_logits
+from tinygpt.sampling.steering import Filter, check_filters, steer
 from tinygpt.sampling.text_stream import DECODED_TOGETHER, Pieces
 from tinygpt.sampling.window import Reader, Row, read_one, read_windows, window_start
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text
@@ -157,6 +158,7 @@ class Sampler:
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        filters: Sequence[Filter] = (),
         stop: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
     ) -> Prompt:
@@ -173,6 +175,10 @@ class Sampler:
                 :func:`~tinygpt.sampling.keep_top_p`.
             min_p: Draw from the tokens that have at least this share of the largest probability; see
                 :func:`~tinygpt.sampling.keep_min_p`.
+            filters: Functions ``f(logits, ids)`` that return new logits, applied in their order before all other
+                options. ``logits`` are ``B V`` in float64, ``ids`` ``B T`` the last ``block_size`` ids of each row, the
+                prompt included; both are on the CPU. A filter must treat each row alone, and keep no state. See
+                :func:`~tinygpt.sampling.forbid` and its kin.
             stop: A stop string, or several. A row ends as soon as one of them is complete. It is not part of the
                 result. It may begin in the prompt, which keeps its part, but not end in the prompt.
             seed: A number from 0 to 2**64 - 1, or one for each prompt. With one number the first row of a list is
@@ -182,9 +188,9 @@ class Sampler:
             The prompt and the new text after it; a list for a list.
 
         Raises:
-            ConfigError: If an option is out of range.
-            InputTypeError: If a prompt is not a string, or the tokenizer returns ids that are not integers, or a text
-                that is not a str.
+            ConfigError: If an option is out of range, or the filters leave nothing to draw.
+            InputTypeError: If a prompt is not a string, a filter does not return logits, or the tokenizer returns ids
+                that are not integers, or a text that is not a str.
             NonFiniteError: If the model returns NaN or infinity.
             TokenizerError: If a prompt has a character that the tokenizer does not know, or the tokenizer returns an id
                 that is not in ``range(vocab_size)``.
@@ -192,11 +198,11 @@ class Sampler:
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise InputTypeError(f"prompt must be a str or a list of them, got {type(prompt).__name__}")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        filters = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows(prompts, max_new_tokens, stop, seed, filters, together=DECODED_TOGETHER)
+        options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        rows = self._rows(prompts, max_new_tokens, stop, seed, options, together=DECODED_TOGETHER)
         texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
         with evaluating(self.model):
-            for written in self._write(rows, filters):
+            for written in self._write(rows, check_filters(filters), options):
                 for row, piece in written:
                     texts[row].append(piece)
         whole = ["".join(texts[row]) for row in rows]
@@ -214,6 +220,7 @@ class Sampler:
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        filters: Sequence[Filter] = (),
         stop: str | Sequence[str] | None = None,
         seed: int | None = None,
     ) -> Iterator[str]:
@@ -225,9 +232,9 @@ class Sampler:
         """
         if not isinstance(prompt, str):
             raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
-        filters = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows([prompt], max_new_tokens, stop, seed, filters)
-        return self._pieces(self._write(rows, filters))
+        options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        rows = self._rows([prompt], max_new_tokens, stop, seed, options)
+        return self._pieces(self._write(rows, check_filters(filters), options))
 
     def score(self, text: str) -> Float64[Tensor, " N"]:
         """Return the log-probability of each token of a text, in nats.
@@ -261,12 +268,12 @@ class Sampler:
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
         seed: int | Sequence[int] | None,
-        filters: Callable[[Tensor], Tensor],
+        options: Callable[[Tensor], Tensor],
         together: int = 1,
     ) -> list[Row]:
         """Check all options, and return a row for each prompt."""
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
-        filters(torch.zeros(1, 1, dtype=torch.float64))  # each filter checks its own option
+        options(torch.zeros(1, 1, dtype=torch.float64))  # each of them checks its own number
         stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
         if not isinstance(stops, Sequence) or not all(isinstance(text, str) and text for text in stops):
             raise ConfigError(f"stop must be a text of at least one character, or a list of such, got {short(stop)}")
@@ -279,12 +286,12 @@ class Sampler:
                 seed = self.last_seed = secrets.randbits(32)
             keys = [derive_seed(check_seed(seed), "sample", row) for row in range(len(prompts))]
         rows = []
-        for text, key in zip(prompts, keys, strict=True):
+        for number, (text, key) in enumerate(zip(prompts, keys, strict=True)):
             if not isinstance(text, str):
                 raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
             ids = encode_text(self.tokenizer, text).tolist() or [self.start_id]
             pieces = Pieces(self.tokenizer, text, ids[-1], stops, 1 if stops else together)
-            rows.append(Row(ids, len(ids) + max_new_tokens, key, pieces, self._window))
+            rows.append(Row(number, ids, len(ids) + max_new_tokens, key, pieces, self._window))
         return rows
 
     def _pieces(self, steps: Iterator[list[tuple[Row, str]]]) -> Iterator[str]:
@@ -299,7 +306,9 @@ class Sampler:
                 return
             yield written[0][1]
 
-    def _write(self, rows: list[Row], filters: Callable[[Tensor], Tensor]) -> Iterator[list[tuple[Row, str]]]:
+    def _write(
+        self, rows: list[Row], filters: Sequence[Filter], options: Callable[[Tensor], Tensor]
+    ) -> Iterator[list[tuple[Row, str]]]:
         """Append a token to the shortest rows until all are done."""
         keep_freed_memory()
         reader = Reader(self.model, self._read_one)
@@ -307,7 +316,10 @@ class Sampler:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
             logits = reader.read(active, length, window_start(length, self._window, self.stride)).cpu().double()
-            check_finite(logits, f"after {length} ids in row {{}}")
+            where, numbers = f"after {length} ids in row {{}}", [row.number for row in active]
+            check_finite(logits, where, numbers)
+            if filters:
+                logits = steer(filters, logits, torch.tensor([list(row.ids) for row in active]), where, numbers)
             chances = torch.from_numpy(uniforms([row.key for row in active], length))
-            ids = draw(filters(logits), chances).tolist()
+            ids = draw(options(logits), chances).tolist()
             yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]

@@ -36,7 +36,7 @@ def read_windows(
         start = window_start(done, block_size, stride)
         end = min(start + block_size, len(ids) - 1)
         logits = model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
-        check_finite(logits, "after {} ids", first=done)
+        check_finite(logits, "after {} ids", range(done, end + 1))
         yield logits.cpu().double().log_softmax(dim=-1)
         done = end + 1
 
@@ -44,7 +44,8 @@ def read_windows(
 class Row:
     """One text during generation: its last ids, its length, and its end."""
 
-    def __init__(self, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
+    def __init__(self, number: int, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
+        self.number = number  # among the prompts
         self.ids = deque(ids, maxlen=block_size)
         self.length = len(ids)
         self.end = end
