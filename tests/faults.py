@@ -273,6 +273,10 @@ def repetition_counted(patch: Patch) -> None:
     patch.setattr("test_steering.penalise_repetition", penalise)
 
 
+def new_ids_start_at_zero(patch: Patch) -> None:
+    wrap(patch, Tensor, "mean", lambda real, self, *dims, **o: real(self, *dims, **o) * (0 if o else 1))
+
+
 def last_id_out_of_reach(patch: Patch) -> None:
     def short(logits: Tensor, uniform: Tensor) -> Tensor:
         return draw(logits, uniform).clamp(max=logits.shape[-1] - 2)

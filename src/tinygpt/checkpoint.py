@@ -33,8 +33,8 @@ from tinygpt.errors import (
 )
 from tinygpt.files import check_path, to_json, write_whole
 from tinygpt.layers.linear import skip_init
-from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
-from tinygpt.models.inspection import check_model, parts_of
+from tinygpt.models import BigramLanguageModel, GPTConfig, LanguageModel
+from tinygpt.models.inspection import check_model, config_of, parts_of
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
 
 __all__ = ["load", "save"]
@@ -206,18 +206,6 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
             f"{show(path)} contains the symbols of {len(symbols)} ids for a model of {model.vocab_size}"
         )
     return tuple(symbols)
-
-
-def config_of(model: LanguageModel) -> dict[str, Any] | None:
-    """Return the settings that rebuild a model, or None.
-
-    A model that was composed or changed by hand cannot be rebuilt.
-    """
-    if isinstance(model, BigramLanguageModel):
-        return {"vocab_size": model.vocab_size}
-    if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
-        return None
-    return model.config.to_dict()
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
@@ -200,7 +201,11 @@ def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
     then = model.trained_symbols
     if then is None or then == (now := symbols_of(tokenizer)):
         return
-    id, theirs, ours = first_difference(then, now)
+    padded = now + (None,) * (len(then) - len(now))
+    learnt = tuple(ours if theirs is None else theirs for theirs, ours in zip_longest(then, padded))
+    if learnt == padded:  # an id without a symbol may get one
+        return
+    id, theirs, ours = first_difference(learnt, now)
     raise TokenizerError(
         f"tokenizer must be the one that the model was trained with, got {ours} as id {id}, where the model learnt "
         f"{theirs}; use that tokenizer, or model.trained_symbols = None to give the ids another meaning"

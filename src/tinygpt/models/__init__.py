@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from tinygpt.models.bigram import BigramLanguageModel
     from tinygpt.models.config import GPTConfig
     from tinygpt.models.gpt import GPTLanguageModel
+    from tinygpt.models.resizing import resized
 
-__all__ = ["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel", "ModelOutput"]
+__all__ = ["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel", "ModelOutput", "resized"]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
@@ -19,4 +20,5 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         bigram=["BigramLanguageModel"],
         config=["GPTConfig"],
         gpt=["GPTLanguageModel"],
+        resizing=["resized"],
     )

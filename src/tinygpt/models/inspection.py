@@ -1,4 +1,4 @@
-"""Recognise a language model, say what anything else looks like, and describe the parts of a model."""
+"""Recognise a language model, say what anything else looks like, and describe a model by its settings or parts."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from tinygpt.errors import InputTypeError, short
 from tinygpt.models.base import LanguageModel
+from tinygpt.models.bigram import BigramLanguageModel
 from tinygpt.models.config import GPTConfig
+from tinygpt.models.gpt import GPTLanguageModel
 
 _STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
@@ -70,6 +72,18 @@ def parts_of(model: nn.Module) -> dict[str, str]:
             if setting[0] != "_" and setting not in _STATE and (text := _in_words(value)):
                 parts[f"{name}.{setting}" if name else setting] = text
     return parts
+
+
+def config_of(model: LanguageModel) -> dict[str, Any] | None:
+    """Return the settings that rebuild a model, or None.
+
+    A model that was composed or changed by hand cannot be rebuilt.
+    """
+    if isinstance(model, BigramLanguageModel):
+        return {"vocab_size": model.vocab_size}
+    if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
+        return None
+    return model.config.to_dict()
 
 
 def _in_words(value: object) -> str:

@@ -19,7 +19,6 @@ import tinygpt
 from tinygpt.checkpoint import (
     TRAINING,
     check_fit,
-    config_of,
     differences,
     distinct,
     pack,
@@ -39,7 +38,7 @@ from tinygpt.errors import (
 )
 from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
-from tinygpt.models.inspection import parts_of
+from tinygpt.models.inspection import config_of, parts_of
 from tinygpt.runtime import DTYPES, drawing_from, name_hardware
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tinygpt.checkpoint import config_of, distinct
+from tinygpt.checkpoint import distinct
 from tinygpt.data import Batch, TokenDataset
 from tinygpt.errors import (
     CheckpointSaveError,
@@ -29,6 +29,7 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.models import GPTLanguageModel, LanguageModel
+from tinygpt.models.inspection import config_of
 from tinygpt.randomness import derive_seed
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.sampling import Sampler
