@@ -31,7 +31,7 @@ from tinygpt.layers import (
 from tinygpt.layers import attention as attention_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
-from tinygpt.sampling.window import Reader
+from tinygpt.sampling.window import Reader, Row
 from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
@@ -277,6 +277,10 @@ def new_ids_start_at_zero(patch: Patch) -> None:
     wrap(patch, Tensor, "mean", lambda real, self, *dims, **o: real(self, *dims, **o) * (0 if o else 1))
 
 
+def end_kept(patch: Patch) -> None:
+    wrap(patch, Row, "append", lambda real, self, new: real(self, new) + ("g" if new in self.stop_ids else ""))
+
+
 def last_id_out_of_reach(patch: Patch) -> None:
     def short(logits: Tensor, uniform: Tensor) -> Tensor:
         return draw(logits, uniform).clamp(max=logits.shape[-1] - 2)
@@ -493,7 +497,7 @@ def rows_of_attention_shifted(patch: Patch) -> None:
 
 
 def read_in_other_windows(patch: Patch) -> None:
-    wrap(patch, reading_module, "read_windows", lambda real, model, ids, block_size, _: real(model, ids, block_size, 1))
+    wrap(patch, reading_module, "read_windows", lambda real, model, ids, size, _, v: real(model, ids, size, 1, v))
 
 
 def lens_without_the_norm(patch: Patch) -> None:

@@ -1,5 +1,6 @@
 """A model for more ids or a shorter window: the old weights and logits stay."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tinygpt.errors import ConfigError, InputTypeError, TokenizerError
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention
 from tinygpt.models import resized
 from tinygpt.models.config import LAYOUTS, Layout
+from tinygpt.views import read
 
 OLD = DATA.vocab_size
 NEW = OLD + 3
@@ -110,6 +112,20 @@ def test_a_resized_model_learns_new_symbols(kind: str, tmp_path: Path) -> None:
     assert larger.trained_symbols == extended.symbols
     Sampler(larger, extended).save(tmp_path / "model")
     assert len(Sampler.load(tmp_path / "model")("ÄÖ", max_new_tokens=9)) == 11
+
+
+def test_a_padded_model_trains_and_writes(tmp_path: Path) -> None:
+    """It has more ids than the tokenizer, as GPT-2's models often do."""
+    model = make_gpt(vocab_size=64)
+    trainer = Trainer(model, DATA, TrainerConfig(max_iters=2, batch_size=2, preview_tokens=5), run_dir=tmp_path)
+    trainer.fit(progress=False)
+    again = Sampler.load(tmp_path / "best.safetensors")
+    text = again("the", max_new_tokens=100, temperature=9.0, seed=1)
+    assert set(text) <= set(TOKENIZER.symbols)
+    assert again.score(text).isfinite().all()
+    reading = read(again.model, TOKENIZER, "the fox")
+    assert reading.lens is not None
+    torch.testing.assert_close(torch.tensor(reading.bits) * -math.log(2), again.score("the fox"), rtol=0, atol=1e-10)
 
 
 def make_composed() -> GPTLanguageModel:

@@ -20,7 +20,14 @@ from torch.nn import functional as F
 
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, GPTConfig, GPTLanguageModel, LanguageModel, Sampler
-from tinygpt.errors import CheckpointMismatchError, ConfigError, InputTypeError, NonFiniteError, TokenizerError
+from tinygpt.errors import (
+    CheckpointMismatchError,
+    ConfigError,
+    InputTypeError,
+    NonFiniteError,
+    TinyGPTError,
+    TokenizerError,
+)
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, ShortConvolution
 from tinygpt.models.config import Layout
 from tinygpt.randomness import uniforms
@@ -437,6 +444,96 @@ def test_rows_that_stop_early_leave_the_others_as_they_were() -> None:
     assert len(set(map(len, alone))) > 1
 
 
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+ENDING = CharTokenizer("abcdefg", end="g")
+
+
+@broken_by(faults.end_kept)
+@every_model
+@few
+@given(prompt=st.text("abcdef", max_size=9), seed=SEEDS, stop_ids=st.sets(st.integers(0, 6), max_size=2))
+def test_a_row_ends_before_a_stop_id_or_the_end(
+    model: LanguageModel, prompt: str, seed: int, stop_ids: set[int]
+) -> None:
+    """It is written as without, up to there; the ``end_id`` of a tokenizer always ends it."""
+    options: Any = {"max_new_tokens": 20, "seed": seed, "temperature": 3.0}
+    whole = Sampler(model, LETTERS, start_id=6).generate(prompt, **options)[len(prompt) :]
+    ends = {LETTERS.decode([id]) for id in stop_ids | {6}}
+    expected = whole[: min([whole.find(end) for end in ends if end in whole], default=len(whole))]
+    writer = Sampler(model, ENDING)
+    assert writer.generate(prompt, stop_ids=[*stop_ids], **options) == prompt + expected
+    assert "".join(writer.stream(prompt, stop_ids=[*stop_ids], **options)) == expected
+    rows = writer.generate(["ab", prompt], stop_ids=[*stop_ids], **options | {"seed": [1, seed]})
+    assert rows[1] == prompt + expected
+
+
+def test_an_empty_prompt_starts_from_the_end_id() -> None:
+    assert Sampler(MODELS["bigram"], LETTERS).start_id == 0
+    writer = Sampler(MODELS["bigram"], ENDING)
+    assert writer.start_id == 6
+    assert torch.equal(writer.score("ab"), Sampler(MODELS["bigram"], LETTERS, start_id=6).score("ab"))
+    assert Sampler(MODELS["bigram"], ENDING, start_id=2).start_id == 2
+
+
+def test_text_held_for_a_stop_string_comes_with_the_end() -> None:
+    """Here an ``a``, which might have been the beginning of ``ab``."""
+    ids = LETTERS.encode("caag")
+    writer = Sampler(Reciting(ids), BytesOfLetters())
+    assert writer.generate("c", max_new_tokens=9, stop="ab", stop_ids=[6]) == "caa"
+    assert [*writer.stream("c", max_new_tokens=9, stop="ab", stop_ids=[6])] == ["", "a", "a"]
+
+
+class BytesOfLetters:
+    """The letters among 256 ids."""
+
+    vocab_size = 256
+    encode, decode = staticmethod(LETTERS.encode), staticmethod(LETTERS.decode)
+
+
+@every_model
+@few
+@given(prompts=st.lists(st.text("abcdefg", min_size=1, max_size=9), min_size=1, max_size=3), seed=SEEDS)
+def test_ids_for_ids_are_those_of_the_text(model: LanguageModel, prompts: list[str], seed: int) -> None:
+    writer = Sampler(model, LETTERS)
+    ids = [LETTERS.encode(prompt) for prompt in prompts]
+    texts = writer.generate(prompts, max_new_tokens=12, seed=seed)
+    found = writer.generate(ids, max_new_tokens=12, seed=seed)
+    assert [LETTERS.decode(row) for row in found] == texts
+    assert writer(ids[0], max_new_tokens=12, seed=seed) == found[0]
+    cut = Sampler(model, ENDING).generate(ids, max_new_tokens=12, seed=seed)
+    ends = [[*row, 6].index(6, len(start)) for row, start in zip(found, ids, strict=True)]
+    assert cut == [row[:end] for row, end in zip(found, ends, strict=True)]
+    assert ids == [LETTERS.encode(prompt) for prompt in prompts]
+    scores = writer.score(prompts)
+    assert all(torch.equal(a, writer.score(b)) for a, b in zip(scores, prompts, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(scores, writer.score(ids), strict=True))
+
+
+def test_no_prompts_give_no_texts() -> None:
+    writer = Sampler(MODELS["bigram"], LETTERS)
+    assert writer.generate([""], max_new_tokens=0) == [""]
+    without: list[list[int]] = [[]]
+    assert writer.generate(without, max_new_tokens=0) == without
+    empty: list[str] = []
+    assert (writer.generate(empty), writer.score(empty)) == ([], [])
+    with pytest.raises(ConfigError, match="stop must be None for a prompt of ids, got 'a'; use stop_ids"):
+        writer.generate([0, 1], stop="a")
+
+
+@every_model
+def test_ids_beyond_the_tokenizer_are_never_drawn(model: LanguageModel) -> None:
+    """Nor scored: the others have all of the probability."""
+    fewer = CharTokenizer("abcd")
+    writer = Sampler(model, fewer)
+    text = writer("ab", max_new_tokens=200, temperature=5.0, seed=1)
+    assert set(text) == set("abcd")
+    found = torch.stack([Sampler(model, fewer, start_id=0).score("ab" + letter)[2] for letter in "abcd"])
+    logits = model(ids_of("aab")).logits[0, -1].detach()
+    torch.testing.assert_close(found, logits[:4].log_softmax(-1), **TOLERANCE)
+
+
 @every_model
 @few
 @given(prompt=TEXTS, count=st.integers(0, 20), seed=SEEDS)
@@ -631,6 +728,8 @@ def test_the_cache_stays_at_the_size_of_one_block() -> None:
         ({"stop": 3}, "stop must be a text of at least one character, or a list of such, got 3"),
         ({"stop": ""}, "stop must be a text of at least one character"),
         ({"stop": ["a", ""]}, "stop must be a text of at least one character"),
+        ({"stop_ids": [VOCAB]}, f"stop_ids must be from 0 to {VOCAB - 1}, got {VOCAB} at position 0"),
+        ({"stop_ids": 3}, "stop_ids must be a one-dimensional sequence of integers, got 3"),
     ],
 )
 @pytest.mark.parametrize("method", ["generate", "stream"])
@@ -638,7 +737,7 @@ def test_options_out_of_range_are_named_before_anything_is_drawn(
     options: dict[str, Any], message: str, method: str
 ) -> None:
     writer = Sampler(Failing(VOCAB), LETTERS)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(TinyGPTError, match=message):
         getattr(writer, method)("ab", **({"max_new_tokens": 5} | options))
 
 
@@ -646,9 +745,14 @@ def test_options_out_of_range_are_named_before_anything_is_drawn(
 @pytest.mark.parametrize(
     ("prompt", "kind", "message"),
     [
-        (b"ab", InputTypeError, "prompt must be a str or a list of them, got bytes"),
+        (b"ab", InputTypeError, "prompt must be a str, a list of ids, or a list of such, got bytes"),
         (None, InputTypeError, "got NoneType"),
-        (["ab", 3], InputTypeError, "got int"),
+        (torch.tensor([1]), InputTypeError, r"got Tensor; use prompt.tolist\(\)"),
+        (["ab", 3], InputTypeError, "got a list with 3 of type int"),
+        ([1.5], InputTypeError, "got a list with 1.5 of type float"),
+        ([True], InputTypeError, "prompt must be integers, got True of type bool"),
+        ([1, VOCAB], TokenizerError, f"prompt must be from 0 to {VOCAB - 1}, got {VOCAB} at position 1"),
+        ([[1], [-1]], TokenizerError, "got -1 at position 0"),
         ("abz", TokenizerError, r"'z' \(U\+007A\) at position 2"),
     ],
 )
@@ -658,12 +762,12 @@ def test_prompts_that_are_no_text_are_named(prompt: Any, kind: type[Exception], 
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_only_one_text_can_be_streamed_or_scored() -> None:
+def test_only_a_text_can_be_streamed() -> None:
     writer = Sampler(MODELS["bigram"], LETTERS)
     with pytest.raises(InputTypeError, match="prompt must be a str to be streamed, got list"):
         writer.stream(["a"], max_new_tokens=3)  # type: ignore[arg-type]
-    with pytest.raises(InputTypeError, match="text must be a str, got list"):
-        writer.score(["a"])  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="text must be a str, a list of ids, or a list of such, got int"):
+        writer.score(3)  # type: ignore[call-overload]
 
 
 @pytest.mark.usefixtures("unchecked_types")
@@ -672,7 +776,7 @@ def test_only_one_text_can_be_streamed_or_scored() -> None:
     [
         ({"model": nn.Linear(2, 2)}, InputTypeError, "model must be a LanguageModel, got Linear"),
         ({"tokenizer": object()}, InputTypeError, "vocab_size, encode and decode, got object"),
-        ({"tokenizer": CharTokenizer("abcdefgh")}, ConfigError, "as many ids as the model, got 8 and 7"),
+        ({"tokenizer": CharTokenizer("abcdefgh")}, ConfigError, "not have more ids than the model, got 8 and 7"),
         ({"stride": 0}, ConfigError, f"stride must be an integer from 1 to {BLOCK}, got stride=0"),
         ({"stride": BLOCK + 1}, ConfigError, f"got stride={BLOCK + 1}"),
         ({"start_id": VOCAB}, ConfigError, f"start_id must be an integer from 0 to {VOCAB - 1}, got start_id={VOCAB}"),

@@ -142,11 +142,6 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
     """
     if tokenizer is not None:
-        if tokenizer.vocab_size > model.vocab_size:
-            raise ConfigError(
-                f"the tokenizer must not have more ids than the model, got {tokenizer.vocab_size} and "
-                f"{model.vocab_size}; use the tokenizer that the model was trained with"
-            )
         check_trained_with(model, tokenizer)
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
     for name, tensor in weights.items():

@@ -20,7 +20,7 @@ from typing import Any, Protocol, SupportsIndex, runtime_checkable
 import numpy as np
 from jaxtyping import UInt
 
-from tinygpt.errors import InputTypeError, TokenizerError, short, warn
+from tinygpt.errors import ConfigError, InputTypeError, TokenizerError, short, warn
 from tinygpt.ids import as_integers, first_outside
 
 __all__ = ["CharTokenizer", "Tokenizer"]
@@ -193,11 +193,18 @@ def _decode_one(tokenizer: Tokenizer, id: int) -> str | None:
 
 
 def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
-    """Raise if a model was trained with other symbols than a tokenizer has.
+    """Raise if a tokenizer has more ids than a model, or other symbols than the model was trained with.
 
     Raises:
+        ConfigError: If it has more ids.
         TokenizerError: Naming the first id that stands for another symbol, and how to use the tokenizer nevertheless.
     """
+    size = operator.index(tokenizer.vocab_size)
+    if size > model.vocab_size:
+        raise ConfigError(
+            f"the tokenizer must not have more ids than the model, got {size} and {model.vocab_size}; use the "
+            "tokenizer that the model was trained with"
+        )
     then = model.trained_symbols
     if then is None or then == (now := symbols_of(tokenizer)):
         return

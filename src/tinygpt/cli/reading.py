@@ -197,8 +197,8 @@ def _likeliest(sampler: "Sampler", text: str) -> list[tuple[str, float]]:
     ids = [sampler.start_id, *encode_text(sampler.tokenizer, text).tolist()]
     ids = ids[window_start(len(ids), model.block_size or WINDOW, sampler.stride) :]
     with evaluating(model):
-        logits = model.compute_logits(torch.tensor([ids], device=model.device))[0, -1]
-    chances, found = logits.cpu().double().softmax(dim=-1).topk(min(_CHOICES, model.vocab_size))
+        logits = model.compute_logits(torch.tensor([ids], device=model.device))[0, -1, : sampler.tokenizer.vocab_size]
+    chances, found = logits.cpu().double().softmax(dim=-1).topk(min(_CHOICES, len(logits)))
     return [
         (sampler.tokenizer.decode([id]), chance) for id, chance in zip(found.tolist(), chances.tolist(), strict=True)
     ]

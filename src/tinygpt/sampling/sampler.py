@@ -1,11 +1,12 @@
 """The :class:`Sampler`: writes text with a model, and scores a text."""
 
+import operator
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import escape
-from typing import TypeVar
+from typing import Any, NamedTuple, overload
 
 import torch
 from jaxtyping import Float64
@@ -30,12 +31,21 @@ from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.filters import draw, filter_logits
+from tinygpt.sampling.prompts import Prompt, as_list, check_ids, is_one, joined
 from tinygpt.sampling.steering import Filter, check_filters, steer
 from tinygpt.sampling.text_stream import DECODED_TOGETHER, Pieces
 from tinygpt.sampling.window import Reader, Row, read_one, read_windows, window_start
-from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text
+from tinygpt.tokenizer import Tokenizer, check_tokenizer, check_trained_with, encode_text, end_id_of
 
-Prompt = TypeVar("Prompt", str, list[str])
+
+class Step(NamedTuple):
+    """A token for each of some rows: what it was drawn from, and the text that is certain then."""
+
+    rows: list[Row]
+    logits: Float64[Tensor, "B V"]
+    steered: Float64[Tensor, "B V"]  # after the filters and the other options
+    ids: list[int]
+    pieces: list[str]
 
 
 class Sampler:
@@ -54,26 +64,30 @@ class Sampler:
     With ``stride=1`` each token sees the last ``block_size`` tokens, as in ``LanguageModel.generate``, and costs a
     whole window.
 
+    *Ids.* A text ends at the ``end_id`` of the tokenizer, if it has one. A tokenizer may have fewer ids than the model;
+    the others are never drawn.
+
     Args:
         model: Any language model.
         tokenizer: Turns prompts into ids and ids into text.
         stride: How far the window slides, 1 to ``block_size``; by default a quarter of ``block_size``.
-        start_id: The id that an empty prompt starts from. It is not part of the text. The default, 0, is a line break
-            in most character vocabularies.
+        start_id: The id that an empty prompt starts from. It is not part of the text. The default is the ``end_id`` of
+            the tokenizer if it has one, else 0, a line break in most character vocabularies.
         compile: Whether to compile the reading of a single token with :func:`torch.compile`. The first text then takes
             longer and each token less, so it pays for tens of thousands of tokens; see the
             :doc:`benchmarks </benchmarks>`. Without a C++ compiler there is a warning, and the sampler works as before.
             A model without caches is not compiled.
 
     Attributes:
+        end_id: The ``end_id`` of the tokenizer, at which a text ends, or None.
         last_seed: The seed that was drawn for the last text without one, or None. Passing it as ``seed`` writes that
             text again.
 
     Raises:
         ConfigError: If ``stride`` or ``start_id`` is out of range, ``compile`` is neither True nor False, or the
-            tokenizer has another number of ids than the model.
+            tokenizer has more ids than the model.
         InputTypeError: If ``model`` is not a language model, or the tokenizer lacks one of its three names.
-        TokenizerError: If the model was trained with other symbols.
+        TokenizerError: If the model was trained with other symbols, or the tokenizer's ``end_id`` is out of range.
 
     Example:
         >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), CharTokenizer("abc"))
@@ -88,22 +102,20 @@ class Sampler:
         tokenizer: Tokenizer,
         *,
         stride: int | None = None,
-        start_id: int = 0,
+        start_id: int | None = None,
         compile: bool = False,
     ) -> None:
         check_model("model", model)
         self.model = model
         self.tokenizer = check_tokenizer(tokenizer)
-        if tokenizer.vocab_size != model.vocab_size:
-            raise ConfigError(
-                f"the tokenizer must have as many ids as the model, got {tokenizer.vocab_size} and "
-                f"{model.vocab_size}; use the tokenizer that the model was trained with"
-            )
         check_trained_with(model, tokenizer)
+        self._vocab_size = operator.index(tokenizer.vocab_size)
+        self.end_id = end_id_of(tokenizer)
         self._window = model.block_size or WINDOW
         stride = max(1, self._window // 4) if stride is None else stride
         self.stride = check_integer("stride", stride, minimum=1, maximum=self._window)
-        self.start_id = check_integer("start_id", start_id, minimum=0, maximum=model.vocab_size - 1)
+        start_id = self.end_id or 0 if start_id is None else start_id
+        self.start_id = check_integer("start_id", start_id, minimum=0, maximum=self._vocab_size - 1)
         self.last_seed: int | None = None
         self._read_one = compile_or_warn(read_one, compile_loops) if check_truth("compile", compile) else read_one
 
@@ -160,13 +172,14 @@ class Sampler:
         min_p: float | None = None,
         filters: Sequence[Filter] = (),
         stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] = (),
         seed: int | Sequence[int] | None = None,
     ) -> Prompt:
         """Continue a text, or several at once; calling the sampler does the same.
 
         Args:
             prompt: A text of any length, also empty, or a list of texts of any lengths. Only the last ``block_size``
-                tokens of a longer prompt are used.
+                tokens of a longer prompt are used. A list of ids, or a list of such lists, works too.
             max_new_tokens: Number of tokens to generate, at most.
             temperature: Divides the logits: values below 1 make sampling more conservative, above 1 more random; 0 is
                 greedy.
@@ -181,32 +194,36 @@ class Sampler:
                 :func:`~tinygpt.sampling.forbid` and its kin.
             stop: A stop string, or several. A row ends as soon as one of them is complete. It is not part of the
                 result. It may begin in the prompt, which keeps its part, but not end in the prompt.
+            stop_ids: Ids at which a row ends. Such an id is not part of the result, nor is the tokenizer's ``end_id``,
+                which always ends a row.
             seed: A number from 0 to 2**64 - 1, or one for each prompt. With one number the first row of a list is
                 written as if it were alone. None draws a new seed, kept as ``last_seed``.
 
         Returns:
-            The prompt and the new text after it; a list for a list.
+            The prompt and the new text after it, or ids for ids; a list for a list.
 
         Raises:
-            ConfigError: If an option is out of range, or the filters leave nothing to draw.
-            InputTypeError: If a prompt is not a string, a filter does not return logits, or the tokenizer returns ids
-                that are not integers, or a text that is not a str.
+            ConfigError: If an option is out of range, the filters leave nothing to draw, or ``stop`` is given with
+                prompts of ids.
+            InputTypeError: If a prompt is neither a string nor a list of integers, a filter does not return logits, or
+                the tokenizer returns ids that are not integers, or a text that is not a str.
             NonFiniteError: If the model returns NaN or infinity.
-            TokenizerError: If a prompt has a character that the tokenizer does not know, or the tokenizer returns an id
-                that is not in ``range(vocab_size)``.
+            TokenizerError: If a prompt has a character that the tokenizer does not know, or an id is not in
+                ``range(vocab_size)``.
         """
-        if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
-            raise InputTypeError(f"prompt must be a str or a list of them, got {type(prompt).__name__}")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = as_list("prompt", prompt)
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows(prompts, max_new_tokens, stop, seed, options, together=DECODED_TOGETHER)
-        texts = {row: [text] for row, text in zip(rows, prompts, strict=True)}
+        rows = self._rows(prompts, max_new_tokens, stop, stop_ids, seed, options, together=DECODED_TOGETHER)
+        written: list[list[Any]] = [[] for _ in rows]
         with evaluating(self.model):
-            for written in self._write(rows, check_filters(filters), options):
-                for row, piece in written:
-                    texts[row].append(piece)
-        whole = ["".join(texts[row]) for row in rows]
-        return whole[0] if isinstance(prompt, str) else whole
+            for step in self._write(rows, check_filters(filters), options):
+                for row, new, piece in zip(step.rows, step.ids, step.pieces, strict=True):
+                    if isinstance(prompts[row.number], str):
+                        written[row.number].append(piece)
+                    elif new not in row.stop_ids:
+                        written[row.number].append(new)
+        whole: Any = list(map(joined, prompts, written))
+        return whole[0] if is_one(prompt) else whole
 
     __call__ = generate
 
@@ -222,6 +239,7 @@ class Sampler:
         min_p: float | None = None,
         filters: Sequence[Filter] = (),
         stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] = (),
         seed: int | None = None,
     ) -> Iterator[str]:
         """Return an iterator over the new text, one piece per token.
@@ -233,40 +251,56 @@ class Sampler:
         if not isinstance(prompt, str):
             raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows([prompt], max_new_tokens, stop, seed, options)
-        return self._pieces(self._write(rows, check_filters(filters), options))
+        rows = self._rows([prompt], max_new_tokens, stop, stop_ids, seed, options)
+        return (step.pieces[0] for step in self._evaluated(self._write(rows, check_filters(filters), options)))
 
-    def score(self, text: str) -> Float64[Tensor, " N"]:
+    @overload
+    def score(self, text: str | list[int]) -> Float64[Tensor, " N"]: ...
+
+    @overload
+    def score(self, text: list[str] | list[list[int]]) -> list[Tensor]: ...
+
+    def score(self, text: Any) -> Any:
         """Return the log-probability of each token of a text, in nats.
 
         Each token is given those before it, the first one ``start_id``. Past ``block_size`` the model reads the windows
         of generation, so these are the probabilities with which the text would be drawn at temperature 1.
 
+        Args:
+            text: A text, a list of ids, or a list of such.
+
+        Returns:
+            A tensor with an entry for each token; a list for a list.
+
         Raises:
-            InputTypeError: If ``text`` is not a string.
+            InputTypeError: If ``text`` is neither a string nor a list.
             NonFiniteError: If the model returns NaN or infinity.
-            TokenizerError: If the text has a character that the tokenizer does not know.
+            TokenizerError: If the text has a character that the tokenizer does not know, or an id is not in
+                ``range(vocab_size)``.
 
         Example:
             >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), CharTokenizer("abc"))
             >>> sampler.score("abba").shape
             torch.Size([4])
         """
-        if not isinstance(text, str):
-            raise InputTypeError(f"text must be a str, got {type(text).__name__}")
-        ids = torch.tensor([self.start_id, *encode_text(self.tokenizer, text).tolist()], device=self.model.device)
+        scores = [self._score(each) for each in as_list("text", text)]
+        return scores[0] if is_one(text) else scores
+
+    def _score(self, text: Any) -> Float64[Tensor, " N"]:
+        ids = torch.tensor([self.start_id, *self._ids_of("text", text)], device=self.model.device)
         scores, rest = [torch.empty(0, dtype=torch.float64)], ids[1:, None].cpu()
         with evaluating(self.model):
-            for rows in read_windows(self.model, ids, self._window, self.stride):
+            for rows in read_windows(self.model, ids, self._window, self.stride, self._vocab_size):
                 scores.append(rows.gather(1, rest[: len(rows)])[:, 0])
                 rest = rest[len(rows) :]
         return torch.cat(scores)
 
     def _rows(
         self,
-        prompts: list[str],
+        prompts: list[Any],
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
+        stop_ids: Sequence[int],
         seed: int | Sequence[int] | None,
         options: Callable[[Tensor], Tensor],
         together: int = 1,
@@ -286,40 +320,58 @@ class Sampler:
                 seed = self.last_seed = secrets.randbits(32)
             keys = [derive_seed(check_seed(seed), "sample", row) for row in range(len(prompts))]
         rows = []
+        ends = frozenset([self.end_id, *check_ids("stop_ids", stop_ids, self._vocab_size)])
         for number, (text, key) in enumerate(zip(prompts, keys, strict=True)):
-            if not isinstance(text, str):
-                raise InputTypeError(f"prompt must be a str or a list of them, got {type(text).__name__}")
-            ids = encode_text(self.tokenizer, text).tolist() or [self.start_id]
-            pieces = Pieces(self.tokenizer, text, ids[-1], stops, 1 if stops else together)
-            rows.append(Row(number, ids, len(ids) + max_new_tokens, key, pieces, self._window))
+            if stops and not isinstance(text, str):
+                raise ConfigError(f"stop must be None for a prompt of ids, got {short(stop)}; use stop_ids")
+            ids = self._ids_of("prompt", text) or [self.start_id]
+            before = text if isinstance(text, str) else ""
+            pieces = Pieces(self.tokenizer, before, ids[-1], stops, 1 if stops else together)
+            row = Row(
+                number,
+                ids,
+                end=len(ids) + max_new_tokens,
+                stop_ids=ends,
+                key=key,
+                pieces=pieces,
+                block_size=self._window,
+            )
+            rows.append(row)
         return rows
 
-    def _pieces(self, steps: Iterator[list[tuple[Row, str]]]) -> Iterator[str]:
-        """Yield the text of each step of a single row.
+    def _ids_of(self, name: str, text: Any) -> list[int]:
+        """Return the ids of a text, or ids if they are in the vocabulary."""
+        if isinstance(text, str):
+            return encode_text(self.tokenizer, text).tolist()
+        return check_ids(name, text, self._vocab_size)
 
-        Evaluation mode is set for each step, not over a ``yield``: the caller may train in between, or never return.
+    def _evaluated(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Compute each step in evaluation mode.
+
+        The mode is set for each step, not over a ``yield``: the caller may train in between, or never return.
         """
         while True:
             with evaluating(self.model):
-                written = next(steps, [])
-            if not written:
+                step = next(steps, None)
+            if step is None:
                 return
-            yield written[0][1]
+            yield step
 
-    def _write(
-        self, rows: list[Row], filters: Sequence[Filter], options: Callable[[Tensor], Tensor]
-    ) -> Iterator[list[tuple[Row, str]]]:
+    def _write(self, rows: list[Row], filters: Sequence[Filter], options: Callable[[Tensor], Tensor]) -> Iterator[Step]:
         """Append a token to the shortest rows until all are done."""
         keep_freed_memory()
         reader = Reader(self.model, self._read_one)
         while unfinished := [row for row in rows if not row.done]:
             length = min(row.length for row in unfinished)
             active = [row for row in unfinished if row.length == length]
-            logits = reader.read(active, length, window_start(length, self._window, self.stride)).cpu().double()
+            logits = reader.read(active, length, window_start(length, self._window, self.stride))
+            logits = logits[:, : self._vocab_size].cpu().double()
             where, numbers = f"after {length} ids in row {{}}", [row.number for row in active]
             check_finite(logits, where, numbers)
+            steered = logits
             if filters:
-                logits = steer(filters, logits, torch.tensor([list(row.ids) for row in active]), where, numbers)
+                steered = steer(filters, logits, torch.tensor([list(row.ids) for row in active]), where, numbers)
+            steered = options(steered)
             chances = torch.from_numpy(uniforms([row.key for row in active], length))
-            ids = draw(options(logits), chances).tolist()
-            yield [(row, row.append(new)) for row, new in zip(active, ids, strict=True)]
+            ids = draw(steered, chances).tolist()
+            yield Step(active, logits, steered, ids, [row.append(new) for row, new in zip(active, ids, strict=True)])

@@ -34,13 +34,14 @@ class Pieces:
         self._held = ""
         self.stopped = False
 
-    def add(self, new: int, *, last: bool) -> str:
-        """Append a token, and return the text that is certain now.
+    def add(self, new: int | None, *, last: bool) -> str:
+        """Append a token, or None for the end, and return the text that is certain now.
 
         After the last token all text is certain.
         """
-        self._ids.append(new)
-        self._waiting += 1
+        if new is not None:
+            self._ids.append(new)
+            self._waiting += 1
         if self._waiting < self._together and not last:
             return ""
         self._waiting = 0
@@ -50,7 +51,7 @@ class Pieces:
             self._held += text[self._known :]
             self._known = len(text)
             if len(self._ids) >= DECODED_TOGETHER:
-                self._restart(new)
+                self._restart(self._ids[-1])
         # Look for stop strings that end in the new text; they may begin in the text before it.
         text = self._given + self._held
         begun = len(self._given)

@@ -1,7 +1,7 @@
 """The window of tokens that a model reads, and the cache behind it."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -25,17 +25,18 @@ def window_start(length: int, block_size: int, stride: int) -> int:
 
 
 def read_windows(
-    model: LanguageModel, ids: Int64[Tensor, " N"], block_size: int, stride: int
+    model: LanguageModel, ids: Int64[Tensor, " N"], block_size: int, stride: int, vocab_size: int
 ) -> Iterator[Float64[Tensor, "K V"]]:
     """Return an iterator over the log-probabilities after each id but the last, window by window.
 
-    These are the windows of generation. Each one has a row for every id that no earlier window predicted.
+    These are the windows of generation. Each one has a row for every id that no earlier window predicted, with the
+    first ``vocab_size`` ids of the model.
     """
     done = 1  # ids that need no prediction: the first one is given
     while done < len(ids):
         start = window_start(done, block_size, stride)
         end = min(start + block_size, len(ids) - 1)
-        logits = model.compute_logits(ids[None, start:end])[0, done - start - 1 :]
+        logits = model.compute_logits(ids[None, start:end])[0, done - start - 1 :, :vocab_size]
         check_finite(logits, "after {} ids", range(done, end + 1))
         yield logits.cpu().double().log_softmax(dim=-1)
         done = end + 1
@@ -44,11 +45,22 @@ def read_windows(
 class Row:
     """One text during generation: its last ids, its length, and its end."""
 
-    def __init__(self, number: int, ids: list[int], end: int, key: int, pieces: Pieces, block_size: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        ids: list[int],
+        *,
+        end: int,
+        stop_ids: Collection[int | None],
+        key: int,
+        pieces: Pieces,
+        block_size: int,
+    ) -> None:
         self.number = number  # among the prompts
         self.ids = deque(ids, maxlen=block_size)
         self.length = len(ids)
         self.end = end
+        self.stop_ids = stop_ids
         self.key = key  # of its stream of random numbers
         self.pieces = pieces
 
@@ -58,7 +70,10 @@ class Row:
         return self.length >= self.end or self.pieces.stopped
 
     def append(self, new: int) -> str:
-        """Append a token, and return the text that is certain now."""
+        """Append a token, and return the text that is certain now. A stop id ends the row and is left out."""
+        if new in self.stop_ids:
+            self.end = self.length
+            return self.pieces.add(None, last=True)
         self.ids.append(new)
         self.length += 1
         return self.pieces.add(new, last=self.length == self.end)

@@ -29,10 +29,9 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
         raise ConfigError(
             f"block_size must be at most the model's, got {block_size} and {model.block_size} in the model"
         )
-    # A corpus of ids may lack the last ids of the vocabulary. A tokenizer must fit, to decode every id of the model.
-    if data.vocab_size > model.vocab_size or (data.tokenizer and data.vocab_size < model.vocab_size):
+    if data.vocab_size > model.vocab_size:
         raise ConfigError(
-            f"the data must have the ids of the model, got vocab_size={data.vocab_size} in the data and "
+            f"the data must have at most the ids of the model, got vocab_size={data.vocab_size} in the data and "
             f"{model.vocab_size} in the model; use vocab_size=data.vocab_size for the model"
         )
     if data.tokenizer is not None:

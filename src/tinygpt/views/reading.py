@@ -112,7 +112,7 @@ def read(
     *,
     top_k: int = 6,
     stride: int | None = None,
-    start_id: int = 0,
+    start_id: int | None = None,
 ) -> Reading:
     """Read a text with a model, and return what the model expects of each token.
 
@@ -125,10 +125,10 @@ def read(
         text: The text, of at least one token.
         top_k: Number of guesses to keep for each token.
         stride: How far the window slides; by default a quarter of ``block_size``.
-        start_id: The id that the model reads before the first token.
+        start_id: The id that the model reads before the first token; by default that of :class:`Sampler`.
 
     Raises:
-        ConfigError: If a number is out of range, or the tokenizer has another number of ids than the model.
+        ConfigError: If a number is out of range, or the tokenizer has more ids than the model.
         DataError: If the text has no token.
         InputTypeError: If an argument has the wrong type.
         NonFiniteError: If the model returns NaN or infinity.
@@ -154,7 +154,7 @@ def read(
     ids = encode_text(tokenizer, text).tolist()
     if not ids:
         raise DataError(f"text must have at least one token, got {short(text)}")
-    given = torch.tensor([start_id, *ids], device=model.device)
+    given = torch.tensor([sampler.start_id, *ids], device=model.device)
     block_size = model.block_size or WINDOW
     attentions = attentions_of(model) if len(ids) <= block_size else {}
     stages = _stages(model)
@@ -163,9 +163,9 @@ def read(
     bits, top, lens = [], [], []
     rest = given[1:, None].cpu()
     with evaluating(model), watching(attentions, weigh) as weights, watching(stages, lambda _, x: x.clone()) as stream:
-        for rows in read_windows(model, given, block_size, sampler.stride):
+        for rows in read_windows(model, given, block_size, sampler.stride, tokenizer.vocab_size):
             targets, rest = rest[: len(rows)], rest[len(rows) :]
-            lens.append(_look_through(model, stream, targets))
+            lens.append(_look_through(model, stream, targets, tokenizer.vocab_size))
             bits.append(-rows.gather(1, targets)[:, 0] / math.log(2))
             for row in rows.exp().numpy():
                 top.append([(id, alone(id), float(row[id])) for id in _likeliest(row, top_k)])
@@ -240,7 +240,7 @@ def _stages(model: LanguageModel) -> dict[str, nn.Module]:
 
 
 def _look_through(
-    model: Any, stream: dict[str, list[Tensor]], targets: Int64[Tensor, "K 1"]
+    model: Any, stream: dict[str, list[Tensor]], targets: Int64[Tensor, "K 1"], vocab_size: int
 ) -> Float64[np.ndarray, "L K"] | None:
     """Return the probabilities of the targets by norm and LM head at each stage of the last window."""
     stages = [calls[-1] for calls in stream.values() if len(calls) == 1]
@@ -248,7 +248,7 @@ def _look_through(
         return None  # a part that is called more than once has no single stage
     rows = []
     for x in stages:
-        logits = model.head(model.norm(x))[0, -len(targets) :]
+        logits = model.head(model.norm(x))[0, -len(targets) :, :vocab_size]
         rows.append(logits.cpu().double().softmax(dim=-1).gather(1, targets)[:, 0])
     for calls in stream.values():
         calls.clear()
