@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -25,9 +26,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinygpt import corpora, read_text, shakespeare, tinyshakespeare
-from tinygpt.errors import DataError
+from tinygpt.errors import ConfigError, DataError
 
 BODY = b"First Citizen:\r\nBefore we proceed any further, hear me speak.\n" * 20
 
@@ -38,7 +41,7 @@ BODY = b"First Citizen:\r\nBefore we proceed any further, hear me speak.\n" * 20
 @pytest.mark.parametrize(
     "text", ["a\r\nb\rc\n", " \u2028e\u0301\x85 ", "☃ 𝄞 ", "\tx\n\n", "a\x1bb" * 500 + "c" * 100_000]
 )
-@pytest.mark.filterwarnings("ignore:.*at ends of lines")
+@pytest.mark.filterwarnings("ignore:.*at ends of lines", "ignore:.*not in the Unicode form NFC")
 def test_a_text_is_read_as_it_is(text: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(text.encode())
     assert read_text(tmp_path / "text") == text
@@ -211,14 +214,14 @@ def test_random_bytes_get_no_encoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found", "mended"),
+    ("text", "found"),
     [
-        ("a\r\nb\r\n", r"2 '\r\n'", r"text.replace('\r\n', '\n')"),
-        ("a\rb\r\r", r"3 single '\r'", r"text.replace('\r', '\n')"),
-        ("a\r\nb\rc\n", r"1 '\r\n' and 1 single '\r'", r"text.replace('\r\n', '\n').replace('\r', '\n')"),
+        ("a\r\nb\r\n", r"2 '\r\n'"),
+        ("a\rb\r\r", r"3 single '\r'"),
+        ("a\r\nb\rc\n", r"1 '\r\n' and 1 single '\r'"),
     ],
 )
-def test_carriage_returns_stay_with_one_warning(text: str, found: str, mended: str, tmp_path: Path) -> None:
+def test_carriage_returns_stay_with_one_warning(text: str, found: str, tmp_path: Path) -> None:
     """The advice, taken, leaves the text without them."""
     (tmp_path / "text").write_bytes(text.encode())
     with pytest.warns(UserWarning, match="at ends of lines") as caught:
@@ -226,8 +229,42 @@ def test_carriage_returns_stay_with_one_warning(text: str, found: str, mended: s
     message = str(caught.list[0].message)
     assert len(caught.list) == 1
     assert f" has {found} at ends of lines; " in message
-    assert message.endswith(f"; use text = {mended}")
-    assert eval(mended, {"text": text}) == text.replace("\r\n", "\n").replace("\r", "\n")
+    assert message.endswith(r"; use read_text(path, newline='\n')")
+    assert read_text(tmp_path / "text", newline="\n") == text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@given(text=st.text("ae\u0301\u00e9\ufb01\r\n", min_size=1))
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_a_text_is_normalised_where_asked_for(form: Any, text: str, tmp_path_factory: Any) -> None:
+    path = tmp_path_factory.mktemp("texts") / "text"
+    path.write_bytes(text.encode())
+    expected = unicodedata.normalize(form, text.replace("\r\n", "\n").replace("\r", "\n"))
+    assert read_text(path, newline="\n", normalize=form) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the\u0301 the\u0301", "not in the Unicode form NFC, in which it has 2 characters less; .* normalize='NFC'"),
+        ("it\x92s", r"has 1 control characters, U\+0092 first; .* encoding='cp1252'"),
+    ],
+)
+def test_odd_characters_stay_with_a_warning(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(text.encode())
+    with pytest.warns(UserWarning, match=message):
+        assert read_text(tmp_path / "text") == text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"newline": "\r\n"}, r"newline must be '\\n' or None, got '\\r\\n'"),
+        ({"normalize": "nfc"}, "normalize must be one of 'NFC', .*, got 'nfc'"),
+    ],
+)
+def test_an_unknown_change_is_named(options: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_text(tmp_path, **options)
 
 
 @pytest.mark.parametrize("page", ["<!DOCTYPE html>\n<title>404</title>", "\n <HTML lang='en'>"])

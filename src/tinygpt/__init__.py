@@ -5,6 +5,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ===============  ====================================================================================
 ``tokenizer``    text to ids and back: :class:`CharTokenizer`, or any :class:`~tokenizer.Tokenizer`
 ``corpora``      texts to train on: :func:`shakespeare`, :func:`tinyshakespeare`, :func:`read_text`
+``texts``        many texts: :func:`read_texts` of a folder, a table, or lines of JSON
 ``data``         ids as windows: :class:`TokenDataset`
 ``layers``       the building blocks: ``Head``, ``MultiHeadAttention``, ``FeedForward``, ``DecoderBlock``
 ``models``       :class:`BigramLanguageModel`, :class:`GPTLanguageModel` and its :class:`GPTConfig`
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tinygpt.data import TokenDataset
     from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
     from tinygpt.sampling import Sampler
+    from tinygpt.texts import read_texts
     from tinygpt.tokenizer import CharTokenizer
     from tinygpt.training import Trainer, TrainerConfig, advise, compare, evaluate, train
 
@@ -53,6 +55,7 @@ __all__ = [
     "evaluate",
     "load",
     "read_text",
+    "read_texts",
     "save",
     "shakespeare",
     "tinyshakespeare",
@@ -74,6 +77,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         schedules=[],
         serve=[],
         testing=[],
+        texts=["read_texts"],
         tokenizer=["CharTokenizer"],
         training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "train"],
         views=[],

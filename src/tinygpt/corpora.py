@@ -9,15 +9,17 @@ import hashlib
 import http.client
 import os
 import re
+import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
-from tinygpt.errors import DataError, check_number, cut, short, show, warn
+from tinygpt.errors import ConfigError, DataError, check_choice, check_number, cut, short, show, warn
 from tinygpt.files import check_path, check_regular, read_whole, write_whole
 
 __all__ = ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]
@@ -27,6 +29,8 @@ TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca5
 
 _MOST_DOWNLOADED = 64 << 20  # bytes
 _CONTROLS = "".join(chr(code) for code in range(0x20) if chr(code) not in "\t\n\v\f\r") + "\x7f"
+_C1 = re.compile("[\x80-\x84\x86-\x9f]")  # without U+0085, a line end
+_IS_C1 = bytes(_C1.match(chr(code)) is not None for code in range(256))
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,14 @@ class TextFile:
     sha256: str
 
 
-def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
-    """Read a text file without newline translation or normalisation.
+def read_text(
+    path: str | os.PathLike[str],
+    *,
+    encoding: str = "utf-8",
+    newline: str | None = None,
+    normalize: Literal["NFC", "NFD", "NFKC", "NFKD"] | None = None,
+) -> str:
+    r"""Read a text file, by default without any change.
 
     The encoding is never guessed. An error may suggest an encoding to pass.
 
@@ -53,31 +63,72 @@ def read_text(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> str:
         path: A regular file.
         encoding: Name of an encoding that :mod:`codecs` knows. With ``"utf-8"``, a byte-order mark stays in the text
             and gives a warning; ``"utf-8-sig"`` drops it.
+        newline: ``"\n"`` replaces the line ends ``"\r\n"`` and ``"\r"`` by it. None keeps them.
+        normalize: A Unicode normal form, ``"NFC"``, ``"NFD"``, ``"NFKC"`` or ``"NFKD"``, to convert to. None keeps the
+            characters as they are.
 
     Returns:
-        The text, character by character as in the file.
+        The text.
 
     Warns:
-        UserWarning: If the text has a byte-order mark or carriage returns, or is an HTML page under another name.
+        UserWarning: If the text has a byte-order mark, carriage returns, control characters U+0080 to U+009F or
+            characters outside the form NFC, or is an HTML page under another name.
 
     Raises:
         FileNotFoundError: If there is no such file.
         InputTypeError: If ``path`` is neither a str nor a path.
-        ConfigError: If ``path`` cannot be the name of a file.
+        ConfigError: If ``path`` cannot be the name of a file, or ``newline`` or ``normalize`` is not a choice.
         DataError: If the file is empty, not a regular file, not text in this encoding, or looks binary. The message
             names the encoding or kind of file that it looks like.
+
+    Example:
+        >>> path = getfixture("tmp_path") / "verse.txt"
+        >>> _ = path.write_bytes(b"to be,\r\nor not\r\n")
+        >>> read_text(path, newline="\n")
+        'to be,\nor not\n'
     """
-    return read_file(path, encoding=encoding)[0]
+    if newline not in (None, "\n"):
+        raise ConfigError(rf"newline must be '\n' or None, got {short(newline)}")
+    if normalize is not None:
+        check_choice("normalize", normalize, ["NFC", "NFD", "NFKC", "NFKD"])
+    path, raw = _bytes_of(path)
+    text = decode_file(path, raw, encoding)
+    if newline is not None:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if normalize is not None:
+        text = unicodedata.normalize(normalize, text)
+    _warn_of(path, text, encoding, is_normal=normalize is not None)
+    return text
 
 
 def read_file(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> tuple[str, TextFile]:
     """Read a text file as :func:`read_text` does, and return the text and a description of the file."""
-    from tinygpt import encodings  # imported here, since its tables are needed only where a file is read
+    path, raw = _bytes_of(path)
+    text = decode_file(path, raw, encoding)
+    _warn_of(path, text, encoding)
+    return text, TextFile(str(path.absolute()), encoding, hashlib.sha256(raw).hexdigest())
 
+
+def _bytes_of(path: str | os.PathLike[str]) -> tuple[Path, bytes]:
     path = check_path("path", path)
     if path.exists() and not path.is_file():
         raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory, a pipe or a device")
-    raw = path.read_bytes()
+    return path, path.read_bytes()
+
+
+def _warn_of(path: Path, text: str, encoding: str, *, is_normal: bool = False) -> None:
+    for warning in oddities(text, encoding, path.suffix, is_normal=is_normal).values():
+        warn(f"{show(path)} {warning}")
+
+
+def decode_file(path: Path, raw: bytes, encoding: str) -> str:
+    """Return the text of a file, of which the bytes were read.
+
+    Raises:
+        DataError: If there are no bytes, or they are not text in this encoding. The message names what they look like.
+    """
+    from tinygpt import encodings  # imported here, since its tables are needed only where a file is read
+
     if not raw:
         raise DataError(f"corpus is empty: {show(path)} has 0 bytes")
     if kind := encodings.kind_of_file(raw):
@@ -102,9 +153,7 @@ def read_file(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> tuple
             f"{show(path)} looks binary: control character U+{ord(text[first]):04X} at position {first}; "
             f"{encodings.advice(raw, encoding)}"
         )
-    for warning in _warnings(path, text, is_utf8):
-        warn(warning)
-    return text, TextFile(str(path.absolute()), encoding, hashlib.sha256(raw).hexdigest())
+    return text
 
 
 def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
@@ -119,27 +168,42 @@ def _first_control(text: str, escapes: Iterable[bytes]) -> int | None:
     return min(text.find(control) for control, count in counts.items() if count)
 
 
-def _warnings(path: Path, text: str, is_utf8: bool) -> Iterator[str]:
-    """Yield a warning for each feature that a corpus should rarely have."""
-    if is_utf8 and text.startswith("\ufeff"):
-        yield (
-            f"{show(path)} starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass "
-            "encoding='utf-8-sig' to drop it"
+def oddities(text: str, encoding: str, suffix: str, *, is_normal: bool = False) -> dict[str, str]:
+    """Return a sentence about each feature that a corpus should rarely have, by the name of the feature."""
+    found = {}
+    if text.startswith("\ufeff") and codecs.lookup(encoding).name == "utf-8":
+        found["mark"] = (
+            "starts with a UTF-8 byte-order mark, which stays in the text as U+FEFF; pass encoding='utf-8-sig' to drop "
+            "it"
         )
     pairs = text.count("\r\n")
     single = text.count("\r") - pairs
     if pairs or single:
-        ways = [way for way, count in [(r".replace('\r\n', '\n')", pairs), (r".replace('\r', '\n')", single)] if count]
-        found = " and ".join(
+        counts = " and ".join(
             f"{count:,} {name}" for name, count in [(r"'\r\n'", pairs), (r"single '\r'", single)] if count
         )
-        yield (
-            f"{show(path)} has {found} at ends of lines; a line end of two symbols is easy to predict, which makes the "
-            f"loss look lower than it is; use text = text{''.join(ways)}"
+        found["lines"] = (
+            f"has {counts} at ends of lines; a line end of two symbols is easy to predict, which makes the loss look "
+            r"lower than it is; use read_text(path, newline='\n')"
         )
+    if not text.isascii():
+        try:
+            is_latin = not text.encode("latin-1").translate(_IS_C1).count(1)  # both tests below take longer
+        except UnicodeEncodeError:
+            is_latin = False
+        if not is_latin and (controls := _C1.findall(text)):
+            way = "; cp1252 has letters there: pass encoding='cp1252'" if encoding != "cp1252" else ""
+            found["controls"] = f"has {len(controls):,} control characters, U+{ord(controls[0]):04X} first{way}"
+        if not is_normal and not is_latin and not unicodedata.is_normalized("NFC", text):
+            more = len(text) - len(unicodedata.normalize("NFC", text))
+            found["form"] = (
+                f"is not in the Unicode form NFC, in which it has {more:,} characters less; one letter may be several "
+                "symbols; use read_text(path, normalize='NFC')"
+            )
     start = text[:1000].lstrip("\ufeff \t\r\n").lower()
-    if start.startswith(("<!doctype html", "<html")) and path.suffix.lower() not in (".html", ".htm", ".xhtml"):
-        yield f"{show(path)} is an HTML page, perhaps an error page instead of a download; look at text[:500]"
+    if start.startswith(("<!doctype html", "<html")) and suffix.lower() not in (".html", ".htm", ".xhtml"):
+        found["page"] = "is an HTML page, perhaps an error page instead of a download; look at text[:500]"
+    return found
 
 
 def shakespeare() -> str:

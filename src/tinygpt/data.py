@@ -36,7 +36,7 @@ from tinygpt.tokenizer import (
 )
 from tinygpt.windows import Batch, Split
 
-__all__ = ["Batch", "TokenDataset"]
+__all__ = ["TokenDataset"]
 
 SPLITS = ("train", "val")
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)

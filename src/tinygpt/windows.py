@@ -1,4 +1,7 @@
-"""Cut ids into windows, each a row of inputs and a row of targets."""
+"""Cut ids into windows, each a row of inputs and a row of targets.
+
+:class:`~tinygpt.TokenDataset` has a :class:`Split` for training and one for validation.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt.checkpoint import distinct
-from tinygpt.data import Batch, TokenDataset
+from tinygpt.data import TokenDataset
 from tinygpt.errors import (
     CheckpointSaveError,
     ConfigError,
@@ -45,6 +45,7 @@ from tinygpt.training.run_directory import RunDirectory
 from tinygpt.training.run_settings import RunSettings
 from tinygpt.training.signals import Interruption, deferring_signals, finishing_the_step
 from tinygpt.training.step import Objective, Step, Stepper
+from tinygpt.windows import Batch
 
 
 class Trainer:
