@@ -472,6 +472,10 @@ def end_encoded(patch: Patch) -> None:
     )
 
 
+def rare_characters_kept(patch: Patch) -> None:
+    patch.setattr("tinygpt.tokenizer._frequent", lambda texts, min_count, on_unknown: sorted(set("".join(texts))))
+
+
 def documents_without_an_end(patch: Patch) -> None:
     patch.setattr("tinygpt.documents._ending", lambda tokenizer, separator: np.empty(0, np.uint8))
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tinygpt import CharTokenizer
 from tinygpt import tokenizer as tokenizer_module
-from tinygpt.errors import InputTypeError, TokenizerError
+from tinygpt.errors import ConfigError, InputTypeError, TokenizerError
 from tinygpt.files import parse_json, to_json
 from tinygpt.tokenizer import Tokenizer
 
@@ -315,6 +315,65 @@ def test_the_end_of_any_tokenizer_is_checked(end_id: Any, kind: type[Exception],
 def test_several_texts_are_checked(texts: Any, message: str) -> None:
     with pytest.raises(InputTypeError, match=message):
         CharTokenizer.from_text(texts)
+
+
+# --- rare, new, and differently written characters --------------------------------------------------------------------
+
+
+@broken_by(faults.rare_characters_kept)
+@pytest.mark.filterwarnings("ignore:.*characters are", "ignore:the vocabulary has 1 symbol")
+@given(
+    texts=st.lists(st.text("abé☃", max_size=9), min_size=1), least=st.integers(2, 5), end=st.sampled_from([None, "z"])
+)
+def test_rare_characters_are_unknown(texts: list[str], least: int, end: str | None) -> None:
+    whole = "".join(texts)
+    tokenizer = CharTokenizer.from_text(texts, min_count=least, on_unknown="\ufffd", end=end)
+    frequent = sorted(symbol for symbol in set(whole) if whole.count(symbol) >= least)
+    assert tokenizer.symbols == (*frequent, "\ufffd", *(end or ""))
+    expected = "".join(symbol if symbol in frequent else "\ufffd" for symbol in whole)
+    assert tokenizer.decode(tokenizer.encode(whole)) == expected
+
+
+def test_rare_characters_are_counted_in_a_warning() -> None:
+    message = r"3 of 9 characters are replaced by '#', of 2 symbols that occur less often than min_count=3: 'yx'"
+    with pytest.warns(UserWarning, match=message):
+        CharTokenizer.from_text(["aaaxx", "bbby"], min_count=3, on_unknown="#")
+    with pytest.warns(UserWarning, match="3 of 9 characters are skipped, of 2 symbols"):
+        assert CharTokenizer.from_text("aaaxxbbby", min_count=3, on_unknown="skip").symbols == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("least", "policy", "kind", "message"),
+    [
+        (2, "error", TokenizerError, r"got 'error' with min_count=2; use on_unknown='\\ufffd'"),
+        (0, "skip", ConfigError, "min_count must be an integer of at least 1, got min_count=0"),
+    ],
+)
+def test_an_invalid_least_count_is_named(least: int, policy: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        CharTokenizer.from_text("abc", min_count=least, on_unknown=policy)
+
+
+@given(old=st.text("abé☃", min_size=1), new=st.lists(st.text("abxyé☃"), min_size=1))
+@pytest.mark.filterwarnings("ignore:the vocabulary has 1 symbol")
+def test_an_extended_tokenizer_keeps_its_ids(old: str, new: list[str]) -> None:
+    tokenizer = CharTokenizer.from_text(old, on_unknown="skip", end="z")
+    extended = tokenizer.extended(new)
+    assert extended.encode(old) == tokenizer.encode(old)
+    assert [extended.decode(extended.encode(text)) for text in new] == new
+    assert (extended.end_id, extended.on_unknown) == (tokenizer.end_id, "skip")
+    assert extended.vocab_size == len({*old, *"".join(new)}) + 1
+    with pytest.raises(TokenizerError, match="must not contain the symbol that ends it, got 'z'"):
+        tokenizer.extended("az")
+
+
+@pytest.mark.parametrize(
+    ("known", "text", "form"), [("caf\u00e9", "cafe\u0301", "NFC"), ("cafe\u0301", "caf\u00e9", "NFD")]
+)
+def test_a_character_in_another_form_is_named(known: str, text: str, form: str) -> None:
+    with pytest.raises(TokenizerError, match=f"known in the Unicode form {form}: unicodedata.normalize") as caught:
+        CharTokenizer.from_text(known).encode(text)
+    assert len(str(caught.value)) <= 300
 
 
 def test_one_symbol_is_a_vocabulary_with_a_warning() -> None:

@@ -9,18 +9,19 @@ import hashlib
 import operator
 import os
 import re
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from html import escape
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
-from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt
 
-from tinygpt.errors import ConfigError, InputTypeError, TokenizerError, short, warn
+from tinygpt.errors import ConfigError, InputTypeError, TokenizerError, check_integer, short, warn
 from tinygpt.ids import as_integers, first_outside
 
 __all__ = ["CharTokenizer", "Tokenizer"]
@@ -31,6 +32,7 @@ _PATH = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_PATH = 1024
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 _ROWS_SHOWN = 20  # of the table in a notebook
 _DECODED: deque[tuple[Any, int, tuple[str | None, ...]]] = deque(maxlen=4)  # tokenizers with their symbols
 _CHUNK = 1 << 15  # characters encoded at once, so that the working memory stays in the processor's cache
@@ -299,21 +301,24 @@ class CharTokenizer:
 
     @classmethod
     def from_text(
-        cls, text: str | Iterable[str], *, on_unknown: str = "error", end: str | None = None
+        cls, text: str | Iterable[str], *, min_count: int = 1, on_unknown: str = "error", end: str | None = None
     ) -> "CharTokenizer":
         r"""Collect the distinct characters of a text, sorted by code point.
 
         Args:
             text: A text, or several.
-            on_unknown: Treatment of a character outside the vocabulary.
+            min_count: How often a character must occur to be a symbol. Rarer ones are unknown.
+            on_unknown: Treatment of a character outside the vocabulary. A character that replaces it becomes a symbol.
             end: A character that marks the end of a text, e.g. ``"\x03"``, or None. It gets the last id.
 
         Warns:
-            UserWarning: If the text has one distinct character only.
+            UserWarning: If the text has one distinct character only, or has characters rarer than ``min_count``.
 
         Raises:
+            ConfigError: If ``min_count`` is less than 1.
             InputTypeError: If ``text`` is neither a str nor several, or is the name of a file.
-            TokenizerError: If ``text`` is empty or contains ``end``.
+            TokenizerError: If ``text`` is empty or contains ``end``, or ``on_unknown`` is ``"error"`` where rare
+                characters are left out.
 
         Example:
             >>> tokenizer = CharTokenizer.from_text(["to be", "or not"], end="\x03")
@@ -322,11 +327,38 @@ class CharTokenizer:
         """
         texts = check_texts("text", text)
         symbols = sorted(set().union(*texts))
+        if check_integer("min_count", min_count, minimum=1) > 1:
+            symbols = _frequent(texts, min_count, on_unknown)
+        if isinstance(on_unknown, str) and len(on_unknown) == 1:
+            symbols = sorted({*symbols, on_unknown})
         if len(symbols) == 1:
             warn("the vocabulary has 1 symbol, so the loss of every model is 0; use a text with several characters")
         if end in symbols:
             raise TokenizerError(_describe_end(str(end), next(each for each in texts if end in each)))
         return cls(symbols if end is None else [*symbols, end], on_unknown=on_unknown, end=end)
+
+    def extended(self, text: str | Iterable[str]) -> "CharTokenizer":
+        """Return a tokenizer that knows the characters of a text too.
+
+        Known symbols keep their ids. New ones follow, sorted by code point.
+
+        Args:
+            text: A text, or several.
+
+        Raises:
+            InputTypeError: If ``text`` is neither a str nor several, or is the name of a file.
+            TokenizerError: If ``text`` contains ``end``.
+
+        Example:
+            >>> CharTokenizer("ba").extended("abcd").symbols
+            ('b', 'a', 'c', 'd')
+        """
+        texts = check_texts("text", text)
+        for each in texts:
+            if self.end is not None and self.end in each:
+                raise TokenizerError(_describe_end(self.end, each))
+        new = sorted(set().union(*texts) - self.stoi.keys())
+        return CharTokenizer([*self.symbols, *new], on_unknown=self.on_unknown, end=self.end)
 
     @property
     def vocab_size(self) -> int:
@@ -467,7 +499,33 @@ class CharTokenizer:
         if counts.total() > 1:
             more = ", ..." if len(counts) > 5 else ""
             message += f"; {counts.total()} characters are unknown: {', '.join(map(repr, shown))}{more}"
+        position = text.find(first)
+        pairs = (text[max(position - 1, 0) : position + 1], text[position : position + 2])  # a letter and its mark
+        for form, pair in product(_FORMS, pairs):
+            around = unicodedata.normalize(form, pair)
+            if first not in around and all(character in self.stoi for character in around):
+                return f"{message}; it is known in the Unicode form {form}: unicodedata.normalize({form!r}, text)"
         return f"{message}; fit on more text, or set on_unknown='skip'"
+
+
+def _frequent(texts: list[str], min_count: int, on_unknown: str) -> list[str]:
+    """Return the characters that occur often enough, and warn of the others."""
+    if on_unknown == "error":
+        raise TokenizerError(
+            f"on_unknown must say what becomes of rare characters, got 'error' with min_count={min_count}; use "
+            r"on_unknown='\ufffd', which replaces them, or 'skip'"
+        )
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    rare = sorted((character for character, count in counts.items() if count < min_count), key=counts.__getitem__)
+    if rare:
+        treated = "skipped" if on_unknown == "skip" else f"replaced by {short(on_unknown)}"
+        warn(
+            f"{sum(map(counts.__getitem__, rare)):,} of {counts.total():,} characters are {treated}, of {len(rare):,} "
+            f"symbols that occur less often than min_count={min_count}: {short(''.join(rare))}"
+        )
+    return [character for character in counts if counts[character] >= min_count]
 
 
 def _describe_end(end: str, text: str) -> str:
