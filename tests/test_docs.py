@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from quick import cap_budget, cut_help, cut_samples, cut_steps
 
 import tinygpt
-from tinygpt import layers, models, sampling, testing, training, views
+from tinygpt import interop, layers, models, sampling, testing, training, views
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -103,6 +103,7 @@ def test_a_false_value_is_noticed() -> None:
     ("room", "names"),
     [
         ("layers", layers.__all__),
+        ("interop", interop.__all__),
         ("models", models.__all__),
         ("sampling", sampling.__all__),
         ("serve", ["Playground"]),

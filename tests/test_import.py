@@ -11,7 +11,7 @@ import pytest
 
 import tinygpt
 
-ROOMS = ["errors", "layers", "models", "optim", "schedules", "testing", "training", "views"]
+ROOMS = ["errors", "interop", "layers", "models", "optim", "schedules", "testing", "training", "views"]
 EVERYTHING = """
 import json, sys, torch
 def settings():
@@ -56,7 +56,9 @@ def test_the_settings_need_neither_torch_nor_numpy() -> None:
     assert run(f"import sys; {settings}; assert not {{'torch', 'numpy'}} & sys.modules.keys()") == ""
 
 
-@pytest.mark.parametrize("package", ["tinygpt", "tinygpt.models", "tinygpt.training", "tinygpt.views"])
+@pytest.mark.parametrize(
+    "package", ["tinygpt", "tinygpt.interop", "tinygpt.models", "tinygpt.training", "tinygpt.views"]
+)
 def test_no_public_name_is_that_of_a_module(package: str) -> None:
     """A lazy package would give the module instead of the function."""
     home = import_module(package)

@@ -112,7 +112,7 @@ def load(
                 f"{show(path)} contains the weights of a {short(name)} composed or changed by hand; build it again and "
                 "use load(path, into=model)"
             )
-        model = _rebuild(path, name, payload["config"], weights).eval()
+        model = rebuild(path, name, payload["config"], weights).eval()
     else:
         check_model("into", into)
         if name != type(into).__name__:
@@ -212,7 +212,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, st
     }
 
 
-def _rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
+def rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
     """Build the model that a file describes around the weights of the file.
 
     The initial weights are not drawn. The blocks are built only if the file has enough weights for them, so that a
