@@ -281,6 +281,15 @@ def end_kept(patch: Patch) -> None:
     wrap(patch, Row, "append", lambda real, self, new: real(self, new) + ("g" if new in self.stop_ids else ""))
 
 
+def probabilities_after_the_temperature(patch: Patch) -> None:
+    wrap(
+        patch,
+        sampler_module,
+        "choice_of",
+        lambda real, id, text, logits, steered, *o: real(id, text, steered, steered, *o),
+    )
+
+
 def last_id_out_of_reach(patch: Patch) -> None:
     def short(logits: Tensor, uniform: Tensor) -> Tensor:
         return draw(logits, uniform).clamp(max=logits.shape[-1] - 2)

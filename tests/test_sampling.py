@@ -31,7 +31,7 @@ from tinygpt.errors import (
 from tinygpt.layers import DecoderBlock, FeedForward, MultiHeadAttention, ShortConvolution
 from tinygpt.models.config import Layout
 from tinygpt.randomness import uniforms
-from tinygpt.sampling import draw, keep_min_p, keep_top_k, keep_top_p
+from tinygpt.sampling import draw, forbid, keep_min_p, keep_top_k, keep_top_p
 from tinygpt.sampling.filters import filter_logits
 
 BLOCK = 6
@@ -509,6 +509,51 @@ def test_ids_for_ids_are_those_of_the_text(model: LanguageModel, prompts: list[s
     scores = writer.score(prompts)
     assert all(torch.equal(a, writer.score(b)) for a, b in zip(scores, prompts, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(scores, writer.score(ids), strict=True))
+
+
+@broken_by(faults.probabilities_after_the_temperature, only=("modern", "cold"))
+@every_model
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.5, "top_k": 3}, {"filters": [forbid([0])]}],
+    ids=["plain", "cold", "filtered"],
+)
+def test_choices_have_the_scores_and_draws_of_a_text(model: LanguageModel, options: dict[str, Any]) -> None:
+    writer = Sampler(model, LETTERS, stride=2)
+    text = writer("ab", max_new_tokens=15, seed=4, **options)
+    choices = [*writer.choices("ab", 15, top=3, seed=4, **options)]
+    assert "ab" + "".join(choice.text for choice in choices) == text
+    assert [choice.id for choice in choices] == LETTERS.encode(text)[2:]
+    for length, choice in enumerate(choices, start=2):
+        ids = ids_of(text[:length])
+        start = -(-max(0, length - BLOCK) // 2) * 2
+        logits = model(ids[:, start:]).logits[0, -1].detach()
+        nats = logits.log_softmax(-1)
+        assert choice.log_probability == pytest.approx(float(nats[choice.id]), abs=1e-10)
+        expected = sorted(range(VOCAB), key=lambda id: (-float(nats[id]), id))[:3]
+        assert [other.id for other in choice.alternatives] == expected
+        assert [other.text for other in choice.alternatives] == [LETTERS.decode([id]) for id in expected]
+        drawn = logits.clone()
+        if "filters" in options:
+            drawn[0] = -torch.inf
+        if "top_k" in options:
+            drawn = keep_top_k(drawn / 0.5, 3)
+        assert choice.drawn_with == pytest.approx(float(drawn.softmax(-1)[choice.id]), abs=1e-10)
+
+
+def test_choices_of_a_started_text_are_its_score() -> None:
+    writer = Sampler(MODELS["notebook"], LETTERS)
+    choices = [*writer.choices("", 3 * BLOCK, seed=2)]
+    found = torch.tensor([choice.log_probability for choice in choices])
+    text = "".join(choice.text for choice in choices)
+    torch.testing.assert_close(found, writer.score(text), **TOLERANCE)
+    greedy = [*writer.choices("", 5, temperature=0)]
+    assert [choice.drawn_with for choice in greedy] == [1.0] * 5
+    ended = [*Sampler(MODELS["notebook"], ENDING).choices("", 200, seed=2)]
+    assert [choice.id for choice in ended].index(6) == len(ended) - 1
+    assert ended[-1].text == ""
+    with pytest.raises(ConfigError, match="top must be an integer of at least 0, got top=-1"):
+        writer.choices("a", top=-1)
 
 
 def test_no_prompts_give_no_texts() -> None:

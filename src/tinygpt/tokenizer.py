@@ -155,6 +155,14 @@ def decode_ids(tokenizer: Tokenizer, ids: list[int]) -> str:
     return _check_decoded(tokenizer, tokenizer.decode(ids))
 
 
+def decode_alone(tokenizer: Tokenizer, id: int) -> str:
+    """Return the text of a single id, empty where the tokenizer has none."""
+    try:
+        return decode_ids(tokenizer, [id])
+    except Exception:  # a foreign tokenizer may raise anything for an unused id
+        return ""
+
+
 def _check_decoded(tokenizer: Tokenizer, text: Any) -> str:
     if not isinstance(text, str):
         hint = "; decode them, e.g. text.decode('utf-8', 'replace')" if isinstance(text, bytes) else ""

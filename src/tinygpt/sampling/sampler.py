@@ -30,6 +30,7 @@ from tinygpt.models.inspection import check_model
 from tinygpt.models.modes import evaluating
 from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
+from tinygpt.sampling.choices import Choice, choice_of
 from tinygpt.sampling.filters import draw, filter_logits
 from tinygpt.sampling.prompts import Prompt, as_list, check_ids, is_one, joined
 from tinygpt.sampling.steering import Filter, check_filters, steer
@@ -253,6 +254,43 @@ class Sampler:
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         rows = self._rows([prompt], max_new_tokens, stop, stop_ids, seed, options)
         return (step.pieces[0] for step in self._evaluated(self._write(rows, check_filters(filters), options)))
+
+    @checked_names
+    def choices(
+        self,
+        prompt: str,
+        max_new_tokens: int = 200,
+        *,
+        top: int = 5,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        filters: Sequence[Filter] = (),
+        stop: str | Sequence[str] | None = None,
+        stop_ids: Sequence[int] = (),
+        seed: int | None = None,
+    ) -> Iterator[Choice]:
+        """Return an iterator over the new tokens with their probabilities.
+
+        The tokens are those of :meth:`stream`, and a token that ends the text comes last. ``top`` is the number of
+        alternatives for each. The other arguments, and the errors, are those of :meth:`generate`.
+
+        Example:
+            >>> sampler = Sampler(BigramLanguageModel(vocab_size=3), CharTokenizer("abc"))
+            >>> choice = next(sampler.choices("ab", top=2, temperature=0))
+            >>> choice.id == choice.alternatives[0].id, choice.drawn_with
+            (True, 1.0)
+        """
+        if not isinstance(prompt, str):
+            raise InputTypeError(f"prompt must be a str, got {type(prompt).__name__}; use generate")
+        check_integer("top", top, minimum=0)
+        options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        rows = self._rows([prompt], max_new_tokens, stop, stop_ids, seed, options)
+        return (
+            choice_of(step.ids[0], step.pieces[0], step.logits[0], step.steered[0], self.tokenizer, top)
+            for step in self._evaluated(self._write(rows, check_filters(filters), options))
+        )
 
     @overload
     def score(self, text: str | list[int]) -> Float64[Tensor, " N"]: ...

@@ -22,7 +22,7 @@ from tinygpt.models.modes import evaluating
 from tinygpt.sampling import Sampler
 from tinygpt.sampling.text_stream import Pieces
 from tinygpt.sampling.window import read_windows
-from tinygpt.tokenizer import CharTokenizer, Tokenizer, decode_ids, encode_text
+from tinygpt.tokenizer import CharTokenizer, Tokenizer, decode_alone, encode_text
 from tinygpt.views.page import Html, fragment, page
 from tinygpt.views.terminal import in_colours
 
@@ -158,7 +158,7 @@ def read(
     block_size = model.block_size or WINDOW
     attentions = attentions_of(model) if len(ids) <= block_size else {}
     stages = _stages(model)
-    alone = cache(partial(_decode_alone, tokenizer))
+    alone = cache(partial(decode_alone, tokenizer))
 
     bits, top, lens = [], [], []
     rest = given[1:, None].cpu()
@@ -272,14 +272,6 @@ def _likeliest(probabilities: Float64[np.ndarray, " V"], count: int) -> list[int
     known = np.flatnonzero(probabilities >= np.partition(probabilities, -count)[-count])
     order = np.argsort(-probabilities[known], kind="stable")[:count]
     return [int(id) for id in known[order]]
-
-
-def _decode_alone(tokenizer: Tokenizer, id: int) -> str:
-    """Return the text of a single id, empty where the tokenizer has none."""
-    try:
-        return decode_ids(tokenizer, [id])
-    except Exception:  # a foreign tokenizer may raise anything for an unused id
-        return ""
 
 
 def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
