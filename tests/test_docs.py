@@ -102,8 +102,8 @@ def test_a_false_value_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("room", "names"),
     [
-        ("layers", layers.__all__),
         ("interop", interop.__all__),
+        ("layers", layers.__all__),
         ("models", models.__all__),
         ("sampling", sampling.__all__),
         ("serve", ["Playground"]),

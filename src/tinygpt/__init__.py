@@ -16,7 +16,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ``views``        how a model reads a text: surprise, attention, the logit lens
 ``training``     :func:`train` a text file in one call, after :func:`advise`; :class:`Trainer` and its
                  :class:`TrainerConfig`, :func:`evaluate`, :func:`compare`
-``interop``      models from nanoGPT and Hugging Face, and models for other programs
+``interop``      models and tokenizers of other programs, in and out
 ``serve``        a page in the browser that writes with a model and looks inside it
 ``testing``      property checks for parts of your own
 ===============  ====================================================================================

@@ -33,6 +33,8 @@ _PATH = re.compile(
 )
 _LONGEST_PATH = 1024
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+_LIBRARIES = ("tiktoken", "tokenizers", "sentencepiece", "transformers")
+_ADAPTER = "types.SimpleNamespace(vocab_size=..., encode=..., decode=...)"
 _ROWS_SHOWN = 20  # of the table in a notebook
 _DECODED: deque[tuple[Any, int, tuple[str | None, ...]]] = deque(maxlen=4)  # tokenizers with their symbols
 _CHUNK = 1 << 15  # characters encoded at once, so that the working memory stays in the processor's cache
@@ -86,9 +88,9 @@ def check_tokenizer(tokenizer: Any) -> Tokenizer:
                 f"vocab_size={short(size)}; fit it on a text first"
             )
     if wrong:
+        way = "use tinygpt.interop.adapt(tokenizer)" if library_of(tokenizer) else f"wrap it: {_ADAPTER}"
         raise InputTypeError(
-            f"tokenizer must have vocab_size, encode and decode, got {type(tokenizer).__name__}, {wrong}; wrap it: "
-            f"{_adapter(tokenizer)}"
+            f"tokenizer must have vocab_size, encode and decode, got {type(tokenizer).__name__}, {wrong}; {way}"
         )
     return tokenizer
 
@@ -112,16 +114,10 @@ def end_id_of(tokenizer: Tokenizer) -> int | None:
     return number
 
 
-def _adapter(tokenizer: Any) -> str:
-    """Return code that gives ``t``, a foreign tokenizer, the three names."""
-    size, encode, decode = "...", "...", "..."
-    if hasattr(tokenizer, "n_vocab"):  # tiktoken
-        size, encode, decode = "t.n_vocab", "t.encode_ordinary", "t.decode"
-    elif hasattr(tokenizer, "get_vocab_size"):  # tokenizers
-        size, encode, decode = "t.get_vocab_size()", "lambda text: t.encode(text).ids", "t.decode"
-    elif callable(getattr(tokenizer, "vocab_size", None)):  # sentencepiece
-        size, encode, decode = "t.vocab_size()", "t.encode", "t.decode"
-    return f"types.SimpleNamespace(vocab_size={size}, encode={encode}, decode={decode})"
+def library_of(tokenizer: Any) -> str:
+    """Return the library that a tokenizer is of, if ``interop.adapt`` knows it, else an empty text."""
+    libraries = [base.__module__.partition(".")[0] for base in type(tokenizer).__mro__]
+    return next((each for each in libraries if each in _LIBRARIES), "")
 
 
 def encode_text(tokenizer: Tokenizer, text: str) -> UInt[np.ndarray, " N"]:

@@ -1,4 +1,4 @@
-"""Bring models in from other programs, and take them out.
+"""Bring models and tokenizers in from other programs, and take them out.
 
 No function needs the other program. Each checks what it reads or writes before anything changes.
 """
@@ -10,12 +10,14 @@ from tinygpt.lazy import lazy_names
 if TYPE_CHECKING:
     from tinygpt.interop.huggingface import load_huggingface, save_huggingface
     from tinygpt.interop.nanogpt import load_nanogpt
+    from tinygpt.interop.tokenizers import AdaptedTokenizer, adapt
 
-__all__ = ["load_huggingface", "load_nanogpt", "save_huggingface"]
+__all__ = ["AdaptedTokenizer", "adapt", "load_huggingface", "load_nanogpt", "save_huggingface"]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
         __name__,
         huggingface=["load_huggingface", "save_huggingface"],
         nanogpt=["load_nanogpt"],
+        tokenizers=["AdaptedTokenizer", "adapt"],
     )
