@@ -103,7 +103,7 @@ def test_a_short_text_gets_a_small_model_with_dropout(steady: dict[int, float]) 
     assert 0.3 < short.model.dropout < 0.4
     assert long.model.dropout == 0
     assert short.model.block_size < long.model.block_size
-    assert any("more would learn it by heart" in reason for reason in short.reasons)
+    assert any("more would overfit the text" in reason for reason in short.reasons)
     assert any("a step takes" in reason for reason in long.reasons)
 
 
