@@ -260,6 +260,15 @@ def test_there_is_a_verdict_of_any_losses(
     assert history._repr_html_().startswith("<svg")
 
 
+def test_two_evaluations_know_that_the_rate_came_down() -> None:
+    """The highest rate lies between them."""
+    history = run(max_iters=40, eval_interval=40)
+    assert len(history.evaluations) == 2
+    assert "still falling while the learning rate" in history.verdict
+    assert "full learning rate" not in history.verdict
+    assert "at full learning rate" in run(max_iters=40, eval_interval=40, final_learning_rate=8e-3).verdict
+
+
 def test_an_evaluation_made_by_hand_is_seen_at_once() -> None:
     history = measured((4, 4), (2, 2))
     assert history.best.step == 100

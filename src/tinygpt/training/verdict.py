@@ -78,7 +78,9 @@ def _course(history: History, counts: float) -> str:
 
 
 def _peak(history: History) -> float:
-    return max(each.schedule or 0.0 for each in history.evaluations)
+    """Return the highest learning rate of the evaluations; two alone are both far from the peak, which is 1."""
+    shares = [each.schedule or 0.0 for each in history.evaluations]
+    return max(shares) if len(shares) > 2 else 1.0
 
 
 def _is_high(history: History, evaluation: Evaluation) -> bool:
