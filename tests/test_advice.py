@@ -186,6 +186,8 @@ def test_a_larger_model_takes_fewer_steps_in_the_time(steady: dict[int, float]) 
 def test_an_unknown_or_invalid_setting_is_named() -> None:
     with pytest.raises(InputTypeError, match="advise has no argument 'n_heads'; did you mean 'n_head'"):
         advise(DATA, n_heads=4)
+    with pytest.raises(InputTypeError, match="train has no argument 'minute'; did you mean 'minutes'"):
+        train(DATA, minute=1)
     with pytest.raises(InputTypeError, match=r"train has no argument 'epochs'; did you mean 'max_iters'\? max_iters ="):
         train(DATA, epochs=3)
     with pytest.raises(InputTypeError, match=r"advise has no argument 'vocab_size'"):

@@ -367,7 +367,7 @@ def test_a_warning_is_one_line(said: Any) -> None:
     code, _, err = said("train", "dos.txt", *SMALL)
     assert code == 0
     warning, *others = [line for line in err.splitlines() if "warning" in line]
-    assert re.match(r"tinygpt: warning: 'dos.txt' has .* convert the line ends, e.g. with dos2unix$", warning)
+    assert re.match(r"tinygpt: warning: 'dos.txt' has .* save it with the line ends of Unix, LF$", warning)
     assert others == []
 
 

@@ -112,7 +112,11 @@ def write_whole(path: Path, raw: bytes) -> None:
     check_regular(target)
     mode = stat.S_IMODE(os.stat(target).st_mode) if target.exists() else None
     sweep(target.parent)
-    temporary, handle = _open_temporary(target.parent)
+    try:
+        temporary, handle = _open_temporary(target.parent)
+    except OSError as error:
+        error.filename = str(path)  # not that of the temporary file
+        raise
     try:
         rest = memoryview(raw)
         while rest:

@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0.1.0
         0
     """
+    if sys.stdout is None:  # closed
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
         with suppress(AttributeError):
             stream.reconfigure(errors=errors)  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ from tinygpt.errors import harmless
 _IN_FLAGS = (
     (r"pass encoding='([\w-]+)'", r"use --encoding \1"),
     (r"fit on more text, or set on_unknown='skip'", "leave it out, or train on a text that has it"),
-    (r"use text = text\.replace.*", "convert the line ends, e.g. with dos2unix"),
+    (r"use text = text\.replace.*", "save it with the line ends of Unix, LF"),
     (r"; look at text\[:500\]", ""),
     (
         r"it looks like a text, which tinygpt\.read_text reads\):.*",
@@ -23,7 +23,9 @@ _IN_FLAGS = (
     (r"use tinygpt\.load\(path\) for a model of tinygpt", "use a text file"),
     (r"(?:pass its new path|pass it): train\(.*?\)", "name it: tinygpt train FILE --resume RUN"),
     (r"its encoding=\.\.\.", "its --encoding"),
-    (r"use another run_dir\b", "use another directory with -o"),
+    (r"another run_dir\b", "another directory with -o"),
+    (r"use port=0", "use --port 0"),
+    (r"call trainer\.fit\(\)", "resume it to train"),
     (r"use fit\(\) to start", "use tinygpt train FILE to start"),
     (r"make a Trainer with more (\w+)_(\w+) and .*", r"use a larger --\1-\2"),
 )

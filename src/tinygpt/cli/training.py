@@ -69,6 +69,8 @@ def train(
     if file is None:
         raise ConfigError("train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN")
     path = text_file(file)
+    if run_dir == "":
+        raise ConfigError("-o must name a directory, got an empty text")
     run = RUNS / path.stem if run_dir is None else Path(run_dir)
     _check_new(run)
     data, advice = _advised(path, minutes, encoding, val_fraction, **settings)
@@ -197,7 +199,7 @@ def _check_new(run: Path) -> None:
     if any(run.glob("step-*.safetensors")):
         name = shlex.quote(str(run))
         raise RunExistsError(
-            f"{shown(run)} contains a run; continue it with: tinygpt train --resume {name}, or choose another "
-            "directory with -o"
+            f"{shown(run)} contains a run; continue it with: tinygpt train --resume {name}, choose another "
+            "directory with -o, or delete it to start over"
         )
     RunDirectory(run).check_new()

@@ -102,7 +102,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     """
     check_number("minutes", minutes, "above 0", lambda number: number > 0)
     data = dataset_of(source)
-    check_settings("advise", settings)
+    check_settings("advise", settings, "minutes")
     _check_long_enough(data)
     time_for_steps = 60 * minutes * _SHARE_OF_STEPS
     seconds = 0.0
@@ -154,7 +154,7 @@ def dataset_of(source: Any, **options: Any) -> TokenDataset:
     return TokenDataset.from_file(source, **options)
 
 
-def check_settings(called: str, settings: Mapping[str, Any]) -> None:
+def check_settings(called: str, settings: Mapping[str, Any], *others: str) -> None:
     """Raise unless all names are settings of a model or a trainer, and the sizes are integers.
 
     Raises:
@@ -164,7 +164,7 @@ def check_settings(called: str, settings: Mapping[str, Any]) -> None:
     known = (*OF_MODEL, *OF_TRAINER)
     for name, value in settings.items():
         if name not in known:
-            way = did_you_mean(name, known) or "; see help(GPTConfig) and help(TrainerConfig)"
+            way = did_you_mean(name, (*known, *others)) or "; see help(GPTConfig) and help(TrainerConfig)"
             raise InputTypeError(f"{called} has no argument {short(name)}{way}")
         if name in _SIZES:
             check_integer(name, value, minimum=1)

@@ -136,7 +136,8 @@ class RunDirectory:
     def _check_begun(self) -> None:
         if not self.checkpoints():
             raise CheckpointNotFoundError(
-                f"there is nothing to resume in {self.shown}: no file step-*.safetensors; use fit() to start"
+                f"there is nothing to resume in {self.shown}: no file step-*.safetensors; use fit() to start, in a new "
+                "or empty directory"
             )
 
     @contextmanager

@@ -71,7 +71,7 @@ def train(
         >>> trainer.history.best.val_loss < 1
         True
     """
-    check_settings("train", settings)
+    check_settings("train", settings, "minutes", "advice", "run_dir", "resume", "progress", "log")
     check_number("minutes", minutes, "above 0", lambda number: number > 0)
     if resume != "auto" and not isinstance(resume, bool):
         raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
