@@ -266,7 +266,7 @@ def test_two_evaluations_know_that_the_rate_came_down() -> None:
     assert len(history.evaluations) == 2
     assert "still falling while the learning rate" in history.verdict
     assert "full learning rate" not in history.verdict
-    assert "at full learning rate" in run(max_iters=40, eval_interval=40, final_learning_rate=8e-3).verdict
+    assert "at full learning rate" in run(max_iters=40, eval_interval=40, final_learning_rate=3e-4).verdict
 
 
 def test_an_evaluation_made_by_hand_is_seen_at_once() -> None:

@@ -14,7 +14,8 @@ from tinygpt.errors import harmless
 _IN_FLAGS = (
     (r"pass encoding='([\w-]+)'", r"use --encoding \1"),
     (r"fit on more text, or set on_unknown='skip'", "leave it out, or train on a text that has it"),
-    (r"use text = text\.replace.*", "save it with the line ends of Unix, LF"),
+    (r"use read_text\(path, newline=.*?\)", "save it with the line ends of Unix, LF"),
+    (r"use read_text\(path, normalize=.*?\)", "save it in normal form NFC"),
     (r"; look at text\[:500\]", ""),
     (
         r"it looks like a text, which tinygpt\.read_text reads\):.*",
