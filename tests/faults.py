@@ -32,6 +32,7 @@ from tinygpt.layers import attention as attention_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
+from tinygpt.symbols import SymbolTokenizer
 from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
@@ -483,6 +484,14 @@ def end_encoded(patch: Patch) -> None:
 
 def rare_characters_kept(patch: Patch) -> None:
     patch.setattr("tinygpt.tokenizer._frequent", lambda texts, min_count, on_unknown: sorted(set("".join(texts))))
+
+
+def shortest_match(patch: Patch) -> None:
+    def reverse(real: Any, self: SymbolTokenizer, *symbols: Any, **options: Any) -> None:
+        real(self, *symbols, **options)
+        self._lengths.reverse()
+
+    wrap(patch, SymbolTokenizer, "__init__", reverse)
 
 
 def documents_without_an_end(patch: Patch) -> None:

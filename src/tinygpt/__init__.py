@@ -4,6 +4,7 @@ A character enters as text and passes each of these rooms once, in one direction
 
 ===============  ====================================================================================
 ``tokenizer``    text to ids and back: :class:`CharTokenizer`, or any :class:`~tokenizer.Tokenizer`
+``symbols``      two other tokenizers, of symbols of several characters and of bytes
 ``corpora``      texts to train on: :func:`shakespeare`, :func:`tinyshakespeare`, :func:`read_text`
 ``texts``        many texts: :func:`read_texts` of a folder, a table, or lines of JSON
 ``data``         ids as windows: :class:`TokenDataset`
@@ -78,6 +79,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         sampling=["Sampler"],
         schedules=[],
         serve=[],
+        symbols=[],
         testing=[],
         texts=["read_texts"],
         tokenizer=["CharTokenizer"],
