@@ -1,5 +1,8 @@
 """Documents, examples and masks: rows stay apart, and only what is to be learnt is a target."""
 
+import itertools
+import random
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -173,6 +176,19 @@ def test_a_run_on_other_examples_is_not_resumed(tmp_path: Any) -> None:
     trainers[0].fit(progress=False)
     with pytest.raises(CheckpointMismatchError):
         trainers[1].fit(resume=True, progress=False)
+
+
+def test_a_split_unlike_the_rest_is_a_warning() -> None:
+    words = ["".join(letters) for letters in itertools.product("abcdefghij", repeat=5)][::4]
+    text = "\n".join(words)
+    with pytest.warns(UserWarning, match=r"symbols differ by 0\.\d\d nats; .* use TokenDataset\.from_doc"):
+        TokenDataset(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TokenDataset(text, val="aaaaa" * 9000)
+        TokenDataset(text[:90_000])
+        TokenDataset.from_documents(words)
+        TokenDataset("\n".join(random.Random(0).sample(words, len(words))))
 
 
 @pytest.mark.usefixtures("unchecked_types")

@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from tinygpt.corpora import TextFile, read_file
-from tinygpt.documents import join_documents, join_examples
+from tinygpt.documents import join_documents, join_examples, warn_if_unlike
 from tinygpt.errors import (
     ConfigError,
     DataError,
@@ -65,6 +65,9 @@ class TokenDataset:
         val_fraction: Share of the corpus for validation.
         file: The :class:`~tinygpt.corpora.TextFile` that :meth:`from_file` read, otherwise None.
 
+    Warns:
+        UserWarning: If a text has other symbols at its end, the validation split, than before, as a sorted list has.
+
     Raises:
         InputTypeError: If ``source`` is neither a text nor integers, or is the name of a file.
         DataError: If ``source`` is empty, or contains ids that are negative or outside the tokenizer's vocabulary, or
@@ -115,6 +118,8 @@ class TokenDataset:
             if targets is not None and len(targets) and not targets.any():
                 raise DataError(f"mask must have a target in each split, got False for all {len(targets):,} of {name}")
         self.splits = dict(zip(SPLITS, map(Split, pieces, masks), strict=True))
+        if isinstance(source, str) and val is None:
+            warn_if_unlike(*pieces, self.vocab_size)
         self.val_fraction = len(others[0]) / (len(ids) + len(others[0])) if others else float(val_fraction)
 
     @classmethod

@@ -9,13 +9,18 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from jaxtyping import Integer
 
-from tinygpt.errors import ConfigError, DataError, InputTypeError, TinyGPTError, check_number, cut, short
+from tinygpt.errors import ConfigError, DataError, InputTypeError, TinyGPTError, check_number, cut, short, warn
 from tinygpt.randomness import check_seed, derive_seed, permutation
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_texts, check_tokenizer, encode_text, end_id_of
 from tinygpt.windows import Split
 
-__all__ = ["join_documents", "join_examples"]
+__all__ = ["join_documents", "join_examples", "warn_if_unlike"]
+
+# The divergence is 0.002 to 0.05 nats in books, plays and code, and 0.07 to 0.3 in sorted or mixed texts.
+_UNLIKE = 0.06
+_FEWEST, _MOST = 10_000, 1 << 20  # ids of a split that are compared
 
 
 def join_documents(
@@ -56,6 +61,27 @@ def join_examples(
     else:
         after = [rows[number] for number in held_out]
     return tokenizer, _examples([rows[number] for number in numbers], numbers), _examples(after, held_out)
+
+
+def warn_if_unlike(train: Integer[np.ndarray, " N"], val: Integer[np.ndarray, " M"], vocab_size: int) -> None:
+    """Warn if the ids of the validation split have other frequencies than those of the training split.
+
+    The measure is the Kullback-Leibler divergence between the frequencies of single ids, less its expectation for two
+    samples of one distribution. Short splits and large vocabularies are not compared.
+    """
+    if min(len(train), len(val)) < max(_FEWEST, 100 * vocab_size):
+        return
+    ours, theirs = (np.bincount(ids[:: len(ids) // _MOST + 1], minlength=vocab_size) for ids in (train, val))
+    seen = np.flatnonzero(theirs)
+    chances = theirs[seen] / theirs.sum()
+    expected = (ours[seen] + 0.5) / (ours.sum() + 0.5 * vocab_size)
+    divergence = (chances * np.log(chances / expected)).sum() - (len(seen) - 1) / (2 * theirs.sum())
+    if divergence > _UNLIKE:
+        warn(
+            "the validation split, the end of the text, is unlike the training split: the frequencies of their symbols "
+            f"differ by {divergence:.2f} nats; if the text is a list in an order, use "
+            r"TokenDataset.from_documents(text.split('\n')), which shuffles it"
+        )
 
 
 def _tokenizer_of(texts: Iterable[str], tokenizer: Tokenizer | None, separator: str | None) -> Tokenizer:
