@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from tinygpt.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from tinygpt.interop.gguf import save_gguf
     from tinygpt.interop.huggingface import load_huggingface, save_huggingface
     from tinygpt.interop.nanogpt import load_nanogpt
     from tinygpt.interop.tokenizers import AdaptedTokenizer, adapt
 
-__all__ = ["AdaptedTokenizer", "adapt", "load_huggingface", "load_nanogpt", "save_huggingface"]
+__all__ = ["AdaptedTokenizer", "adapt", "load_huggingface", "load_nanogpt", "save_gguf", "save_huggingface"]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
         __name__,
+        gguf=["save_gguf"],
         huggingface=["load_huggingface", "save_huggingface"],
         nanogpt=["load_nanogpt"],
         tokenizers=["AdaptedTokenizer", "adapt"],
