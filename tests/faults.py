@@ -291,6 +291,10 @@ def probabilities_after_the_temperature(patch: Patch) -> None:
     )
 
 
+def fingerprint_of_the_size(patch: Patch) -> None:
+    patch.setattr("tinygpt.fingerprints._ids_or_none", lambda tokenizer, word: None)
+
+
 def last_id_out_of_reach(patch: Patch) -> None:
     def short(logits: Tensor, uniform: Tensor) -> Tensor:
         return draw(logits, uniform).clamp(max=logits.shape[-1] - 2)

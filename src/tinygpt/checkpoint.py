@@ -32,10 +32,18 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path, to_json, write_whole
+from tinygpt.fingerprints import EXTERNAL, fingerprint
 from tinygpt.layers.linear import skip_init
 from tinygpt.models import BigramLanguageModel, GPTConfig, LanguageModel
 from tinygpt.models.inspection import check_model, config_of, parts_of
-from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_trained_with
+from tinygpt.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    check_tokenizer,
+    check_trained_with,
+    first_conflict,
+    symbols_of,
+)
 
 __all__ = ["load", "save"]
 
@@ -53,11 +61,12 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         path: Where to write, by convention ``*.safetensors``.
         model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, and a model that
             :meth:`GPTConfig.build` built, from the file alone, unless their parts were changed.
-        tokenizer: A :class:`CharTokenizer` or None. Save a tokenizer of another class separately.
+        tokenizer: A :class:`CharTokenizer`, which the file contains. Of any other tokenizer the file keeps only a
+            fingerprint, by which :func:`load` recognises it.
 
     Raises:
-        InputTypeError: If ``model`` is not a language model, ``tokenizer`` is not a :class:`CharTokenizer`, ``path`` is
-            not a path, or weights are in 8 bits or complex.
+        InputTypeError: If ``model`` is not a language model, ``tokenizer`` is not a tokenizer, ``path`` is not a path,
+            or weights are in 8 bits or complex.
         ConfigError: If the tokenizer has more ids than the model.
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
@@ -71,36 +80,38 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         True
     """
     check_model("model", model)
-    if tokenizer is not None and not isinstance(tokenizer, CharTokenizer):
-        raise InputTypeError(
-            f"tokenizer must be a CharTokenizer or None, got {type(tokenizer).__name__}; save it separately"
-        )
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
     write(check_path("path", path), *pack(model, tokenizer))
 
 
 def load(
-    path: str | os.PathLike[str], *, into: LanguageModel | None = None
-) -> tuple[LanguageModel, CharTokenizer | None]:
+    path: str | os.PathLike[str], *, into: LanguageModel | None = None, tokenizer: Tokenizer | None = None
+) -> tuple[LanguageModel, Any]:
     """Load a model and its tokenizer, in evaluation mode and on the CPU.
 
     Args:
         path: A file that :func:`save` or a :class:`Trainer` wrote.
         into: A model to load the weights into. It is needed for a model that was composed or changed by hand: build
             the model as before and pass it here. It is returned, in its own mode and on its own device.
+        tokenizer: The tokenizer that the model was saved or trained with, if the file does not contain it. It is
+            compared with the file, and returned.
 
     Returns:
-        The model and the tokenizer; None for the tokenizer if the file has none.
+        The model and the tokenizer; None for the tokenizer if the file has none and none was passed.
 
     Raises:
         InputTypeError: If ``path`` is not a path, or ``into`` is not a language model.
         CheckpointNotFoundError: If there is no such file.
         CheckpointCorruptError: If :func:`save` did not write the file, or it was changed since.
         CheckpointVersionError: If a newer tinygpt wrote the file.
-        CheckpointMismatchError: If the weights do not fit the model; the message names those that do not.
+        CheckpointMismatchError: If the weights do not fit the model, naming those that do not, or ``tokenizer`` is not
+            the one of the file.
         CheckpointError: If the path is not that of a regular file, or the file cannot be read.
 
     Warns:
-        UserWarning: If the weights fit ``into``, but the saved model had other parts or settings.
+        UserWarning: If the weights fit ``into``, but the saved model had other parts or settings, or if the file needs
+            a tokenizer that it does not contain.
     """
     path = check_path("path", path)
     payload, tensors = read(path)
@@ -122,17 +133,24 @@ def load(
         model = into
         check_fit(path, model, weights)
     # Everything in the file is checked before a model that the user passed changes.
-    tokenizer, symbols = unpack_tokenizer(path, payload), unpack_symbols(path, payload, model)
+    contained, symbols = unpack_tokenizer(path, payload), unpack_symbols(path, payload, model)
+    if tokenizer is not None:
+        symbols = _check_same_tokenizer(path, payload["tokenizer"], symbols, check_tokenizer(tokenizer))
+    elif (entry := payload["tokenizer"]) is not None and entry.get("type") == EXTERNAL:
+        warn(
+            f"{show(path)} was saved with the tokenizer {short(entry['name'])} of {entry['vocab_size']} ids, which it "
+            "does not contain; use load(path, tokenizer=tokenizer)"
+        )
     if into is not None:
         then, now = (payload["parts"], parts_of(model)) if payload["parts"] else (payload["config"], config_of(model))
         if then and now and (changes := "; ".join(differences(then, now).values())):
             warn(f"{show(path)} was saved with other parts of the same shapes: {cut(changes)}")
         model.load_state_dict(weights, strict=False)  # names were checked; of tied weights the file has one
     model.trained_symbols = symbols
-    return model, tokenizer
+    return model, contained if tokenizer is None else tokenizer
 
 
-def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a copy of a model's weights, and the payload that describes it.
 
     Raises:
@@ -153,13 +171,15 @@ def pack(model: LanguageModel, tokenizer: CharTokenizer | None) -> tuple[dict[st
     if spoilt := _first_nan(weights):
         raise NonFiniteError(f"weights must not be NaN to be saved, got NaN in {spoilt}; an older file is unchanged")
     entry: dict[str, Any] | None = None
-    if tokenizer is not None:
+    if isinstance(tokenizer, CharTokenizer):
         entry = {"type": "CharTokenizer"} | tokenizer.to_dict()
+    elif tokenizer is not None:
+        entry = fingerprint(tokenizer)
     elif model.trained_symbols is not None:
         entry = {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
     config = config_of(model)
     payload = {
-        "format": 2 if entry and "end" in entry else 1,
+        "format": 2 if entry and ("end" in entry or entry["type"] == EXTERNAL) else 1,
         "model": type(model).__name__,
         "config": config,
         "parts": parts_of(model) if config is None else None,
@@ -176,7 +196,7 @@ def unpack_tokenizer(path: Path, payload: Mapping[str, Any]) -> CharTokenizer | 
         CheckpointCorruptError: If the tokenizer is invalid.
     """
     entry = payload["tokenizer"]
-    if entry is None or entry.get("type") == _SYMBOLS:
+    if entry is None or entry.get("type") in (_SYMBOLS, EXTERNAL):
         return None
     try:
         return CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
@@ -193,6 +213,13 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
     entry = payload["tokenizer"]
     if entry is None:
         return None
+    if entry.get("type") == EXTERNAL:
+        name, size = entry.get("name"), entry.get("vocab_size")
+        if not isinstance(name, str) or type(size) is not int or not 0 < size <= model.vocab_size:
+            raise CheckpointCorruptError(
+                f"{show(path)} must contain the name and size of a tokenizer, got {short(entry)}"
+            )
+        return None
     symbols = entry.get("symbols")
     if not isinstance(symbols, list) or not all(isinstance(symbol, str | None) for symbol in symbols):
         raise CheckpointCorruptError(f"{show(path)} must contain the text of each id, got {short(symbols)}")
@@ -201,6 +228,31 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
             f"{show(path)} contains the symbols of {len(symbols)} ids for a model of {model.vocab_size}"
         )
     return tuple(symbols)
+
+
+def _check_same_tokenizer(
+    path: Path, entry: Mapping[str, Any] | None, symbols: tuple[str | None, ...] | None, tokenizer: Tokenizer
+) -> tuple[str | None, ...] | None:
+    """Return the symbols of a tokenizer if it is the one of a file, or the file has none.
+
+    Raises:
+        CheckpointMismatchError: If it is another one.
+    """
+    if entry is None:
+        return None
+    if symbols is None and (got := fingerprint(tokenizer)) != entry:
+        raise CheckpointMismatchError(
+            f"tokenizer must be the one that {show(path)} was saved with, {short(entry['name'])} of "
+            f"{entry['vocab_size']} ids, got {short(got['name'])} of {got['vocab_size']} ids, which gives other ids or "
+            "texts"
+        )
+    now = symbols_of(tokenizer)
+    if symbols is not None and (conflict := first_conflict(symbols, now)):
+        id, theirs, ours = conflict
+        raise CheckpointMismatchError(
+            f"tokenizer must be the one that {show(path)} was saved with, got {ours} as id {id} where it has {theirs}"
+        )
+    return now
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

@@ -212,17 +212,23 @@ def check_trained_with(model: Any, tokenizer: Tokenizer) -> None:
             "tokenizer that the model was trained with"
         )
     then = model.trained_symbols
-    if then is None or then == (now := symbols_of(tokenizer)):
+    if then is None or (conflict := first_conflict(then, symbols_of(tokenizer))) is None:
         return
-    padded = now + (None,) * (len(then) - len(now))
-    learnt = tuple(ours if theirs is None else theirs for theirs, ours in zip_longest(then, padded))
-    if learnt == padded:  # an id without a symbol may get one
-        return
-    id, theirs, ours = first_difference(learnt, now)
+    id, theirs, ours = conflict
     raise TokenizerError(
         f"tokenizer must be the one that the model was trained with, got {ours} as id {id}, where the model learnt "
         f"{theirs}; use that tokenizer, or model.trained_symbols = None to give the ids another meaning"
     )
+
+
+def first_conflict(then: Sequence[str | None], now: Sequence[str | None]) -> tuple[int, str, str] | None:
+    """Return the first id with a symbol that is another one now, and both for a message, or None.
+
+    An id that had no symbol may get one.
+    """
+    padded = (*now, *[None] * (len(then) - len(now)))
+    learnt = [ours if theirs is None else theirs for theirs, ours in zip_longest(then, padded)]
+    return None if learnt == list(padded) else first_difference(learnt, now)
 
 
 def first_difference(then: Sequence[str | None], now: Sequence[str | None]) -> tuple[int, str, str]:

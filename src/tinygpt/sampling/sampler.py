@@ -136,7 +136,9 @@ class Sampler:
         return f"<table>{rows}</table>"
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, into: LanguageModel | None = None) -> "Sampler":
+    def load(
+        cls, path: str | os.PathLike[str], *, into: LanguageModel | None = None, tokenizer: Tokenizer | None = None
+    ) -> "Sampler":
         """Load model and tokenizer from one file.
 
         For other settings than the defaults use ``Sampler(*tinygpt.load(path), stride=1)``.
@@ -144,16 +146,17 @@ class Sampler:
         Args:
             path: A file of :meth:`save`, :func:`tinygpt.save` or a ``Trainer``, e.g. ``"run/best.safetensors"``.
             into: A model to load the weights into, for one composed or changed by hand.
+            tokenizer: The tokenizer that the model was saved or trained with, if the file does not contain it.
 
         Raises:
             CheckpointMismatchError: If the file has no tokenizer.
             TinyGPTError: The errors of :func:`tinygpt.load`.
         """
-        model, tokenizer = load(path, into=into)
+        model, tokenizer = load(path, into=into, tokenizer=tokenizer)
         if tokenizer is None:
             raise CheckpointMismatchError(
                 f"a Sampler needs a tokenizer, got a file without one, {show(check_path('path', path))}; use "
-                "Sampler(model, tokenizer) with model, _ = tinygpt.load(path)"
+                "Sampler.load(path, tokenizer=tokenizer)"
             )
         return cls(model, tokenizer)
 
