@@ -63,6 +63,7 @@ class Reader:
     def value(self, kind: int) -> Any:
         if kind == 9:
             kind, length = self.take("<I"), self.take("<Q")
+            assert kind in (5, 8)  # llama.cpp refuses types of tokens that are not signed
             return [self.value(kind) for _ in range(length)]
         return self.text() if kind == 8 else self.take(KINDS[kind])
 

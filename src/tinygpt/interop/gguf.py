@@ -24,9 +24,9 @@ from tinygpt.tokenizer import CharTokenizer, Tokenizer, end_id_of
 _ALIGNMENT = 32
 _ROUNDED_TO = 256  # llama.cpp reads this many positions at least, and aborts past the end of the table
 _NORMAL, _CONTROL = 1, 3  # types of a token
-# How struct packs a value, and the number of its type in the format; an int is unsigned.
+# How struct packs a value, and the number of its type in the format; an int is unsigned outside an array.
 _KINDS: dict[type, tuple[str, int]] = {int: ("<I", 4), float: ("<f", 6), bool: ("<?", 7)}
-_STRING, _ARRAY = 8, 9
+_SIGNED, _STRING, _ARRAY = 5, 8, 9
 
 
 def save_gguf(
@@ -157,9 +157,9 @@ def _pack(values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
 def _value(value: Any) -> Iterable[bytes]:
     """Yield the type of a value, then the value."""
     if isinstance(value, list):
-        kind = _STRING if isinstance(value[0], str) else _KINDS[type(value[0])][1]
-        yield struct.pack("<IIQ", _ARRAY, kind, len(value))
-        yield from (part for each in value for part in list(_value(each))[1:])
+        is_text = isinstance(value[0], str)
+        yield struct.pack("<IIQ", _ARRAY, _STRING if is_text else _SIGNED, len(value))
+        yield from map(_text, value) if is_text else (struct.pack("<i", each) for each in value)
     elif isinstance(value, str):
         yield struct.pack("<I", _STRING)
         yield _text(value)
