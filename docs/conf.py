@@ -32,7 +32,7 @@ html_copy_source = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|matplotlib|collections|pathlib|os|codecs)(\..+)?"),  # other projects, and Python's own
-    (r"py:.*", r"Tensor|ndarray|Figure|Axes|(Float|Int|UInt|Integer)\d*"),  # the same names in signatures
+    (r"py:.*", r"Tensor|ndarray|Figure|Axes|(Bool|Float|Int|UInt|Integer)\d*"),  # the same names in signatures
     (r"py:.*", r"'.*'|\*?\w|\.\.\."),  # the letters of shapes
 ]
 nitpick_ignore = [
