@@ -23,6 +23,7 @@ from jaxtyping import UInt
 
 from tinygpt.errors import ConfigError, InputTypeError, TokenizerError, check_integer, short, warn
 from tinygpt.ids import as_integers, first_outside
+from tinygpt.text_report import TextReport, report_on
 
 __all__ = ["CharTokenizer", "Tokenizer"]
 
@@ -346,6 +347,25 @@ class CharTokenizer:
         if end in symbols:
             raise TokenizerError(_describe_end(str(end), next(each for each in texts if end in each)))
         return cls(symbols if end is None else [*symbols, end], on_unknown=on_unknown, end=end)
+
+    def report(self, text: str, *, val: str | None = None) -> TextReport:
+        r"""Count what makes a text harder to learn than it should be.
+
+        These are line ends of two symbols, byte-order marks, control characters, accents in several forms, and symbols
+        that are rare or unknown. Each comes with the call that changes it.
+
+        Args:
+            text: The text to train on.
+            val: The text for validation, if its symbols are to be compared.
+
+        Example:
+            >>> text = "to be,\r\nor not to be.\r\n" * 9
+            >>> print(CharTokenizer.from_text(text).report(text, val="to me"))
+            207 characters, 11 symbols
+                   18  line ends '\r\n'                         read_text(path, newline='\n')
+                    1  characters that only validation has 'm'  shuffle documents before they are split
+        """
+        return report_on(_check_text(text), frozenset(self.stoi) - {self.end or ""}, val)
 
     def extended(self, text: str | Iterable[str]) -> "CharTokenizer":
         """Return a tokenizer that knows the characters of a text too.
