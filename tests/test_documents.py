@@ -191,6 +191,24 @@ def test_a_split_unlike_the_rest_is_a_warning() -> None:
         TokenDataset("\n".join(random.Random(0).sample(words, len(words))))
 
 
+@broken_by(faults.mean_of_means)
+def test_a_target_weighs_the_same_in_every_micro_batch() -> None:
+    """Answers have different lengths, and the loss is the mean over their targets."""
+    data = TokenDataset.from_examples([("ab", "cdefabc"), ("a", "c"), ("abcde", "f"), ("b", "cdef")] * 5, LETTERS)
+
+    def steps(accumulation: int) -> tuple[list[float], torch.Tensor]:
+        torch.manual_seed(0)
+        config = TrainerConfig(max_iters=3, batch_size=7, accumulation=accumulation, block_size=9, preview_tokens=0)
+        trainer = Trainer(BigramLanguageModel(7).double(), data, config)
+        return [step.loss for step in trainer], trainer.model.state_dict()["table.weight"]
+
+    losses, weights = steps(1)
+    for accumulation in (2, 4):
+        again, others = steps(accumulation)
+        assert again == pytest.approx(losses, rel=1e-12)
+        torch.testing.assert_close(others, weights, rtol=0, atol=1e-12)
+
+
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
