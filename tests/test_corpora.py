@@ -262,7 +262,7 @@ def test_odd_characters_stay_with_a_warning(text: str, message: str, tmp_path: P
         ({"normalize": "nfc"}, "normalize must be one of 'NFC', .*, got 'nfc'"),
     ],
 )
-def test_an_unknown_change_is_named(options: Any, message: str, tmp_path: Path) -> None:
+def test_an_unknown_change_is_named(options: Any, message: str, tmp_path: Path, unchecked_types: None) -> None:
     with pytest.raises(ConfigError, match=message):
         read_text(tmp_path, **options)
 
