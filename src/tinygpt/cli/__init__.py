@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     if sys.stdout is None:  # closed
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 # to the end of the process
     for stream, errors in ((sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace"), (sys.stdin, "replace")):
         with suppress(AttributeError):
-            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr] # None and other streams have none
     with warnings_in_one_line():
         try:
             code = _command(list(sys.argv[1:] if argv is None else argv))()
@@ -114,7 +114,7 @@ def _command(arguments: list[str]) -> Callable[[], int]:
         return _show_version
     if arguments[0] not in VERBS and not arguments[0].startswith(("-h", "--help", "--tyro")):
         _refuse_verb(arguments[0])
-    choice: Any = Union[tuple(_subcommand(*each, arguments[0]) for each in VERBS.items())]  # noqa: UP007
+    choice: Any = Union[tuple(_subcommand(*each, arguments[0]) for each in VERBS.items())]  # noqa: UP007 # a tuple of types
     with _usage_in_one_line(arguments[0]):
         command, unknown = tyro.cli(
             choice, prog="tinygpt", description=_ABOUT, args=arguments, return_unknown_args=True

@@ -36,7 +36,7 @@ def train(
     encoding: str = "utf-8",
     val_fraction: float = 0.1,
     model: OmitArgPrefixes[ModelFlags] = ModelFlags(),  # noqa: B008 # frozen
-    trainer: OmitArgPrefixes[TrainerFlags] = TrainerFlags(),  # noqa: B008
+    trainer: OmitArgPrefixes[TrainerFlags] = TrainerFlags(),  # noqa: B008 # frozen
     given: Suppress[Fixed[frozenset[str]]] = frozenset(),
 ) -> int:
     """Train a model on a text.
