@@ -77,7 +77,8 @@ def page(reading: "Reading", path: str | os.PathLike[str] | None) -> Html:
     target = None if path is None else check_path("path", path)
     heads = sum(map(len, reading.attention.values()))
     most = math.isqrt(2 * MOST_WEIGHTS // max(1, heads))
-    html = Html(_filled(reading, most), _filled(reading, min(most, MOST_IN_FRAME)))
+    fits = min(most, len(reading.pieces)) <= MOST_IN_FRAME
+    html = Html(_filled(reading, most), None if fits else _filled(reading, MOST_IN_FRAME))
     if target is not None:
         write_whole(target, html.encode())
     return html
