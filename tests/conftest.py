@@ -1,6 +1,7 @@
 """How the tests run: tiny sizes in float64, one thread, and randomness that Hypothesis controls."""
 
 import random
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -46,11 +47,12 @@ def _hears_ctrl_c() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
+def _float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Compute in float64, where two ways to the same result agree to 1e-10, from the same seed for each test."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     random.seed(0)
+    monkeypatch.setattr(secrets, "randbits", random.getrandbits)  # the seeds of texts that name none
     yield
     torch.set_default_dtype(torch.float32)
 

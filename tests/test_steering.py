@@ -181,11 +181,11 @@ pytestmark = pytest.mark.usefixtures("unchecked_types")
 
 
 def spoil(value: float) -> Any:
-    """Return a filter that makes the logits of a ``q`` something else, if the text has one."""
+    """Return a filter that makes the logits of a text that begins with ``q`` something else."""
     q = TOKENIZER.stoi["q"]
 
     def fill(logits: Tensor, ids: Tensor) -> Tensor:
-        logits[(ids == q).any(1)] = value
+        logits[ids[:, 0] == q] = value
         return logits
 
     return fill
