@@ -105,6 +105,17 @@ def test_the_help_of_a_verb_explains_each_flag(verb: str, said: Any) -> None:
         assert re.search(r"[a-z]{3}.*[a-z]{3}", row[0].partition("  ")[2] + row[1]), row
 
 
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_the_help_has_colours_unless_told_otherwise(
+    no_color: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    assert main(["info", "--help"]) == 0
+    assert ("\x1b" in capsys.readouterr().out) == (not no_color)
+
+
 def test_the_flags_are_the_settings() -> None:
     """So that a new setting has its flag, and each flag sets something."""
     of_model = tuple(each.name for each in fields(GPTConfig) if each.name != "vocab_size")
@@ -162,7 +173,7 @@ def test_a_slip_of_usage_is_answered_in_one_line(line: str, answer: str, said: A
         ("train vers.txt", "there is no file 'vers.txt'; did you mean 'verse.txt'?"),
         ("train .", "'.' is a directory; did you mean 'empty.txt'?"),
         ("train empty.txt", "corpus is empty: 'empty.txt' has 0 bytes"),
-        ("train latin.txt", "use --encoding latin-1, which it looks like"),
+        ("train latin.txt", "name its encoding, perhaps --encoding latin-1"),
         ("train verse.txt -o empty.txt", "Not a directory; use another directory with -o"),
         ("train noise.txt", "pass a text file, or its --encoding"),
         ("view runs/verse the -o nix/page.html", "No such file or directory: 'nix/page.html'"),

@@ -24,7 +24,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union
@@ -129,11 +129,13 @@ def _command(arguments: list[str]) -> Callable[[], int]:
 @contextmanager
 def _usage_in_one_line(verb: str) -> Iterator[None]:
     """Show an error that the parser prints in a box as one line."""
-    printed = io.StringIO()
+    printed, plain = io.StringIO(), io.StringIO()
+    in_colours = not os.environ.get("NO_COLOR")  # the parser colours the help of any terminal
     try:
-        with redirect_stderr(printed):
+        with redirect_stderr(printed), redirect_stdout(sys.stdout if in_colours else plain):
             yield
     except SystemExit as end:
+        print(plain.getvalue(), end="")
         if end.code != 2:
             raise
         lines = [line.strip(" │|") for line in printed.getvalue().splitlines()[1:]]
