@@ -82,7 +82,7 @@ def test_a_feature_of_many_files_is_one_warning(tmp_path: Path) -> None:
             "",
             None,
             DataError,
-            "0x92 at offset 2 does not fit; pass encoding='cp1252'",
+            "0x92 at offset 2 does not fit; pass its encoding, perhaps encoding='cp1252'",
         ),
         ({"a.txt": b"a"}, "", "text", ConfigError, "tables|only, got column='text' for .*a.txt"),
         ({"a.csv": b"x,y\n1,2"}, "", None, ConfigError, r"column of .*, got None, not among \['x', 'y'\]"),

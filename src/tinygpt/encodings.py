@@ -98,7 +98,7 @@ def advice(raw: bytes, encoding: str) -> str:
         return damage
     name = _likely_encoding(raw)
     if name and codecs.lookup(name) != codecs.lookup(encoding):
-        return f"pass encoding={name!r}, which it looks like"
+        return f"pass its encoding, perhaps encoding={name!r}"
     return "no encoding known here fits, so it may be a binary file; pass a text file, or its encoding=..."
 
 

@@ -13,6 +13,7 @@ from tinygpt.errors import harmless
 # Messages of the library that speak of Python, and what to type instead.
 _IN_FLAGS = (
     (r"pass encoding='([\w-]+)'", r"use --encoding \1"),
+    (r"pass its encoding, perhaps encoding='([\w-]+)'", r"name its encoding, perhaps --encoding \1"),
     (r"fit on more text, or set on_unknown='skip'", "leave it out, or train on a text that has it"),
     (r"use read_text\(path, newline=.*?\)", "save it with the line ends of Unix, LF"),
     (r"use read_text\(path, normalize=.*?\)", "save it in normal form NFC"),
@@ -65,8 +66,8 @@ def in_flags(text: str) -> str:
     """Return a message in one line, with flags in place of Python.
 
     Example:
-        >>> in_flags("byte 0xe9 does not fit; pass encoding='latin-1', which it looks like")
-        'byte 0xe9 does not fit; use --encoding latin-1, which it looks like'
+        >>> in_flags("byte 0xe9 does not fit; pass its encoding, perhaps encoding='latin-1'")
+        'byte 0xe9 does not fit; name its encoding, perhaps --encoding latin-1'
     """
     for pattern, words in _IN_FLAGS:
         text = re.sub(pattern, words, text)
