@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tinygpt.sampling import Sampler
     from tinygpt.texts import read_texts
     from tinygpt.tokenizer import CharTokenizer
-    from tinygpt.training import Trainer, TrainerConfig, advise, compare, evaluate, train
+    from tinygpt.training import Trainer, TrainerConfig, advise, compare, evaluate, plan, train
 
 __version__ = "0.1.0"
 
@@ -56,6 +56,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "plan",
     "read_text",
     "read_texts",
     "save",
@@ -83,6 +84,6 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         testing=[],
         texts=["read_texts"],
         tokenizer=["CharTokenizer"],
-        training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "train"],
+        training=["Trainer", "TrainerConfig", "advise", "compare", "evaluate", "plan", "train"],
         views=[],
     )

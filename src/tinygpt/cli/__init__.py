@@ -35,6 +35,7 @@ import tinygpt
 from tinygpt.cli.doctor import doctor
 from tinygpt.cli.inspection import info
 from tinygpt.cli.messages import abandon, described, note, warnings_in_one_line
+from tinygpt.cli.planning import plan
 from tinygpt.cli.reading import play, score, serve, view, write
 from tinygpt.cli.settings import TABLES
 from tinygpt.cli.training import compare, train
@@ -45,7 +46,7 @@ __all__ = ["main"]
 
 Verb = Callable[..., int]
 VERBS: dict[str, Verb] = {
-    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, doctor)
+    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, plan, doctor)
 }
 _GROUPS = ("model", "trainer", "given")  # arguments of train that are no flags themselves
 _ABOUT = """Small GPT language models: train one on a text, and let it write.
@@ -61,6 +62,7 @@ _OTHER_WORDS = {  # for verbs, in other programs
     "compare": "plot curves",
     "view": "show look inspect attention visualize",
     "info": "describe stat summary",
+    "plan": "cost estimate memory flops",
     "serve": "web server ui gui gradio playground",
     "play": "chat interactive repl",
     "doctor": "env collect_env version debug",

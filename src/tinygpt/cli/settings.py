@@ -47,6 +47,27 @@ class TrainerFlags(TrainerConfig):
         """Leave the checks to the :class:`TrainerConfig` that is made in the end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel(GPTConfig):
+    """The settings of :class:`GPTConfig`, by default of the modern layout; unchecked."""
+
+    dropout: float = 0.0
+    layout: Layout = "modern"
+
+    def __post_init__(self) -> None:
+        """Leave the checks to the :class:`GPTConfig` that is made in the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTraining(TrainerConfig):
+    """The settings of :class:`TrainerConfig` without ``block_size``, which is the model's; unchecked."""
+
+    block_size: Suppress[Fixed[None]] = None
+
+    def __post_init__(self) -> None:
+        """Leave the checks to the :class:`TrainerConfig` that is made in the end."""
+
+
 def plain(text: str) -> str:
     """Return a docstring without the markup of Sphinx.
 
@@ -68,6 +89,8 @@ def _helped(flags: type, config: type, title: str) -> None:
 
 _helped(ModelFlags, GPTConfig, "The model.")
 _helped(TrainerFlags, TrainerConfig, "The training.")
+_helped(PlannedModel, GPTConfig, "The model.")
+_helped(PlannedTraining, TrainerConfig, "The training.")
 
 # The names of the settings by the table of a TOML file; no name is in two of them.
 TABLES = {

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tinygpt.training.config import TrainerConfig
     from tinygpt.training.evaluation import evaluate
     from tinygpt.training.history import Evaluation, History, Loss
+    from tinygpt.training.planning import Plan, plan
     from tinygpt.training.runs import train
     from tinygpt.training.step import Step, plain_loop
     from tinygpt.training.trainer import Trainer
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluation",
     "History",
     "Loss",
+    "Plan",
     "Step",
     "Trainer",
     "TrainerConfig",
@@ -30,6 +32,7 @@ __all__ = [
     "compare",
     "evaluate",
     "plain_loop",
+    "plan",
     "train",
 ]
 
@@ -42,6 +45,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         config=["TrainerConfig"],
         evaluation=["evaluate"],
         history=["Evaluation", "History", "Loss"],
+        planning=["Plan", "plan"],
         runs=["train"],
         step=["Step", "plain_loop"],
         trainer=["Trainer"],

@@ -16,7 +16,7 @@ from typing import Any
 
 from tinygpt.data import TokenDataset
 from tinygpt.errors import DataError, InputTypeError, check_integer, check_number, short
-from tinygpt.models import GPTConfig
+from tinygpt.models import GPTConfig, LanguageModel
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.suggestions import did_you_mean
 from tinygpt.training.config import TrainerConfig
@@ -109,7 +109,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     if "n_embd" in settings:
         model, config = _sized(data, settings["n_embd"], settings)
         if "max_iters" not in settings:
-            seconds = seconds_per_step(model, config, data)
+            seconds = seconds_per_step(model.build(seed=0), config, data, model.block_size)
     else:
         model, config, seconds = _widest(data, time_for_steps, settings)
     tokens = config.batch_size * model.block_size
@@ -196,7 +196,8 @@ def _widest(
     times: dict[int, float] = {}
     choice = 0
     while True:
-        times[choice] = seconds_per_step(*candidates[choice], data)
+        model, config = candidates[choice]
+        times[choice] = seconds_per_step(model.build(seed=0), config, data, model.block_size)
         low, high = min(times), max(times)
         per_operation = max((times[high] - times[low]) / max(1, work[high] - work[low]), 1 / fastest)
         constant = max(0.0, times[high] - per_operation * work[high])
@@ -282,18 +283,18 @@ def _operations(model: GPTConfig, config: TrainerConfig) -> float:
     return 6.0 * (weights + scores) * config.batch_size * model.block_size
 
 
-def seconds_per_step(model: GPTConfig, config: TrainerConfig, data: TokenDataset) -> float:
-    """Return the median time of a few training steps."""
+def seconds_per_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:
+    """Return the median time of a few training steps, which change the model."""
     keep_freed_memory()
     device = choose_device(config.device)
-    built = model.build(seed=0).to(device)
-    dtype = choose_precision(config.precision, device, built)
+    model = model.to(device)
+    dtype = choose_precision(config.precision, device, model)
     stepper = Stepper(
-        Objective(built, device, dtype, compile=config.compile),
-        optimizer_for(built, config, dtype, None),
+        Objective(model, device, dtype, compile=config.compile),
+        optimizer_for(model, config, dtype, None),
         data,
         config,
-        block_size=model.block_size,
+        block_size=block_size,
         schedule=lambda step: 1.0,
         peak=config.peak,
     )
