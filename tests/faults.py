@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 import tinygpt
-from tinygpt import CharTokenizer, Sampler, Trainer
+from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
 from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
@@ -29,6 +29,7 @@ from tinygpt.layers import (
     ShortConvolution,
 )
 from tinygpt.layers import attention as attention_module
+from tinygpt.models import ngram as ngram_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
@@ -565,3 +566,45 @@ def scores_of_the_copy_itself(patch: Patch) -> None:
 
 def strangers_are_answered(patch: Patch) -> None:
     patch.setattr("tinygpt.serve._Handler._check_local", lambda self: None)
+
+
+def raw_counts_below_the_top(patch: Patch) -> None:
+    """Shorter contexts count occurrences, not kinds."""
+
+    def unique(real: Any, values: np.ndarray, **options: Any) -> Any:
+        found = real(values, **options)
+        return (found[0], found[1] * 0 + 7) if options.get("return_counts") else found
+
+    wrap(patch, np, "unique", unique)
+
+
+def one_discount(patch: Patch) -> None:
+    wrap(patch, ngram_module, "_discounts", lambda real, counts: real(counts)[[0, 1, 1, 1]])
+
+
+def longest_context_alone(patch: Patch) -> None:
+    """The probabilities of shorter contexts are replaced, not mixed."""
+
+    def mix_in(real: Any, level: Any, p: Tensor, rows: Tensor, number: Tensor) -> None:
+        p[rows] = 1 / p.shape[1]
+        real(level, p, rows, number)
+
+    wrap(patch, ngram_module._Level, "mix_in", mix_in)
+
+
+def mixed_probabilities(patch: Patch) -> None:
+    """A mixture takes the mean of the probabilities."""
+
+    def mean(real: Any, model: Any, idx: Tensor, cache: Any = None) -> Tensor:
+        parts = zip(model.models, model.weights, strict=True)
+        return sum(weight * part(idx).logits.softmax(dim=-1) for part, weight in parts).log()
+
+    wrap(patch, MixtureLanguageModel, "compute_logits", mean)
+
+
+def mixture_without_its_norm(patch: Patch) -> None:
+    def mean(real: Any, model: Any, idx: Tensor, cache: Any = None) -> Tensor:
+        parts = zip(model.models, model.weights, strict=True)
+        return sum(weight * part(idx).logits.log_softmax(dim=-1) for part, weight in parts)
+
+    wrap(patch, MixtureLanguageModel, "compute_logits", mean)

@@ -20,11 +20,14 @@ from tinygpt import (
     BigramLanguageModel,
     CharTokenizer,
     LanguageModel,
+    MixtureLanguageModel,
+    NGramLanguageModel,
     Sampler,
     TokenDataset,
     Trainer,
     TrainerConfig,
     compare,
+    evaluate,
 )
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.training import Comparison, Contender, History, Loss
@@ -279,8 +282,8 @@ def test_invalid_settings_show_before_any_training(
         (dict, r'trainers must be trainers by name, e\.g\. {"gpt": Trainer\(model, data\)}, got {}'),
         (make_trainer, "trainers by name, .* got Trainer$"),
         (
-            lambda: {"a": make_gpt()},
-            "must have a Trainer or a list of them under each name, .* got GPTLanguageModel under 'a'",
+            lambda: {"a": make_gpt},
+            "must have a Trainer, a list of them or a model under each name, .* got function under 'a'",
         ),
         (lambda: {"a": []}, r"got \[\] under 'a'"),
         (lambda: {"a": [make_trainer(), 3]}, r"got \['Trainer', 'int'\] under 'a'"),
@@ -291,6 +294,25 @@ def test_other_things_than_trainers_are_named(make: Callable[[], Any], message: 
     with pytest.raises(InputTypeError, match=message) as caught:
         compare(make())
     assert len(str(caught.value)) <= 300
+
+
+def test_models_are_measured_after_all_trainings() -> None:
+    """So a mixture may contain the model of a trainer, which trains first although it comes later."""
+    table = NGramLanguageModel.count(DATA.train, vocab_size=DATA.vocab_size, order=3)
+    trainer = make_trainer()
+    mixture = MixtureLanguageModel([trainer.model, table])
+    comparison = compare({"mixture": mixture, "gpt": trainer, "table": table}, progress=False, max_new_tokens=5)
+    found = {each.name: each for each in comparison.contenders}
+    assert found.keys() == {"mixture", "gpt", "table"}
+    assert found["table"].block_size == found["gpt"].block_size
+    assert found["mixture"].loss.nats == evaluate(mixture, DATA, block_size=found["gpt"].block_size).nats
+    assert (found["table"].seconds, found["table"].histories, len(found["table"].sample)) == (0.0, {}, 5)
+
+
+def test_models_alone_need_data() -> None:
+    with pytest.raises(ConfigError, match=r"need data to be measured on; use compare\({...}, data=data\)"):
+        compare({"a": make_gpt()})
+    assert compare({"a": make_gpt()}, data=DATA, max_new_tokens=0).contenders[0].name == "a"
 
 
 def test_trainers_that_share_parameters_are_refused() -> None:
@@ -305,6 +327,8 @@ def test_trainers_on_other_data_are_refused() -> None:
     with pytest.raises(ConfigError, match="must have the same data, got other data in 'b' than in 'a'"):
         compare(trainers)
     equal = TokenDataset(TEXT, CharTokenizer.from_text(TEXT), val_fraction=0.2)
+    with pytest.raises(ConfigError, match="got other data in 'b' than in data="):
+        compare({"b": trainers["b"]}, data=DATA)
     compare({"a": make_trainer(), "b": Trainer(make_gpt(), equal, TrainerConfig(**QUICK))}, progress=False)
 
 

@@ -9,7 +9,15 @@ import torch
 from builders import make_gpt
 
 import tinygpt
-from tinygpt import BigramLanguageModel, GPTConfig, TokenDataset, Trainer, TrainerConfig
+from tinygpt import (
+    BigramLanguageModel,
+    GPTConfig,
+    MixtureLanguageModel,
+    NGramLanguageModel,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+)
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.training import planning
 from tinygpt.training.planning import Plan, plan
@@ -73,6 +81,12 @@ def test_a_plan_of_a_model_leaves_it_as_it_was() -> None:
 def test_a_model_of_parts_is_planned_too() -> None:
     costs = plan(BigramLanguageModel(vocab_size=9), TrainerConfig(batch_size=4), **H100)
     assert (costs.parameters, costs.flops_per_token) == (81, 0)
+
+
+def test_the_lookups_of_a_mixture_cost_nothing() -> None:
+    gpt, table = make_gpt("gpt2"), NGramLanguageModel.count([0, 1, 2] * 9, vocab_size=28, order=3)
+    mixture = plan(MixtureLanguageModel([gpt, table]), TrainerConfig(batch_size=4), **H100)
+    assert mixture.flops_per_token == plan(gpt, TrainerConfig(batch_size=4), **H100).flops_per_token > 0
 
 
 def test_devices_share_the_micro_batches() -> None:

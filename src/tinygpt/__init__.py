@@ -9,7 +9,8 @@ A character enters as text and passes each of these rooms once, in one direction
 ``texts``        many texts: :func:`read_texts` of a folder, a table, or lines of JSON
 ``data``         ids as windows: :class:`TokenDataset`
 ``layers``       the building blocks: ``Head``, ``MultiHeadAttention``, ``FeedForward``, ``DecoderBlock``
-``models``       :class:`BigramLanguageModel`, :class:`GPTLanguageModel` and its :class:`GPTConfig`
+``models``       :class:`GPTLanguageModel` and its :class:`GPTConfig`, :class:`BigramLanguageModel`,
+                 :class:`NGramLanguageModel`, :class:`MixtureLanguageModel`
 ``optim``        Muon, AdamW and parameter groups
 ``schedules``    learning-rate schedules
 ``checkpoint``   one file that contains a model: :func:`save`, :func:`load`
@@ -34,7 +35,14 @@ if TYPE_CHECKING:
     from tinygpt.checkpoint import load, save
     from tinygpt.corpora import read_text, shakespeare, tinyshakespeare
     from tinygpt.data import TokenDataset
-    from tinygpt.models import BigramLanguageModel, GPTConfig, GPTLanguageModel, LanguageModel
+    from tinygpt.models import (
+        BigramLanguageModel,
+        GPTConfig,
+        GPTLanguageModel,
+        LanguageModel,
+        MixtureLanguageModel,
+        NGramLanguageModel,
+    )
     from tinygpt.sampling import Sampler
     from tinygpt.texts import read_texts
     from tinygpt.tokenizer import CharTokenizer
@@ -48,6 +56,8 @@ __all__ = [
     "GPTConfig",
     "GPTLanguageModel",
     "LanguageModel",
+    "MixtureLanguageModel",
+    "NGramLanguageModel",
     "Sampler",
     "TokenDataset",
     "Trainer",
@@ -74,7 +84,14 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         errors=[],
         interop=[],
         layers=[],
-        models=["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel"],
+        models=[
+            "BigramLanguageModel",
+            "GPTConfig",
+            "GPTLanguageModel",
+            "LanguageModel",
+            "MixtureLanguageModel",
+            "NGramLanguageModel",
+        ],
         optim=[],
         randomness=[],
         sampling=["Sampler"],

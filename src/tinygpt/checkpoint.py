@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinygpt.envelope import FLOATS, KEY, MOST_HEADER, SUPPORTED, read_envelope
 from tinygpt.errors import (
     CheckpointCorruptError,
+    CheckpointError,
     CheckpointMismatchError,
     CheckpointSaveError,
     ConfigError,
@@ -34,7 +35,14 @@ from tinygpt.errors import (
 from tinygpt.files import check_path, to_json, write_whole
 from tinygpt.fingerprints import EXTERNAL, fingerprint
 from tinygpt.layers.linear import skip_init
-from tinygpt.models import BigramLanguageModel, GPTConfig, LanguageModel
+from tinygpt.models import (
+    BigramLanguageModel,
+    GPTConfig,
+    GPTLanguageModel,
+    LanguageModel,
+    MixtureLanguageModel,
+    NGramLanguageModel,
+)
 from tinygpt.models.inspection import check_model, config_of, parts_of
 from tinygpt.tokenizer import (
     CharTokenizer,
@@ -59,8 +67,9 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
 
     Args:
         path: Where to write, by convention ``*.safetensors``.
-        model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, and a model that
-            :meth:`GPTConfig.build` built, from the file alone, unless their parts were changed.
+        model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, a model that
+            :meth:`GPTConfig.build` built, a :class:`NGramLanguageModel`, and a :class:`MixtureLanguageModel` of such,
+            from the file alone, unless their parts were changed.
         tokenizer: A :class:`CharTokenizer`, which the file contains. Of any other tokenizer the file keeps only a
             fingerprint, by which :func:`load` recognises it.
 
@@ -118,7 +127,7 @@ def load(
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
     name = payload["model"]
     if into is None:
-        if payload["config"] is None or name not in ("GPTLanguageModel", "BigramLanguageModel"):
+        if payload["config"] is None or name not in REBUILT:
             raise CheckpointMismatchError(
                 f"{show(path)} contains the weights of a {short(name)} composed or changed by hand; build it again and "
                 "use load(path, into=model)"
@@ -271,16 +280,61 @@ def rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str,
     small file that describes a huge model costs little.
     """
     try:
-        with skip_init():
-            if name == "BigramLanguageModel":
-                model: LanguageModel = BigramLanguageModel(**config)
-            else:
-                settings = GPTConfig.from_dict(config)
-                _check_blocks(settings, weights)
-                model = settings.build()
-    except (TinyGPTError, TypeError, RuntimeError) as error:  # a RuntimeError if memory does not suffice
+        model = REBUILT[name](path, config, weights)
+    except CheckpointError:  # of a part
+        raise
+    except (TinyGPTError, ValueError, TypeError, LookupError, RuntimeError) as error:  # a RuntimeError without memory
         raise CheckpointCorruptError(f"{show(path)} contains invalid settings: {cut(str(error))}") from error
     check_fit(path, model, weights, any_float=True)
+    if name in (BigramLanguageModel.__name__, GPTLanguageModel.__name__):
+        _assign(path, model, weights)
+    return model
+
+
+def _empty_bigram(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
+    with skip_init():
+        return BigramLanguageModel(**config)
+
+
+def _empty_gpt(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
+    settings = GPTConfig.from_dict(config)
+    _check_blocks(settings, weights)
+    with skip_init():
+        return settings.build()
+
+
+def _table(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
+    levels = _numbered(weights, "levels")
+    return NGramLanguageModel(config["vocab_size"], levels=[levels[str(k)] for k in range(config["order"])])
+
+
+def _mixture(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> LanguageModel:
+    parts = _numbered(weights, "models")
+    models = [rebuild(path, each["model"], each["config"], parts[str(k)]) for k, each in enumerate(config["models"])]
+    return MixtureLanguageModel(models, weights=config["weights"])
+
+
+REBUILT = {  # the models that a file rebuilds alone
+    BigramLanguageModel.__name__: _empty_bigram,
+    GPTLanguageModel.__name__: _empty_gpt,
+    NGramLanguageModel.__name__: _table,
+    MixtureLanguageModel.__name__: _mixture,
+}
+
+
+def _numbered(weights: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors ``prefix.number.name`` by number and name."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        start, _, rest = name.partition(".")
+        number, _, own = rest.partition(".")
+        if start == prefix:
+            groups.setdefault(number, {})[own] = tensor
+    return groups
+
+
+def _assign(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
+    """Make the weights of a file the parameters of a model, without a copy."""
     if len(dtypes := {str(tensor.dtype) for tensor in weights.values()}) > 1:
         raise CheckpointMismatchError(
             f"{show(path)} must contain weights of one dtype, got {', '.join(sorted(dtypes))}; build the model and use "
@@ -289,7 +343,6 @@ def rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str,
     shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
     state = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
     model.load_state_dict(state, assign=True)
-    return model
 
 
 def _check_blocks(config: GPTConfig, weights: Mapping[str, Tensor]) -> None:
@@ -336,7 +389,7 @@ def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *
     wrong += [f"{short(name)} is not in the model" for name in weights.keys() - expected.keys()]
     for name in expected.keys() & weights.keys():
         found, wanted = weights[name], expected[name]
-        dtype_fits = found.dtype in FLOATS if any_float else found.dtype == wanted.dtype
+        dtype_fits = found.dtype == wanted.dtype or (any_float and found.dtype in FLOATS and wanted.dtype in FLOATS)
         if found.shape != wanted.shape or not dtype_fits:
             shapes = short(tuple(found.shape)), short(tuple(wanted.shape))
             wrong.append(f"{name} is {shapes[0]} {found.dtype}, expected {shapes[1]} {wanted.dtype}")

@@ -1,4 +1,4 @@
-"""The language models: their base class, the bigram, and the GPT with its config."""
+"""The language models: their base class, the bigram, n-grams, the GPT with its config, and mixtures."""
 
 from typing import TYPE_CHECKING
 
@@ -9,9 +9,20 @@ if TYPE_CHECKING:
     from tinygpt.models.bigram import BigramLanguageModel
     from tinygpt.models.config import GPTConfig
     from tinygpt.models.gpt import GPTLanguageModel
+    from tinygpt.models.mixture import MixtureLanguageModel
+    from tinygpt.models.ngram import NGramLanguageModel
     from tinygpt.models.resizing import resized
 
-__all__ = ["BigramLanguageModel", "GPTConfig", "GPTLanguageModel", "LanguageModel", "ModelOutput", "resized"]
+__all__ = [
+    "BigramLanguageModel",
+    "GPTConfig",
+    "GPTLanguageModel",
+    "LanguageModel",
+    "MixtureLanguageModel",
+    "ModelOutput",
+    "NGramLanguageModel",
+    "resized",
+]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
@@ -20,5 +31,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         bigram=["BigramLanguageModel"],
         config=["GPTConfig"],
         gpt=["GPTLanguageModel"],
+        mixture=["MixtureLanguageModel"],
+        ngram=["NGramLanguageModel"],
         resizing=["resized"],
     )

@@ -13,6 +13,8 @@ from tinygpt.models.base import LanguageModel
 from tinygpt.models.bigram import BigramLanguageModel
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.gpt import GPTLanguageModel
+from tinygpt.models.mixture import MixtureLanguageModel
+from tinygpt.models.ngram import NGramLanguageModel
 
 _STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
@@ -79,8 +81,14 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
 
     A model that was composed or changed by hand cannot be rebuilt.
     """
-    if isinstance(model, BigramLanguageModel):
+    if type(model) is BigramLanguageModel:
         return {"vocab_size": model.vocab_size}
+    if type(model) is NGramLanguageModel:
+        return {"vocab_size": model.vocab_size, "order": model.order}
+    if type(model) is MixtureLanguageModel:
+        parts = [{"model": type(each).__name__, "config": config_of(each)} for each in model.models]
+        is_known = all(part["config"] is not None for part in parts)
+        return {"models": parts, "weights": list(model.weights)} if is_known else None
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
     return model.config.to_dict()

@@ -109,7 +109,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     if "n_embd" in settings:
         model, config = _sized(data, settings["n_embd"], settings)
         if "max_iters" not in settings:
-            seconds = seconds_per_step(model.build(seed=0), config, data, model.block_size)
+            seconds = seconds_per_step(model, config, data)
     else:
         model, config, seconds = _widest(data, time_for_steps, settings)
     tokens = config.batch_size * model.block_size
@@ -196,8 +196,7 @@ def _widest(
     times: dict[int, float] = {}
     choice = 0
     while True:
-        model, config = candidates[choice]
-        times[choice] = seconds_per_step(model.build(seed=0), config, data, model.block_size)
+        times[choice] = seconds_per_step(*candidates[choice], data)
         low, high = min(times), max(times)
         per_operation = max((times[high] - times[low]) / max(1, work[high] - work[low]), 1 / fastest)
         constant = max(0.0, times[high] - per_operation * work[high])
@@ -283,7 +282,12 @@ def _operations(model: GPTConfig, config: TrainerConfig) -> float:
     return 6.0 * (weights + scores) * config.batch_size * model.block_size
 
 
-def seconds_per_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:
+def seconds_per_step(model: GPTConfig, config: TrainerConfig, data: TokenDataset) -> float:
+    """Return the median time of a few training steps."""
+    return measured_step(model.build(seed=0), config, data, model.block_size)
+
+
+def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:
     """Return the median time of a few training steps, which change the model."""
     keep_freed_memory()
     device = choose_device(config.device)

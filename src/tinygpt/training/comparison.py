@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tinygpt.data import TokenDataset
 from tinygpt.errors import (
     ConfigError,
     InputTypeError,
@@ -21,6 +22,10 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path
+from tinygpt.models import LanguageModel
+from tinygpt.models.base import WINDOW
+from tinygpt.sampling import Sampler
+from tinygpt.training.evaluation import evaluate
 from tinygpt.training.history import History, Loss
 from tinygpt.training.progress import named
 from tinygpt.training.trainer import Trainer
@@ -31,17 +36,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of a comparison: one trained model, or several seeds of it.
+    """One row of a comparison: one model, or several seeds of it.
 
     Attributes:
         name: The name in the call of :func:`compare`.
         parameters: Number of parameters of the model.
         loss: The loss on the whole validation split, with the best weights; the mean over its trainers.
         losses: The loss of each trainer, in nats.
-        seconds: Time of the training steps; the mean over its trainers.
+        seconds: Time of the training steps, the mean over its trainers; 0 for a model without a trainer.
         block_size: Length of the windows of training and measurement.
         sample: A sample of the first trainer; empty without a tokenizer.
-        histories: The record of each trainer by its name, ``"gpt"``, or ``"gpt/0"`` for the first one of a list.
+        histories: The record of each trainer by its name, ``"gpt"``, or ``"gpt/0"`` for the first one of a list. Empty
+            for a model without a trainer.
     """
 
     name: str
@@ -154,18 +160,24 @@ class Comparison:
         return [(contender.name, contender.sample.strip()) for contender in self.contenders if contender.sample]
 
 
+_WAY = 'e.g. {"gpt": Trainer(model, data)}'
+
+
 class _Run(NamedTuple):
-    """A trainer, with the name of its contender and a label of its own."""
+    """A trainer or a model, with the name of its contender and a label of its own."""
 
     name: str
     label: str
-    trainer: Trainer
+    trainer: Trainer | None
+    model: LanguageModel
+    block_size: int
 
 
 @checked_names
 def compare(
-    trainers: Mapping[str, Trainer | Sequence[Trainer]],
+    trainers: Mapping[str, Trainer | Sequence[Trainer] | LanguageModel],
     *,
+    data: TokenDataset | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     prompt: str = "",
     max_new_tokens: int = 300,
@@ -185,7 +197,9 @@ def compare(
 
     Args:
         trainers: The trainers by name, all on the same data. A list under one name stands for trainers that differ in
-            their seed: the table shows their mean and standard deviation.
+            their seed: the table shows their mean and standard deviation. A model under a name is only measured, after
+            all trainings, so a mixture may contain the models of trainers.
+        data: The corpus that models are measured on; by default that of the trainers.
         run_dir: A directory for trainers without a ``run_dir`` of their own: each gets ``run_dir/name``, those of a
             list ``run_dir/name/0`` and so on.
         prompt: The text that the samples continue.
@@ -194,9 +208,9 @@ def compare(
         progress: Whether to show each training.
 
     Raises:
-        ConfigError: If trainers have different data or share parameters, a name cannot be that of a directory in
-            ``run_dir``, or a setting of the samples is out of range.
-        InputTypeError: If ``trainers`` is not a mapping of trainers, with at least one.
+        ConfigError: If trainers have different data or share parameters, models have no data to be measured on, a name
+            cannot be that of a directory in ``run_dir``, or a setting of the samples is out of range.
+        InputTypeError: If ``trainers`` is not a mapping of trainers and models, with at least one.
         TokenizerError: If the prompt has a symbol that the tokenizer does not know.
         Exception: The error of the first trainer, if all of them fail.
 
@@ -210,49 +224,54 @@ def compare(
         >>> comparison.contenders[0].name
         'rate 0.1'
     """
-    runs = _checked(trainers)
+    data = _data_of(trainers, data)
+    runs = _checked(trainers, data)
     check_truth("progress", progress)
     check_integer("max_new_tokens", max_new_tokens, minimum=0)
     for run in runs if max_new_tokens else ():
-        _write(run.trainer, prompt, 1, temperature)  # an invalid prompt shows before an hour of training
+        _write(run, data, prompt, 1, temperature)  # an invalid prompt shows before an hour of training
     if run_dir is not None:
         _give_directories(runs, check_path("run_dir", run_dir))
-    losses, left_out = _measure(runs, progress)
+    losses, left_out = _measure(runs, data, progress)
     groups: dict[str, list[_Run]] = {}
     for run in runs:
         if run.label in losses:
             groups.setdefault(run.name, []).append(run)
-    samples = _samples(groups, prompt, max_new_tokens, temperature)
-    data = runs[0].trainer.data
+    samples = _samples(groups, data, prompt, max_new_tokens, temperature)
     characters = data.characters_per_id("val")
-    contenders = [
-        Contender(
-            name,
-            group[0].trainer.model.num_parameters(),
-            Loss.from_nats(fmean(losses[run.label] for run in group), characters),
-            [losses[run.label] for run in group],
-            fmean(run.trainer.history.last.seconds for run in group),
-            group[0].trainer.block_size,
-            samples.get(name, ""),
-            {run.label: run.trainer.history for run in group},
+    contenders = []
+    for name, group in groups.items():
+        histories = {run.label: run.trainer.history for run in group if run.trainer is not None}
+        contenders.append(
+            Contender(
+                name,
+                group[0].model.num_parameters(),
+                Loss.from_nats(fmean(losses[run.label] for run in group), characters),
+                [losses[run.label] for run in group],
+                fmean(history.last.seconds for history in histories.values()) if histories else 0.0,
+                group[0].block_size,
+                samples.get(name, ""),
+                histories,
+            )
         )
-        for name, group in groups.items()
-    ]
     contenders.sort(key=lambda contender: contender.loss.nats)
     return Comparison(contenders, Loss.from_nats(math.log(data.vocab_size), characters), left_out)
 
 
-def _measure(runs: list[_Run], progress: bool) -> tuple[dict[str, float], dict[str, str]]:
-    """Return losses in nats and reasons for those left out, by label."""
+def _measure(runs: list[_Run], data: TokenDataset, progress: bool) -> tuple[dict[str, float], dict[str, str]]:
+    """Train, then return losses in nats and reasons for those left out, by label."""
     losses: dict[str, float] = {}
     left_out: dict[str, str] = {}
     errors: list[Exception] = []
     is_interrupted = False
-    for _, label, trainer in runs:
+    for _, label, trainer, model, block_size in sorted(runs, key=lambda run: run.trainer is None):
         if is_interrupted:
             left_out[label] = "interrupted before its training"
             continue
         try:
+            if trainer is None:
+                losses[label] = evaluate(model, data, block_size=block_size).nats
+                continue
             with named(label):
                 history = trainer.fit(resume="auto", progress=progress)
             is_interrupted = history.stopped == "interrupted"
@@ -268,13 +287,15 @@ def _measure(runs: list[_Run], progress: bool) -> tuple[dict[str, float], dict[s
     return losses, left_out
 
 
-def _samples(groups: Mapping[str, list[_Run]], prompt: str, max_new_tokens: int, temperature: float) -> dict[str, str]:
+def _samples(
+    groups: Mapping[str, list[_Run]], data: TokenDataset, prompt: str, max_new_tokens: int, temperature: float
+) -> dict[str, str]:
     """Return a sample for each name; Ctrl-C returns those so far."""
     samples: dict[str, str] = {}
     try:
         for name, (run, *_) in groups.items():
             try:
-                samples[name] = _write(run.trainer, prompt, max_new_tokens, temperature)
+                samples[name] = _write(run, data, prompt, max_new_tokens, temperature)
             except Exception as error:
                 warn(f"{short(name)} writes no sample: {type(error).__name__}: {cut(str(error))}")
     except KeyboardInterrupt:
@@ -282,25 +303,46 @@ def _samples(groups: Mapping[str, list[_Run]], prompt: str, max_new_tokens: int,
     return samples
 
 
-def _checked(trainers: Any) -> list[_Run]:
-    """Return the trainers in order, or raise unless they can be compared."""
-    way = 'e.g. {"gpt": Trainer(model, data)}'
+def _data_of(trainers: Any, data: Any) -> TokenDataset:
+    """Return the data of the trainers, or those that were given for models alone."""
     if not isinstance(trainers, Mapping) or not trainers:
         got = "{}" if isinstance(trainers, Mapping) else type(trainers).__name__
-        raise InputTypeError(f"trainers must be trainers by name, {way}, got {got}")
+        raise InputTypeError(f"trainers must be trainers by name, {_WAY}, got {got}")
+    if data is not None and not isinstance(data, TokenDataset):
+        raise InputTypeError(f"data must be a TokenDataset, got {short(data)}")
+    if data is not None:
+        return data
+    flat = (each for given in trainers.values() for each in (given if isinstance(given, Sequence) else [given]))
+    found: Any = next((each.data for each in flat if isinstance(each, Trainer)), None)
+    if found is None and any(isinstance(each, LanguageModel) for each in trainers.values()):
+        raise ConfigError("models without a trainer need data to be measured on; use compare({...}, data=data)")
+    return found
+
+
+def _checked(trainers: Mapping[str, Any], data: TokenDataset) -> list[_Run]:
+    """Return the trainers and models in order, or raise unless they can be compared."""
     runs: list[_Run] = []
     for name, given in trainers.items():
+        if isinstance(name, str) and isinstance(given, LanguageModel):
+            longest = max((run.block_size for run in runs), default=WINDOW)
+            size = given.block_size or min(longest, len(data.val) - 1)
+            runs.append(_Run(name, name, None, given, size))
+            continue
         is_list = isinstance(given, Sequence)
         several = list(given) if is_list else [given]
         if not isinstance(name, str) or not several or not all(isinstance(each, Trainer) for each in several):
             got = short([type(each).__name__ for each in several]) if is_list else type(given).__name__
             raise InputTypeError(
-                f"trainers must have a Trainer or a list of them under each name, {way}, got {got} under {short(name)}"
+                f"trainers must have a Trainer, a list of them or a model under each name, {_WAY}, got {got} under "
+                f"{short(name)}"
             )
-        runs += [_Run(name, f"{name}/{i}" if is_list else name, each) for i, each in enumerate(several)]
+        for i, each in enumerate(several):
+            runs.append(_Run(name, f"{name}/{i}" if is_list else name, each, each.model, each.block_size))
     owners: dict[int, str] = {}
-    data = runs[0].trainer.data
-    for _, label, trainer in runs:
+    origin = next((short(run.label) for run in runs if run.trainer is not None and run.trainer.data is data), "data=")
+    for _, label, trainer, *_ in runs:
+        if trainer is None:
+            continue
         for parameter in trainer.model.parameters():
             if owners.setdefault(id(parameter), label) != label:
                 raise ConfigError(
@@ -309,7 +351,7 @@ def _checked(trainers: Any) -> list[_Run]:
                 )
         if trainer.data is not data and trainer.data.digest() != data.digest():
             raise ConfigError(
-                f"trainers must have the same data, got other data in {short(label)} than in {short(runs[0].label)}; "
+                f"trainers must have the same data, got other data in {short(label)} than in {origin}; "
                 "make one TokenDataset and pass it to all of them"
             )
     return runs
@@ -323,12 +365,13 @@ def _give_directories(runs: list[_Run], path: Path) -> None:
                 f"names must be names of directories in run_dir, got {short(name)}; use letters, digits, '_' and '='"
             )
     for run in runs:
-        if run.trainer.run_dir is None:
+        if run.trainer is not None and run.trainer.run_dir is None:
             run.trainer.run_dir = path / run.label
 
 
-def _write(trainer: Trainer, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    """Return a sample of a trainer's model, empty without a tokenizer."""
-    if not max_new_tokens or trainer.data.tokenizer is None:
+def _write(run: _Run, data: TokenDataset, prompt: str, max_new_tokens: int, temperature: float) -> str:
+    """Return a sample of a model, empty without a tokenizer."""
+    if not max_new_tokens or data.tokenizer is None:
         return ""
-    return trainer.sampler().generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)
+    sampler = Sampler(run.model, data.tokenizer) if run.trainer is None else run.trainer.sampler()
+    return sampler.generate(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=0)

@@ -18,12 +18,12 @@ from tinygpt.data import TokenDataset
 from tinygpt.envelope import MOST_BYTES
 from tinygpt.errors import ConfigError, check_integer, check_number, checked_names
 from tinygpt.files import memory_bytes
-from tinygpt.models import GPTConfig, LanguageModel
+from tinygpt.models import GPTConfig, LanguageModel, MixtureLanguageModel, NGramLanguageModel
 from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
 from tinygpt.models.modes import training
 from tinygpt.runtime import DTYPES, choose_device, choose_precision
-from tinygpt.training.advice import seconds_per_step
+from tinygpt.training.advice import measured_step
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.preparation import optimizer_for
 
@@ -152,10 +152,10 @@ def plan(
     rows, micro_batches = _shares(config, devices)
     block_size = config.block_size or built.block_size or WINDOW
     tokens = config.batch_size * block_size
-    forward = _operations(built, block_size) / block_size
+    forward = sum(_operations(part, block_size) for part in _computing(built)) / block_size
     parts = _state(built, config, devices, micro_batches)
     state = sum(parts.values())
-    kept = _activations(built, config, rows, block_size, foreign=flops is not None)
+    kept = sum(_activations(part, config, rows, block_size, foreign=flops is not None) for part in _computing(built))
     parts[f"activations of {rows} x {block_size}"] = kept
     checkpoint = _checkpoint(built, config)
     weights = sum(map(_size, built.parameters()))
@@ -207,6 +207,13 @@ def _shares(config: TrainerConfig, devices: int) -> tuple[int, int]:
     if accumulation > config.batch_size:
         raise ConfigError(f"batch_size must be at least the {accumulation} micro-batches, got {config.batch_size}")
     return math.ceil(config.batch_size / accumulation), accumulation // devices
+
+
+def _computing(model: LanguageModel) -> list[LanguageModel]:
+    """Return the models that multiply: the parts of a mixture, and no table, whose lookups need the ids themselves."""
+    if isinstance(model, MixtureLanguageModel):
+        return [each for part in model.models for each in _computing(part)]
+    return [] if isinstance(model, NGramLanguageModel) else [model]
 
 
 def _operations(model: LanguageModel, block_size: int) -> int:
@@ -306,7 +313,7 @@ def _timed(
     built = model.build(seed=0) if isinstance(model, GPTConfig) else copy.deepcopy(model)
     data = TokenDataset(np.arange(rows * block_size + 1) % built.vocab_size, val_fraction=0.0)
     micro = replace(config, batch_size=rows, accumulation=1, block_size=block_size, max_iters=max(config.max_iters, 4))
-    return seconds_per_step(built, micro, data, block_size)
+    return measured_step(built, micro, data, block_size)
 
 
 def _fit(state: float, kept: float, memory: float | None, config: TrainerConfig, devices: int) -> str:
