@@ -128,6 +128,26 @@ def test_the_flags_are_the_settings() -> None:
             assert each.default is not MISSING
 
 
+def test_a_trained_model_is_shown_beside_a_table(tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --mixture the mixture of both is saved, and has the loss that the note says."""
+    monkeypatch.chdir(tmp_path)
+    Path("verse.txt").write_text(TEXT, encoding="utf-8")
+    code, out, err = said("train", "verse.txt", "-o", "run", *SMALL, "--mixture")
+    assert (code, out) == (0, "")
+    assert re.search(
+        r"its loss is \d\.\d{3} nats on the validation split; a table of counted 7-grams has \d\.\d{3}\n", err
+    )
+    told = re.search(r"their mixture, 0.4 of the model and 0.6 of the table, has (.*): run/mixture.safetensors", err)
+    assert told
+    model, tokenizer = tinygpt.load("run/mixture.safetensors")
+    data = tinygpt.TokenDataset(TEXT, tokenizer)
+    assert f"{tinygpt.evaluate(model, data, block_size=8).nats:.3f}" == told[1]
+    assert said("write", "run/mixture.safetensors", "the", "-n", "9")[0] == 0
+    said("train", "--resume", "run", "--max-iters", "8")
+    monkeypatch.setattr("tinygpt.cli.training._MOST_COUNTED", 10)
+    assert "too long to count 7-grams beside the model" in said("train", "--resume", "run", "--max-iters", "9")[2]
+
+
 def test_train_has_help_for_each_setting_and_its_choices(said: Any) -> None:
     _, out, _ = said("train", "--help")
     for name in (*TABLES["model"], *TABLES["trainer"]):

@@ -45,12 +45,12 @@ def make_mixture() -> MixtureLanguageModel:
 def discounts(counts: list[int]) -> list[float]:
     """Return those of a count of 0, 1, 2 and more, as Chen and Goodman have them, where they are defined."""
     of = Counter(counts)
-    share = of[1] / (of[1] + 2 * of[2]) if of[1] else 0.5
-    found = [0.0]
-    for count in (1, 2, 3):
-        exact = count - (count + 1) * share * of[count + 1] / of[count] if of[count] else share
-        found.append(min(max(exact, share), count))
-    return found
+    if all(of[count] for count in (1, 2, 3, 4)):
+        share = of[1] / (of[1] + 2 * of[2])
+        found = [count - (count + 1) * share * of[count + 1] / of[count] for count in (1, 2, 3)]
+        if min(found) > 0:
+            return [0.0, *found]
+    return [0.0, 0.5, 1.0, 1.5]
 
 
 def kneser_ney(ids: list[int], size: int, order: int, context: tuple[int, ...]) -> list[float]:

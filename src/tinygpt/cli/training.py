@@ -19,10 +19,13 @@ from tinygpt.errors import show as shown
 
 if TYPE_CHECKING:
     from tinygpt import TokenDataset
-    from tinygpt.training import Advice
+    from tinygpt.training import Advice, Trainer
 
 _HEAD = ("", "nats", "bits/char", "best step", "steps", "parameters", "seconds")
 _INSTALL = 'use pip install "tinygpt[plots]"'
+_ORDER = 7  # of the table beside a model
+_MOST_COUNTED = 20_000_000  # tokens, which take 2 GB of memory
+_WEIGHTS = (0.4, 0.6)  # of model and table
 _OF_A_NEW_RUN = {"minutes", "encoding", "val_fraction"}
 
 
@@ -35,6 +38,7 @@ def train(
     minutes: float = 1.0,
     encoding: str = "utf-8",
     val_fraction: float = 0.1,
+    mixture: bool = False,
     model: OmitArgPrefixes[ModelFlags] = ModelFlags(),  # noqa: B008 # frozen
     trainer: OmitArgPrefixes[TrainerFlags] = TrainerFlags(),  # noqa: B008 # frozen
     given: Suppress[Fixed[frozenset[str]]] = frozenset(),
@@ -52,6 +56,7 @@ def train(
         minutes: About how long to train, if --max-iters does not say.
         encoding: Encoding of the text file.
         val_fraction: Share of the text, at its end, to validate on.
+        mixture: Also save the mixture of the model with a table of n-grams, which writes better than both.
         model: The model.
         trainer: The training.
         given: The names of the flags in the command line.
@@ -65,7 +70,8 @@ def train(
                 "--resume takes text, time and directory from the run, so leave out -o, --minutes, --encoding and "
                 "--val-fraction"
             )
-        return _fit(run_directory(resume), None if file is None else text_file(file), resume=True, **settings)
+        source = None if file is None else text_file(file)
+        return _fit(run_directory(resume), source, mixture, resume=True, **settings)
     if file is None:
         raise ConfigError("train needs a text or a run: tinygpt train FILE, or tinygpt train --resume RUN")
     path = text_file(file)
@@ -74,7 +80,7 @@ def train(
     run = RUNS / path.stem if run_dir is None else Path(run_dir)
     _check_new(run)
     data, advice = _advised(path, minutes, encoding, val_fraction, **settings)
-    return _fit(run, data, advice=advice)
+    return _fit(run, data, mixture, advice=advice)
 
 
 def compare(
@@ -171,7 +177,7 @@ def _advised(
     return data, advice
 
 
-def _fit(run: Path, source: "TokenDataset | Path | None", **options: Any) -> int:
+def _fit(run: Path, source: "TokenDataset | Path | None", mixture: bool, **options: Any) -> int:
     """Train to the end, and say what to do next."""
     import tinygpt
 
@@ -187,9 +193,29 @@ def _fit(run: Path, source: "TokenDataset | Path | None", **options: Any) -> int
     if before is not None and max(run.glob("step-*.safetensors")) == before:
         note(f"the run had no step left to take; use a --max-iters above {trainer.steps_taken:,} to train further")
         return 0
+    _note_table(trainer, run / "mixture.safetensors" if mixture else None)
     note(f"the model of {trainer.model.num_parameters():,} parameters is in {run / BEST}; now try:")
     note(f"  tinygpt write {name}\n  tinygpt info {name}")
     return 0
+
+
+def _note_table(trainer: "Trainer", path: Path | None) -> None:
+    """Compare the model with a table of n-grams, and save their mixture if a path is given."""
+    import tinygpt
+
+    data, order = trainer.data, min(_ORDER, len(trainer.data.train))
+    if len(data.train) > _MOST_COUNTED:
+        note(f"the text is too long to count {order}-grams beside the model: over {_MOST_COUNTED:,} tokens")
+        return
+    table = tinygpt.NGramLanguageModel.count(data.train, vocab_size=trainer.model.vocab_size, order=order)
+    own = trainer.evaluate().nats
+    counted = tinygpt.evaluate(table, data, block_size=trainer.block_size).nats
+    note(f"its loss is {own:.3f} nats on the validation split; a table of counted {order}-grams has {counted:.3f}")
+    if path is not None:
+        mixture = tinygpt.MixtureLanguageModel([trainer.model, table], weights=_WEIGHTS)
+        nats = tinygpt.evaluate(mixture, data, block_size=trainer.block_size).nats
+        tinygpt.save(path, mixture, data.tokenizer)
+        note(f"their mixture, {_WEIGHTS[0]:g} of the model and {_WEIGHTS[1]:g} of the table, has {nats:.3f}: {path}")
 
 
 def _check_new(run: Path) -> None:

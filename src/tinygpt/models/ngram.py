@@ -14,6 +14,7 @@ from tinygpt.files import memory_bytes
 from tinygpt.ids import as_integers, first_outside
 from tinygpt.models.base import LanguageModel
 
+_FALLBACK = (0.5, 1.0, 1.5)  # discounts where too few n-grams are rare to estimate them
 _BYTES_PER_ID = 90  # of memory, while an order of 7 is counted
 _PARTS = {"contexts": torch.int64, "start": torch.int64, "next": torch.int32, "weight": None, "rest": None}
 
@@ -246,9 +247,9 @@ def _smoothed(contexts: np.ndarray, number: np.ndarray, next: np.ndarray, counts
 def _discounts(counts: np.ndarray) -> np.ndarray:
     """Return the discount of each count, 0 to 3; the last one is for all larger counts too."""
     n1, n2, n3, n4 = (int((counts == times).sum()) for times in (1, 2, 3, 4))
-    share = n1 / (n1 + 2 * n2) if n1 else 0.5  # also the least discount, so that shorter contexts keep a share
-    found = [0.0] + [
-        times - (times + 1) * share * above / here if here else share
-        for times, here, above in ((1, n1, n2), (2, n2, n3), (3, n3, n4))
-    ]
-    return np.clip(found, [0, share, share, share], [0, 1, 2, 3])
+    if 0 not in (n1, n2, n3, n4):
+        share = n1 / (n1 + 2 * n2)
+        found = 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3
+        if min(found) > 0:
+            return np.array([0.0, *found])
+    return np.array([0.0, *_FALLBACK])
