@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tinygpt import CharTokenizer, TokenDataset
 from tinygpt.errors import ConfigError, DataError, InputTypeError
-from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
+from tinygpt.randomness import check_seed, derive_seed, permutation, shuffled, uniforms
 
 COUNTING = TokenDataset(range(60), val_fraction=0.25)  # each id is its own position
 
@@ -362,3 +362,30 @@ def test_derived_seeds_differ_with_any_word(words: list[int | str]) -> None:
 @given(key=st.integers(0, 2**64 - 1), count=st.integers(0, 50))
 def test_a_permutation_has_each_number_once(key: int, count: int) -> None:
     assert sorted(permutation(key, count)) == list(range(count))
+
+
+@broken_by(faults.order_without_rounds)
+def test_a_shuffled_order_has_each_number_once() -> None:
+    orders = [shuffled(2**64 - 1 - count, count, range(count)).tolist() for count in range(301)]
+    assert [sorted(order) for order in orders] == [list(range(count)) for count in range(301)]
+    assert all(order != sorted(order) for order in orders[9:])
+
+
+@given(key=st.integers(0, 2**64 - 1), count=st.integers(1, 2**62), data=st.data())
+def test_a_part_of_a_shuffled_order_is_computed_alone(key: int, count: int, data: st.DataObject) -> None:
+    """Also in an order too long for memory; no number comes twice."""
+    positions = data.draw(st.lists(st.integers(0, count - 1), unique=True, max_size=9))
+    found = shuffled(key, count, positions)
+    assert found.tolist() == [int(shuffled(key, count, [position])[0]) for position in positions]
+    assert len(set(found)) == len(positions)
+    assert all(0 <= number < count for number in found.tolist())
+
+
+@pytest.mark.parametrize(("count", "positions"), [(9, 9), (10**9, 6)])
+def test_shuffled_orders_are_uniform(count: int, positions: int) -> None:
+    """By chi-square over nine classes of numbers, at each of some positions, over many orders."""
+    found = np.array([shuffled(derive_seed(key), count, range(positions)) for key in range(400)])
+    for column in (found * 9 // count).T:
+        shares = np.bincount(np.arange(count) * 9 // count, minlength=9) / count if count < 10**9 else np.full(9, 1 / 9)
+        statistic = ((np.bincount(column, minlength=9) - 400 * shares) ** 2 / (400 * shares)).sum()
+        assert torch.special.gammaincc(torch.tensor(4.0), torch.tensor(statistic / 2)) > 1e-4

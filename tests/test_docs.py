@@ -109,7 +109,7 @@ def test_a_false_value_is_noticed() -> None:
         ("serve", ["Playground"]),
         ("training", training.__all__),
         ("views", views.__all__),
-        ("randomness", ["check_seed", "derive_seed", "permutation", "uniforms"]),
+        ("randomness", ["check_seed", "derive_seed", "permutation", "shuffled", "uniforms"]),
         ("corpora", ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]),
         ("data", ["TokenDataset"]),
         ("symbols", ["ByteTokenizer", "SymbolTokenizer"]),

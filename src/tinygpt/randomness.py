@@ -12,15 +12,16 @@ Source:
 import zlib
 
 import numpy as np
-from jaxtyping import Float64, Int, UInt64
+from jaxtyping import Float64, Int, Int64, UInt64
 from numpy.typing import ArrayLike
 
 from tinygpt.errors import check_seed
 
-__all__ = ["check_seed", "derive_seed", "permutation", "uniforms"]
+__all__ = ["check_seed", "derive_seed", "permutation", "shuffled", "uniforms"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
+_ROUNDS = 8  # of the Feistel network; 4 are enough where the rounds draw truly at random
 
 
 def derive_seed(*words: int | str) -> int:
@@ -61,9 +62,48 @@ def uniforms(keys: ArrayLike, numbers: ArrayLike) -> Float64[np.ndarray, "*shape
 def permutation(key: int, count: int) -> Int[np.ndarray, " N"]:
     """Return the numbers ``0`` to ``count - 1`` in a random order.
 
-    The order is drawn from the stream ``key``.
+    The order is drawn from the stream ``key``. :func:`shuffled` needs no memory for the numbers that are not asked for.
     """
     return np.argsort(uniforms(key, np.arange(count)), kind="stable")
+
+
+def shuffled(key: int, count: int, positions: ArrayLike) -> Int64[np.ndarray, " N"]:
+    """Return the numbers at some positions of a random order of ``0`` to ``count - 1``.
+
+    The other numbers are not computed, so that an order of a billion numbers costs nothing. Another ``key`` gives
+    another order. The orders are not those of :func:`permutation`.
+
+    Args:
+        key: Number of the order.
+        count: How many numbers are in a random order.
+        positions: Positions in the order, from 0 to ``count - 1``.
+
+    Example:
+        >>> sorted(shuffled(7, 5, [0, 1, 2, 3, 4]).tolist())
+        [0, 1, 2, 3, 4]
+        >>> shuffled(7, 5, [3]).tolist() == shuffled(7, 5, [2, 3]).tolist()[1:]
+        True
+
+    Source:
+        Black and Rogaway, *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002, section 4 on cycle walking and
+        section 5 on Feistel networks. https://doi.org/10.1007/3-540-45760-7_9
+    """
+    found = np.array(positions, np.int64)
+    half = ((count - 1).bit_length() + 1) // 2  # bits, so that 4**half is the least such power of at least count
+    outside = np.arange(len(found))
+    while len(outside):  # the network permutes 4**half numbers: go on from those that are too large
+        found[outside] = _feistel(key, half, found[outside])
+        outside = outside[found[outside] >= count]
+    return found
+
+
+def _feistel(key: int, half: int, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Permute the numbers of ``2 * half`` bits."""
+    left, right = numbers >> half, numbers & ((1 << half) - 1)
+    for number in range(_ROUNDS):
+        mask = (uniforms(key, (number << half) + right) * (1 << half)).astype(np.int64)
+        left, right = right, left ^ mask
+    return (left << half) + right
 
 
 def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
