@@ -318,11 +318,19 @@ def mode_left_behind(patch: Patch) -> None:
 
 
 def last_window_out_of_reach(patch: Patch) -> None:
-    wrap(patch, Split, "count", lambda real, self, block_size: real(self, block_size) - 1)
+    wrap(patch, Split, "count", lambda real, *arguments, **options: real(*arguments, **options) - 1)
 
 
 def order_without_rounds(patch: Patch) -> None:
     patch.setattr("tinygpt.randomness._ROUNDS", 0)
+
+
+def order_in_memory(patch: Patch) -> None:
+    def shuffle(real: Any, *arguments: Any, **options: Any) -> Any:
+        np.arange(10**6)
+        return real(*arguments, **options)
+
+    wrap(patch, Split, "shuffle", shuffle)
 
 
 def targets_are_the_inputs(patch: Patch) -> None:

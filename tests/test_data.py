@@ -1,7 +1,8 @@
 """Windows of a corpus: all are reachable, none is mixed up, and each batch is a function of its arguments."""
 
 import array
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tinygpt import CharTokenizer, TokenDataset
 from tinygpt.errors import ConfigError, DataError, InputTypeError
 from tinygpt.randomness import check_seed, derive_seed, permutation, shuffled, uniforms
+from tinygpt.windows import Batch, Split
 
 COUNTING = TokenDataset(range(60), val_fraction=0.25)  # each id is its own position
 
@@ -104,6 +106,26 @@ def test_epochs_have_orders_of_their_own() -> None:
     assert order() == order(epoch=0, seed=0)
     assert order() != order(epoch=1)
     assert order() != order(seed=1)
+
+
+@broken_by(faults.order_in_memory)
+def test_a_batch_needs_no_memory_for_the_others() -> None:
+    """Not even in a split of eight billion ids, which here are all one id in memory."""
+    split = Split(np.broadcast_to(np.uint16(3), 8 * 10**9))
+    split.draw(0, "train", 0, 2, 8)
+    passes: list[Callable[[], Iterator[Batch]]] = [
+        lambda: split.shuffle(0, 4, 8, stride=1),
+        lambda: split.shuffle(0, 4, 8, stride=8),
+        lambda: split.in_order(4, 8, limit=100),
+        lambda: split.in_order(4, 8, limit=None),
+    ]
+    for batches in passes:
+        tracemalloc.start()
+        x, _ = next(batches())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert x.shape == (4, 8)
+        assert peak < 1 << 20
 
 
 @given(length=st.integers(1, 99), share=st.floats(0, 0.99))

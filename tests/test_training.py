@@ -239,7 +239,7 @@ def test_gradients_are_clipped_to_the_limit(limit: float) -> None:
 def test_the_loss_of_a_split_is_exact(batch_size: int) -> None:
     """It does not depend on the batch size."""
     trainer = make_trainer(batch_size=batch_size)
-    ids = torch.from_numpy(DATA.val.astype(np.int64))
+    ids = torch.from_numpy(DATA.val[:].astype(np.int64))
     total, places = 0.0, range(0, len(ids) - 1, BLOCK)
     for start in places:
         x, y = ids[start : start + BLOCK], ids[start + 1 : start + BLOCK + 1]

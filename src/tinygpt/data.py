@@ -4,12 +4,9 @@ import hashlib
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Integer
 from torch import Tensor
 
 from tinygpt.corpora import TextFile, read_file
@@ -17,29 +14,26 @@ from tinygpt.documents import join_documents, join_examples, warn_if_unlike
 from tinygpt.errors import (
     ConfigError,
     DataError,
-    InputTypeError,
     check_choice,
     check_integer,
     check_number,
     checked_names,
-    short,
 )
-from tinygpt.ids import as_integers, first_outside
-from tinygpt.randomness import check_seed, derive_seed, permutation, uniforms
+from tinygpt.ids import Ids
+from tinygpt.randomness import check_seed, derive_seed
+from tinygpt.sources import as_ids, as_mask
 from tinygpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
     check_corpus,
     check_tokenizer,
     decode_ids,
-    encode_text,
 )
 from tinygpt.windows import Batch, Split
 
 __all__ = ["TokenDataset"]
 
 SPLITS = ("train", "val")
-_INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64)
 _HASHED_TOGETHER = 1 << 24  # ids, so that a memory-mapped file is read in pieces
 
 
@@ -102,14 +96,12 @@ class TokenDataset:
         texts = [check_corpus(name, each) for name, each in corpora.items() if isinstance(each, str)]
         if tokenizer is None and any(texts):
             tokenizer = CharTokenizer.from_text("".join(texts))
-        self.tokenizer = None if tokenizer is None else check_tokenizer(tokenizer)
-        self.file: TextFile | None = None
-        ids, *others = (_as_ids(name, each, self.tokenizer) for name, each in corpora.items())
+        checked = None if tokenizer is None else check_tokenizer(tokenizer)
+        ids, *others = (as_ids(name, each, checked) for name, each in corpora.items())
         if not len(ids):
             raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
         largest = max(int(each.max(initial=0)) for each in (ids, *others))
-        self.vocab_size = largest + 1 if tokenizer is None else operator.index(tokenizer.vocab_size)
-        targets = None if mask is None else _as_mask(mask, len(ids))
+        targets = None if mask is None else as_mask(mask, len(ids))
         # As int(0.9 * n) in the notebook and in nanoGPT. Rounding first makes 0.58 * 100 = 57.99999999999999 58.
         boundary = len(ids) if others else int(round((1 - val_fraction) * len(ids), 6))
         pieces = (ids[:boundary], others[0] if others else ids[boundary:])
@@ -117,10 +109,27 @@ class TokenDataset:
         for name, targets in zip(SPLITS, masks, strict=True):
             if targets is not None and len(targets) and not targets.any():
                 raise DataError(f"mask must have a target in each split, got False for all {len(targets):,} of {name}")
-        self.splits = dict(zip(SPLITS, map(Split, pieces, masks), strict=True))
+        size = largest + 1 if checked is None else operator.index(checked.vocab_size)
+        self._set(checked, size, *map(Split, pieces, masks))
+        if not others:
+            self.val_fraction = float(val_fraction)  # as given, not as rounded to a token
         if isinstance(source, str) and val is None:
             warn_if_unlike(*pieces, self.vocab_size)
-        self.val_fraction = len(others[0]) / (len(ids) + len(others[0])) if others else float(val_fraction)
+
+    def _set(self, tokenizer: Tokenizer | None, vocab_size: int, train: Split, val: Split) -> None:
+        self.tokenizer, self.vocab_size = tokenizer, vocab_size
+        self.splits = dict(zip(SPLITS, (train, val), strict=True))
+        self.val_fraction = len(val.ids) / (len(train.ids) + len(val.ids))
+        self.file: TextFile | None = None
+
+    @classmethod
+    def _of_splits(cls, tokenizer: Tokenizer, train: Split, val: Split) -> "TokenDataset":
+        """Return a dataset of two splits that are ready."""
+        if not len(train.ids):
+            raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
+        data = cls.__new__(cls)
+        data._set(tokenizer, operator.index(tokenizer.vocab_size), train, val)
+        return data
 
     @classmethod
     def from_documents(
@@ -212,13 +221,6 @@ class TokenDataset:
         return cls._of_splits(*join_examples(examples, tokenizer, separator, **options))
 
     @classmethod
-    def _of_splits(cls, tokenizer: Tokenizer, train: Split, val: Split) -> "TokenDataset":
-        """Return a dataset of two splits that are ready."""
-        data = cls(train.ids, tokenizer, val=val.ids)
-        data.splits = {"train": train, "val": val}
-        return data
-
-    @classmethod
     def from_file(
         cls, path: str | os.PathLike[str], *, encoding: str = "utf-8", val_fraction: float = 0.1
     ) -> "TokenDataset":
@@ -259,12 +261,12 @@ class TokenDataset:
         )
 
     @property
-    def train(self) -> Integer[np.ndarray, " N"]:
+    def train(self) -> Ids:
         """The ids of the training split."""
         return self.splits["train"].ids
 
     @property
-    def val(self) -> Integer[np.ndarray, " N"]:
+    def val(self) -> Ids:
         """The ids of the validation split."""
         return self.splits["val"].ids
 
@@ -272,7 +274,7 @@ class TokenDataset:
     def _unit(self) -> str:
         return "characters" if isinstance(self.tokenizer, CharTokenizer) else "tokens"
 
-    def split(self, name: str, *, block_size: int | None = None) -> Integer[np.ndarray, " N"]:
+    def split(self, name: str, *, block_size: int | None = None) -> Ids:
         """Return the ids of ``"train"`` or ``"val"``.
 
         Raises:
@@ -326,8 +328,7 @@ class TokenDataset:
         chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
         check_integer("step", step, minimum=0)
-        draws = uniforms(derive_seed(check_seed(seed), split, step), np.arange(batch_size))
-        return chosen.numbered((draws * chosen.count(block_size)).astype(np.int64), block_size)
+        return chosen.draw(check_seed(seed), split, step, batch_size, block_size)
 
     def epoch(
         self,
@@ -366,9 +367,8 @@ class TokenDataset:
         chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
         stride = check_integer("stride", block_size if stride is None else stride, minimum=1)
-        rows, starts = chosen.spread(block_size, stride, overlapping=True)
-        order = permutation(derive_seed(check_seed(seed), "epoch", split, epoch), len(starts))
-        return chosen.batches(rows[order], starts[order], batch_size, block_size)
+        key = derive_seed(check_seed(seed), "epoch", split, epoch)
+        return chosen.shuffle(key, batch_size, block_size, stride)
 
     def windows(self, split: str, *, batch_size: int, block_size: int, limit: int | None = None) -> Iterator[Batch]:
         """Return an iterator over a split in order, each token predicted once.
@@ -388,15 +388,9 @@ class TokenDataset:
         """
         chosen = self._split(split, block_size)
         check_integer("batch_size", batch_size, minimum=1)
-        rows, starts = chosen.spread(block_size, block_size, overlapping=False)
-        # A text ends in a shorter window, and documents are padded.
-        rest = (len(chosen.ids) - 1) % block_size if chosen.rows is None else 0
-        whole = len(starts) - bool(rest)
-        if limit is not None and check_integer("limit", limit, minimum=1) < whole:
-            picked, rest = np.linspace(0, whole - 1, limit).astype(np.int64), 0
-            rows, starts, whole = rows[picked], starts[picked], limit
-        tail = chosen.batches(rows[whole:], starts[whole:], 1, rest)
-        return chain(chosen.batches(rows[:whole], starts[:whole], batch_size, block_size), tail)
+        if limit is not None:
+            check_integer("limit", limit, minimum=1)
+        return chosen.in_order(batch_size, block_size, limit)
 
     def digest(self) -> str:
         """Return the SHA-256 of the ids, their dtype, the sizes of the splits, and their masks and rows."""
@@ -416,51 +410,3 @@ class TokenDataset:
             return 1.0
         ids = self.split(split)
         return len(decode_ids(self.tokenizer, ids.tolist())) / len(ids)
-
-
-def _as_ids(name: str, source: Any, tokenizer: Tokenizer | None) -> np.ndarray:
-    """Return the ids of a text, or ids as an array.
-
-    An array, or a tensor on the CPU, is not copied.
-    """
-    if isinstance(source, str):
-        text = check_corpus(name, source)
-        return np.empty(0, np.int64) if tokenizer is None else encode_text(tokenizer, text)
-    if isinstance(source, list | tuple) and source and all(isinstance(each, str) for each in source):
-        raise InputTypeError(
-            f"{name} must be one text or ids, got {len(source):,} texts, {short(source[0])} first; use "
-            "TokenDataset.from_documents(texts)"
-        )
-    if isinstance(source, bytes | bytearray):
-        raise InputTypeError(f"{name} must be a text or ids, got bytes; decode them first, e.g. {name}.decode('utf-8')")
-    if isinstance(source, os.PathLike) or hasattr(source, "read"):
-        check_corpus(name, source)
-    if (
-        isinstance(source, Tensor)
-        and source.dtype in _INTEGERS
-        and source.layout == torch.strided
-        and not source.is_meta
-    ):
-        source = source.numpy(force=True)
-    ids = as_integers(source, f"{name} must be a text or ids, and ids")
-    limit = 2**63 - 1 if tokenizer is None else operator.index(tokenizer.vocab_size)  # ids are counted in int64
-    outside = first_outside(ids, limit)
-    if outside is not None:
-        rule = "0 or more, and below 2**63 - 1"
-        if tokenizer is not None:
-            rule = f"from 0 to {limit - 1}, the tokenizer's range"
-        raise DataError(
-            f"ids must be {rule}, got ids from {ids.min()} to {ids.max()}, {ids[outside]} at position {outside}"
-        )
-    return ids
-
-
-def _as_mask(mask: Any, length: int) -> np.ndarray:
-    """Return a mask of targets as an array, which is not copied."""
-    found = mask.numpy(force=True) if isinstance(mask, Tensor) else np.asarray(mask)
-    if found.dtype != np.bool_ or found.shape != (length,):
-        raise DataError(
-            f"mask must have a bool for each of the {length:,} ids, got {found.dtype} of shape {found.shape}; "
-            "True marks a target"
-        )
-    return found

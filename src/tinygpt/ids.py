@@ -3,17 +3,35 @@
 Ids may come as a sequence, an iterator, or an array or tensor of any library.
 """
 
-from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer
 
 from tinygpt.errors import InputTypeError, short
 
-__all__ = ["IGNORED", "as_integers", "first_outside"]
+__all__ = ["IGNORED", "Ids", "as_integers", "first_outside"]
 
 IGNORED = -100  # a target without a loss, as in torch.nn.functional.cross_entropy
+
+
+@runtime_checkable
+class Ids(Protocol):
+    """A sequence of ids of which slices are arrays: an array, or ids that stay on the disk."""
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the arrays."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def tolist(self) -> Any:
+        """Return all ids as a list."""
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:

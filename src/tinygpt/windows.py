@@ -1,17 +1,21 @@
 """Cut ids into windows, each a row of inputs and a row of targets.
 
-:class:`~tinygpt.TokenDataset` has a :class:`Split` for training and one for validation.
+:class:`~tinygpt.TokenDataset` has a :class:`Split` for training and one for validation. The ids are an array, or any
+other sequence that gives arrays for its slices. A batch reads one slice for each of its windows, so that its cost does
+not depend on the length of the split.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64, Integer
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
-from tinygpt.ids import IGNORED
+from tinygpt.ids import IGNORED, Ids
+from tinygpt.randomness import derive_seed, shuffled, uniforms
 
 __all__ = ["Batch", "Split"]
 
@@ -50,7 +54,7 @@ class Split:
 
     def __init__(
         self,
-        ids: Integer[np.ndarray, " N"],
+        ids: Ids,
         mask: Bool[np.ndarray, " N"] | None = None,
         rows: tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"]] | None = None,
         numbers: Int[np.ndarray, " R"] | None = None,
@@ -61,57 +65,85 @@ class Split:
         self._last: np.ndarray = (whole if rows is None else rows)[1]
         self.lengths = self._last - self._first
         self.longest = int(self.lengths.max(initial=0))
-        self._ends: tuple[int, np.ndarray] = (0, np.empty(0, np.int64))  # block_size, and windows up to each row's end
+        self._bounds: tuple[tuple[int, int, bool], np.ndarray] = (0, 0, True), self._first
+        self._read: Ids = ids.view(np.ndarray) if isinstance(ids, np.ndarray) else ids  # a slice of a memmap is slow
 
-    def count(self, block_size: int) -> int:
-        """Return the number of different windows."""
-        return int(self._count(block_size)[-1])
-
-    def numbered(self, numbers: Int[np.ndarray, " B"], block_size: int) -> Batch:
-        """Return windows by their numbers, below :meth:`count`."""
-        ends = self._count(block_size)
-        rows = np.searchsorted(ends, numbers, side="right")
-        before = numbers - ends[rows]  # negative: windows to the last one of the row, and one more
-        sizes = np.maximum(self.lengths[rows] - block_size + 1, 1)
-        return self._gather(rows, self._first[rows] + sizes + before, block_size)
-
-    def spread(
-        self, block_size: int, stride: int, *, overlapping: bool
-    ) -> tuple[Int64[np.ndarray, " W"], Int64[np.ndarray, " W"]]:
-        """Return the rows and starts of windows that cover each row, ``stride`` tokens apart.
+    def count(self, block_size: int, stride: int = 1, *, overlapping: bool = True) -> int:
+        """Return the number of windows that cover each row, ``stride`` tokens apart.
 
         The last window of a row ends where the row ends if windows may overlap, and else is shorter.
         """
-        lengths = self.lengths
-        latest = np.maximum(lengths - block_size, 0) if overlapping else lengths - 1
-        counts = np.where(lengths > 0, -(-latest // stride) + 1 if overlapping else latest // stride + 1, 0)
-        rows = np.repeat(np.arange(len(counts)), counts)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return rows, self._first[rows] + np.minimum(within * stride, latest[rows])
+        return int(self._bounds_of(block_size, stride, overlapping)[-1])
 
-    def batches(self, rows: np.ndarray, starts: np.ndarray, batch_size: int, block_size: int) -> Iterator[Batch]:
-        """Return an iterator over the windows that begin at some starts."""
-        pieces = ((rows[i : i + batch_size], starts[i : i + batch_size]) for i in range(0, len(rows), batch_size))
-        return (self._gather(*piece, block_size) for piece in pieces)
+    def numbered(
+        self, numbers: Int[np.ndarray, " B"], block_size: int, stride: int = 1, *, overlapping: bool = True
+    ) -> Batch:
+        """Return some of these windows by their numbers, from 0 to :meth:`count` less 1."""
+        bounds = self._bounds_of(block_size, stride, overlapping)
+        rows = np.searchsorted(bounds, numbers, side="right") - 1
+        latest = _latest_start(self.lengths[rows], block_size, overlapping)
+        return self._gather(rows, self._first[rows] + np.minimum((numbers - bounds[rows]) * stride, latest), block_size)
 
-    def _count(self, block_size: int) -> np.ndarray:
-        """Return the number of windows in each row and the rows before it."""
-        if self._ends[0] != block_size:
-            counts = np.where(self.lengths > 0, np.maximum(self.lengths - block_size + 1, 1), 0)
-            self._ends = block_size, np.cumsum(counts)
-        return self._ends[1]
+    def draw(self, seed: int, name: str, step: int, batch_size: int, block_size: int) -> Batch:
+        """Return random windows, all equally likely; ``name`` is that of the split."""
+        draws = uniforms(derive_seed(seed, name, step), np.arange(batch_size))
+        return self.numbered((draws * self.count(block_size)).astype(np.int64), block_size)
+
+    def shuffle(self, key: int, batch_size: int, block_size: int, stride: int) -> Iterator[Batch]:
+        """Return an iterator over overlapping windows, each once, in a random order."""
+        count = self.count(block_size, stride)
+        pieces = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+        return (self.numbered(shuffled(key, count, piece), block_size, stride) for piece in pieces)
+
+    def in_order(self, batch_size: int, block_size: int, limit: int | None) -> Iterator[Batch]:
+        """Return an iterator over windows that do not overlap, at most ``limit`` of them, spread evenly."""
+        count = self.count(block_size, block_size, overlapping=False)
+        # A text ends in a shorter window, and documents are padded.
+        rest = (len(self.ids) - 1) % block_size if self.rows is None else 0
+        whole = count - bool(rest)
+        picked: range | np.ndarray = range(whole)
+        if limit is not None and limit < whole:
+            picked, rest = np.linspace(0, whole - 1, limit).astype(np.int64), 0
+
+        def cut(numbers: range | np.ndarray, size: int = block_size) -> Batch:
+            x, y = self.numbered(np.asarray(numbers), block_size, block_size, overlapping=False)
+            return Batch(x[:, :size], y[:, :size])
+
+        pieces = (picked[start : start + batch_size] for start in range(0, len(picked), batch_size))
+        return chain(map(cut, pieces), (cut(range(whole, count), rest) for _ in range(bool(rest))))
+
+    def _bounds_of(self, block_size: int, stride: int, overlapping: bool) -> np.ndarray:
+        """Return the number of windows before each row, and at the end that of all."""
+        asked = block_size, stride, overlapping
+        known, bounds = self._bounds
+        if known != asked:
+            latest = _latest_start(self.lengths, block_size, overlapping)
+            counts = np.where(self.lengths > 0, (-(-latest // stride) if overlapping else latest // stride) + 1, 0)
+            bounds = np.append(0, np.cumsum(counts))
+            self._bounds = asked, bounds
+        return bounds
 
     def _gather(self, rows: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
-        """Cut all windows out of the ids in one indexing operation."""
-        index = starts[:, None] + np.arange(block_size + 1)
-        last = self._last[rows]
-        kept = None
-        if (starts + block_size > last).any():
-            kept = index[:, 1:] <= last[:, None]
-            index = np.minimum(index, last[:, None])
-        windows = torch.from_numpy(self.ids[index].astype(np.int64))
+        """Copy a slice of the ids into each window, and repeat the last id of a row that is shorter."""
+        ends = np.minimum(starts + block_size, self._last[rows]) + 1
+        pieces = [self._read[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        missing = block_size - (ends - starts) + 1
+        is_padded = bool(missing.any())
+        if is_padded:
+            ended = zip(pieces, missing.tolist(), strict=True)
+            pieces = [np.append(piece, piece[-1:].repeat(count)) for piece, count in ended]
+        windows = np.empty((len(starts), block_size + 1), np.int64)
+        np.concatenate(pieces, out=windows.reshape(-1), casting="unsafe")  # faster than row by row
+        x, y = torch.from_numpy(windows[:, :-1]), torch.from_numpy(windows[:, 1:])
+        if self.mask is None and not is_padded:
+            return Batch(x, y)
+        kept = np.arange(block_size, 0, -1) > missing[:, None]
         if self.mask is not None:
-            masked = self.mask[index[:, 1:]]
-            kept = masked if kept is None else kept & masked
-        x, y = windows[:, :-1], windows[:, 1:]
-        return Batch(x, y if kept is None else y.masked_fill(torch.from_numpy(~kept), IGNORED))
+            for row, start, end in zip(kept, starts.tolist(), ends.tolist(), strict=True):
+                row[: end - start - 1] &= self.mask[start + 1 : end]
+        return Batch(x, y.masked_fill(torch.from_numpy(~kept), IGNORED))
+
+
+def _latest_start(lengths: np.ndarray, block_size: int, overlapping: bool) -> np.ndarray:
+    """Return where the last window of a row begins, from the start of the row."""
+    return np.maximum(lengths - block_size, 0) if overlapping else lengths - 1

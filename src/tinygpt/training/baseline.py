@@ -3,6 +3,7 @@
 import numpy as np
 
 from tinygpt.data import TokenDataset
+from tinygpt.ids import Ids
 
 _PIECES = 64  # of a long split, spread evenly over it
 _PAIRS_IN_A_PIECE = 1 << 16  # 4 million pairs in all: enough for about 0.001 nats
@@ -42,7 +43,7 @@ def bigram_loss(data: TokenDataset) -> float:
     return float(-(weights * np.log(probability)).sum() / weights.sum())
 
 
-def _pairs(ids: np.ndarray, mask: np.ndarray | None, size: int) -> np.ndarray:
+def _pairs(ids: Ids, mask: np.ndarray | None, size: int) -> np.ndarray:
     """Return each target and the id before it as ``before * size + target``."""
     if len(ids) <= _PIECES * _PAIRS_IN_A_PIECE:
         pieces = [slice(0, len(ids))]
