@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 import tinygpt
+import tinygpt.shards
 from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
+from tinygpt.ids import Joined
 from tinygpt.layers import (
     DecoderBlock,
     FeedForward,
@@ -620,3 +622,18 @@ def mixture_without_its_norm(patch: Patch) -> None:
         return sum(weight * part(idx).logits.log_softmax(dim=-1) for part, weight in parts)
 
     wrap(patch, MixtureLanguageModel, "compute_logits", mean)
+
+
+def shards_joined_one_short(patch: Patch) -> None:
+    def read(real: Any, self: Joined, index: slice) -> Any:
+        return real(self, index) if len(self._pieces) < 3 else np.roll(real(self, index), 1)
+
+    wrap(patch, Joined, "__getitem__", read)
+
+
+def foreign_ids_trusted(patch: Patch) -> None:
+    wrap(patch, tinygpt.shards, "open_files", lambda real, name, source, size: real(name, source, 2**40))
+
+
+def bytes_not_compared(patch: Patch) -> None:
+    patch.setattr("tinygpt.data.check_shard", lambda shard: None)

@@ -33,7 +33,7 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path, to_json, write_whole
-from tinygpt.fingerprints import EXTERNAL, fingerprint
+from tinygpt.fingerprints import EXTERNAL, entry_of, fingerprint
 from tinygpt.layers.linear import skip_init
 from tinygpt.models import (
     BigramLanguageModel,
@@ -180,10 +180,8 @@ def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, T
     if spoilt := _first_nan(weights):
         raise NonFiniteError(f"weights must not be NaN to be saved, got NaN in {spoilt}; an older file is unchanged")
     entry: dict[str, Any] | None = None
-    if isinstance(tokenizer, CharTokenizer):
-        entry = {"type": "CharTokenizer"} | tokenizer.to_dict()
-    elif tokenizer is not None:
-        entry = fingerprint(tokenizer)
+    if tokenizer is not None:
+        entry = entry_of(tokenizer)
     elif model.trained_symbols is not None:
         entry = {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
     config = config_of(model)

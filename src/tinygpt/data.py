@@ -21,6 +21,7 @@ from tinygpt.errors import (
 )
 from tinygpt.ids import Ids
 from tinygpt.randomness import check_seed, derive_seed
+from tinygpt.shards import Shard, check_shard, open_corpus
 from tinygpt.sources import as_ids, as_mask
 from tinygpt.tokenizer import (
     CharTokenizer,
@@ -34,6 +35,7 @@ from tinygpt.windows import Batch, Split
 __all__ = ["TokenDataset"]
 
 SPLITS = ("train", "val")
+_DECODED = 1 << 16  # ids, to count their characters
 _HASHED_TOGETHER = 1 << 24  # ids, so that a memory-mapped file is read in pieces
 
 
@@ -121,6 +123,9 @@ class TokenDataset:
         self.splits = dict(zip(SPLITS, (train, val), strict=True))
         self.val_fraction = len(val.ids) / (len(train.ids) + len(val.ids))
         self.file: TextFile | None = None
+        self._shards: Sequence[Shard] = ()
+        self._digest: str | None = None
+        self._characters: dict[str, float] = {}
 
     @classmethod
     def _of_splits(cls, tokenizer: Tokenizer, train: Split, val: Split) -> "TokenDataset":
@@ -244,6 +249,64 @@ class TokenDataset:
         data.file = file
         return data
 
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        tokenizer: Tokenizer | None = None,
+        *,
+        vocab_size: int | None = None,
+        val: str | os.PathLike[str] | None = None,
+        val_fraction: float | None = None,
+    ) -> "TokenDataset":
+        """Open ids on the disk, which may be larger than memory.
+
+        A corpus that :func:`~tinygpt.prepare` has made opens at once, however large it is. The ids of other files are
+        checked whenever they are read.
+
+        Args:
+            path: A prepared directory, a directory with ``train.bin`` and ``val.bin`` as nanoGPT has, a file, or a
+                pattern such as ``"fineweb_train_*.bin"``. The files have ids of 16 bits, or the header of llm.c and
+                modded-nanogpt.
+            tokenizer: The tokenizer of the ids. A prepared directory contains a :class:`CharTokenizer`, and recognises
+                any other tokenizer.
+            vocab_size: Number of distinct ids ``V``, at least that of the tokenizer, which is the default.
+            val: A file or a pattern to validate on, if ``path`` is one too.
+            val_fraction: Share of the ids, at their end, to validate on, if ``path`` is a file or a pattern and there
+                is no ``val``. By default it is 0.1.
+
+        Raises:
+            ConfigError: If neither a tokenizer, ``vocab_size`` nor a manifest says how many ids there are, or
+                ``vocab_size`` is too small, or a directory is given with ``val`` or ``val_fraction``.
+            DataError: If there is no such file, or a file has another size than its header or the manifest says, or the
+                manifest is invalid.
+            TokenizerError: If the corpus was prepared with another tokenizer.
+
+        Example:
+            >>> path = getfixture("tmp_path") / "ids.bin"
+            >>> np.array([0, 1, 2, 3] * 50, "<u2").tofile(path)
+            >>> TokenDataset.open(path, vocab_size=4)
+            TokenDataset(200 tokens: 180 train, 20 val; vocab_size=4)
+        """
+        stored = open_corpus(path, tokenizer, vocab_size=vocab_size, val=val, val_fraction=val_fraction)
+        data = cls.__new__(cls)
+        data._set(stored.tokenizer, stored.vocab_size, *map(Split, stored.splits))
+        data._shards, data._digest, data._characters = stored.shards, stored.digest, dict(stored.characters)
+        return data
+
+    def verify(self) -> None:
+        """Read every file of a corpus on the disk, and compare it with its manifest.
+
+        A file without a manifest is only searched for ids outside the vocabulary. Ids in memory were checked when the
+        dataset was made.
+
+        Raises:
+            DataError: If a byte has changed since the corpus was prepared, or an id is outside the vocabulary. The
+                message names the file.
+        """
+        for shard in self._shards:
+            check_shard(shard)
+
     def __repr__(self) -> str:
         sizes = [len(self.train), len(self.val)]
         documents = sum(len(split.lengths) for split in self.splits.values() if split.rows is not None)
@@ -286,24 +349,9 @@ class TokenDataset:
     def _split(self, name: str, block_size: int | None) -> Split:
         """Return a split, after the checks of :meth:`split`."""
         check_choice("split", name, SPLITS)
-        split = self.splits[name]
-        block = check_integer("block_size", 1 if block_size is None else block_size, minimum=1)
-        if split.numbers is not None and block_size is not None and split.longest > block:
-            raise DataError(
-                f"an example must have at most block_size + 1 = {block + 1} tokens, got {split.longest + 1} in example "
-                f"{split.numbers[split.lengths.argmax()]} with its end; use a higher block_size, or leave it out"
-            )
-        if split.longest < (block if split.rows is None else 1):
-            total = len(self.train) + len(self.val)
-            if name == "val" and total >= 2 * (block + 1):
-                hint = f"val_fraction={min(0.5, 1.05 * (block + 1) / total):.2g} or a lower block_size"
-            else:
-                hint = "a lower block_size or more text"
-            raise DataError(
-                f"the {name} split has {len(split.ids)} of {total} tokens, need at least block_size+1 = {block + 1}; "
-                f"use {hint}"
-            )
-        return split
+        block = None if block_size is None else check_integer("block_size", block_size, minimum=1)
+        self.splits[name].check(name, block, len(self.train) + len(self.val))
+        return self.splits[name]
 
     def batch(self, split: str, *, step: int, batch_size: int, block_size: int, seed: int = 0) -> Batch:
         """Return random windows, as a pure function of the arguments.
@@ -393,7 +441,12 @@ class TokenDataset:
         return chosen.in_order(batch_size, block_size, limit)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the ids, their dtype, the sizes of the splits, and their masks and rows."""
+        """Return the SHA-256 of the ids, their dtype, the sizes of the splits, and their masks and rows.
+
+        The digest of a prepared corpus is that of its manifest, which has the digests of its files.
+        """
+        if self._digest is not None:
+            return self._digest
         digest = hashlib.sha256(f"{self.train.dtype.str} {len(self.train)} {len(self.val)}".encode())
         for split in self.splits.values():
             for array in (split.ids, split.mask, *(split.rows or ())):
@@ -404,9 +457,16 @@ class TokenDataset:
     def characters_per_id(self, split: str) -> float:
         """Return the mean number of characters per token of a split.
 
-        It is 1 for a :class:`CharTokenizer` and without a tokenizer, and about 4 for byte-pair encodings.
+        It is 1 for a :class:`CharTokenizer` and without a tokenizer, and about 4 for byte-pair encodings. A prepared
+        corpus has counted its characters. Of another split with more than 65,536 tokens, 64 pieces of 1,024 tokens are
+        decoded, always the same, spread evenly over it.
         """
+        ids = self.split(split)
         if self.tokenizer is None or isinstance(self.tokenizer, CharTokenizer):
             return 1.0
-        ids = self.split(split)
-        return len(decode_ids(self.tokenizer, ids.tolist())) / len(ids)
+        if split not in self._characters:
+            size = len(ids) if len(ids) <= _DECODED else _DECODED // 64
+            starts = np.linspace(0, len(ids) - size, 1 if size == len(ids) else 64).astype(np.int64)
+            texts = (decode_ids(self.tokenizer, ids[start : start + size].tolist()) for start in starts.tolist())
+            self._characters[split] = sum(map(len, texts)) / (len(starts) * size)
+        return self._characters[split]

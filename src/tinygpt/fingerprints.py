@@ -1,16 +1,23 @@
-"""Recognise a tokenizer that a file cannot contain by the ids and texts that it gives."""
+"""Describe a tokenizer for a file, which contains a tokenizer of characters and recognises any other."""
 
 import hashlib
 import operator
 from typing import Any
 
-from tinygpt.tokenizer import Tokenizer, decode_alone, encode_text
+from tinygpt.tokenizer import CharTokenizer, Tokenizer, decode_alone, encode_text
 
-__all__ = ["EXTERNAL", "fingerprint"]
+__all__ = ["EXTERNAL", "entry_of", "fingerprint"]
 
 EXTERNAL = "external"  # type of the entry of such a tokenizer
 _PROBE = """The quick brown fox, don't \t3.14159 \n\n def f(x): </s> <|endoftext|> naïve Ωμέγα 你好 \U0001f600"""
 _TEXTS = 256  # ids that are decoded, evenly spread over the vocabulary
+
+
+def entry_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the entry of a tokenizer for a file: its symbols, or its fingerprint."""
+    if isinstance(tokenizer, CharTokenizer):
+        return {"type": "CharTokenizer"} | tokenizer.to_dict()
+    return fingerprint(tokenizer)
 
 
 def fingerprint(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 Ids may come as a sequence, an iterator, or an array or tensor of any library.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import accumulate
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,9 +13,10 @@ from jaxtyping import Integer
 
 from tinygpt.errors import InputTypeError, short
 
-__all__ = ["IGNORED", "Ids", "as_integers", "first_outside"]
+__all__ = ["IGNORED", "Ids", "Joined", "as_integers", "first_outside"]
 
 IGNORED = -100  # a target without a loss, as in torch.nn.functional.cross_entropy
+_AT_ONCE = 1 << 16  # ids that an iterator reads
 
 
 @runtime_checkable
@@ -32,6 +35,62 @@ class Ids(Protocol):
 
     def tolist(self) -> Any:
         """Return all ids as a list."""
+
+
+class Joined:
+    """Read several sequences of ids as one, without a copy of all.
+
+    A slice is an array, and its step must be 1. :func:`numpy.asarray` reads everything.
+
+    Args:
+        pieces: The sequences, end to end.
+        start: Position of the first id.
+        stop: Position after the last id; None for the end of the last piece.
+
+    Example:
+        >>> ids = Joined([np.array([5, 6, 7]), np.array([8, 9])], start=1)
+        >>> len(ids), ids[1:3].tolist(), ids.tolist()
+        (4, [7, 8], [6, 7, 8, 9])
+    """
+
+    def __init__(self, pieces: Sequence[Ids], start: int = 0, stop: int | None = None) -> None:
+        self._pieces = pieces
+        self._bounds = [0, *accumulate(map(len, pieces))]
+        self._start, self._stop = start, self._bounds[-1] if stop is None else stop
+        self.dtype = np.result_type(*(piece.dtype for piece in pieces))
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, index: slice, /) -> Any:
+        if not isinstance(index, slice) or index.step not in (None, 1):
+            raise InputTypeError(f"joined ids are read by slices with a step of 1, got {short(index)}; use ids[a:b]")
+        start, stop, _ = index.indices(len(self))
+        start, stop = start + self._start, stop + self._start
+        found = []
+        while start < stop:
+            number = bisect_right(self._bounds, start) - 1
+            before, end = self._bounds[number], min(stop, self._bounds[number + 1])
+            found.append(self._pieces[number][start - before : end - before])
+            start = end
+        return found[0] if len(found) == 1 else np.concatenate([np.empty(0, self.dtype), *found])
+
+    def divided(self, boundary: int) -> tuple["Joined", "Joined"]:
+        """Return the ids before a position, and those from there on."""
+        middle = self._start + boundary
+        return Joined(self._pieces, self._start, middle), Joined(self._pieces, middle, self._stop)
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self), _AT_ONCE):
+            yield from self[start : start + _AT_ONCE]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def tolist(self) -> list[int]:
+        """Return all ids as a list."""
+        ids: list[int] = self[:].tolist()
+        return ids
 
 
 def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int, Int64
 from torch import Tensor
 
+from tinygpt.errors import DataError
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.randomness import derive_seed, shuffled, uniforms
 
@@ -67,6 +68,27 @@ class Split:
         self.longest = int(self.lengths.max(initial=0))
         self._bounds: tuple[tuple[int, int, bool], np.ndarray] = (0, 0, True), self._first
         self._read: Ids = ids.view(np.ndarray) if isinstance(ids, np.ndarray) else ids  # a slice of a memmap is slow
+
+    def check(self, name: str, block_size: int | None, total: int) -> None:
+        """Raise unless there is a window in the split, ``name``, of a corpus of ``total`` ids.
+
+        Raises:
+            DataError: If the split is shorter than ``block_size + 1``, by default 2, or an example is longer.
+        """
+        needed = 2 if block_size is None else block_size + 1
+        if self.numbers is not None and block_size is not None and self.longest >= needed:
+            raise DataError(
+                f"an example must have at most block_size + 1 = {needed} tokens, got {self.longest + 1} in example "
+                f"{self.numbers[self.lengths.argmax()]} with its end; use a higher block_size, or leave it out"
+            )
+        if self.longest + 1 < (needed if self.rows is None else 2):
+            hint = "a lower block_size or more text"
+            if name == "val" and total >= 2 * needed:
+                hint = f"val_fraction={min(0.5, 1.05 * needed / total):.2g} or a lower block_size"
+            raise DataError(
+                f"the {name} split has {len(self.ids)} of {total} tokens, need at least block_size+1 = {needed}; use "
+                f"{hint}"
+            )
 
     def count(self, block_size: int, stride: int = 1, *, overlapping: bool = True) -> int:
         """Return the number of windows that cover each row, ``stride`` tokens apart.
