@@ -7,6 +7,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch.utils.hooks import RemovableHandle
 import tinygpt
 import tinygpt.shards
 from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
+from tinygpt import CharTokenizer, Sampler, Trainer
+from tinygpt import preparing as preparing_module
 from tinygpt.ids import Joined
 from tinygpt.layers import (
     DecoderBlock,
@@ -35,6 +38,7 @@ from tinygpt.models import ngram as ngram_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
+from tinygpt.shard_writer import ShardWriter
 from tinygpt.symbols import SymbolTokenizer
 from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
@@ -514,7 +518,7 @@ def shortest_match(patch: Patch) -> None:
 
 
 def documents_without_an_end(patch: Patch) -> None:
-    patch.setattr("tinygpt.documents._ending", lambda tokenizer, separator: np.empty(0, np.uint8))
+    patch.setattr("tinygpt.documents.ending_of", lambda tokenizer, separator: np.empty(0, np.uint8))
 
 
 def windows_cross_documents(patch: Patch) -> None:
@@ -637,3 +641,21 @@ def foreign_ids_trusted(patch: Patch) -> None:
 
 def bytes_not_compared(patch: Patch) -> None:
     patch.setattr("tinygpt.data.check_shard", lambda shard: None)
+
+
+def characters_cut(patch: Patch) -> None:
+    def read(path: Path, offset: int) -> Iterator[tuple[int, str]]:
+        raw = path.read_bytes()
+        for start in range(offset, len(raw), preparing_module._PIECE):
+            yield start, raw[start : start + preparing_module._PIECE].decode("utf-8", "replace")
+
+    patch.setattr(preparing_module, "_read", read)
+
+
+def progress_of_the_piece(patch: Patch) -> None:
+    def save(real: Any, self: ShardWriter) -> None:
+        self._used, used = 0, self._used
+        real(self)
+        self._used = used
+
+    wrap(patch, ShardWriter, "_save", save)

@@ -56,6 +56,11 @@ def test_the_settings_need_neither_torch_nor_numpy() -> None:
     assert run(f"import sys; {settings}; assert not {{'torch', 'numpy'}} & sys.modules.keys()") == ""
 
 
+def test_a_worker_of_prepare_needs_no_torch() -> None:
+    """So that it starts at once."""
+    assert run("import sys, tinygpt.encoder; assert not {'torch'} & sys.modules.keys()") == ""
+
+
 @pytest.mark.parametrize(
     "package", ["tinygpt", "tinygpt.interop", "tinygpt.models", "tinygpt.training", "tinygpt.views"]
 )

@@ -8,6 +8,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ``corpora``      texts to train on: :func:`shakespeare`, :func:`tinyshakespeare`, :func:`read_text`
 ``texts``        many texts: :func:`read_texts` of a folder, a table, or lines of JSON
 ``data``         ids as windows: :class:`TokenDataset`
+``preparing``    a corpus larger than memory: :func:`prepare`
 ``layers``       the building blocks: ``Head``, ``MultiHeadAttention``, ``FeedForward``, ``DecoderBlock``
 ``models``       :class:`GPTLanguageModel` and its :class:`GPTConfig`, :class:`BigramLanguageModel`,
                  :class:`NGramLanguageModel`, :class:`MixtureLanguageModel`
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         MixtureLanguageModel,
         NGramLanguageModel,
     )
+    from tinygpt.preparing import prepare
     from tinygpt.sampling import Sampler
     from tinygpt.texts import read_texts
     from tinygpt.tokenizer import CharTokenizer
@@ -67,6 +69,7 @@ __all__ = [
     "evaluate",
     "load",
     "plan",
+    "prepare",
     "read_text",
     "read_texts",
     "save",
@@ -93,6 +96,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
             "NGramLanguageModel",
         ],
         optim=[],
+        preparing=["prepare"],
         randomness=[],
         sampling=["Sampler"],
         schedules=[],

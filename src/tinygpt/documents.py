@@ -17,7 +17,7 @@ from tinygpt.randomness import check_seed, derive_seed, permutation
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, check_texts, check_tokenizer, encode_text, end_id_of
 from tinygpt.windows import Split
 
-__all__ = ["join_documents", "join_examples", "warn_if_unlike"]
+__all__ = ["ending_of", "join_documents", "join_examples", "warn_if_unlike"]
 
 # The divergence is 0.002 to 0.05 nats in books, plays and code, and 0.07 to 0.3 in sorted or mixed texts.
 _UNLIKE = 0.06
@@ -36,7 +36,7 @@ def join_documents(
     """Return the tokenizer and the splits of :meth:`tinygpt.TokenDataset.from_documents`."""
     documents, others = _several("texts", texts), _several("val", val)
     tokenizer = _tokenizer_of([*documents, *others], tokenizer, separator)
-    ending, encoded = _ending(tokenizer, separator), _encoded(tokenizer, documents)
+    ending, encoded = ending_of(tokenizer, separator), _encoded(tokenizer, documents)
     numbers, held_out = _divided([len(ids) + len(ending) for ids in encoded], val, **options)
     after = _encoded(tokenizer, others) if others else [encoded[number] for number in held_out]
     before = [encoded[number] for number in numbers]
@@ -54,7 +54,7 @@ def join_examples(
     """Return the tokenizer and the splits of :meth:`tinygpt.TokenDataset.from_examples`."""
     pairs, others = _pairs("examples", examples), _pairs("val", val)
     tokenizer = _tokenizer_of(chain.from_iterable([*pairs, *others]), tokenizer, separator)
-    ending = _ending(tokenizer, separator)
+    ending = ending_of(tokenizer, separator)
     rows, other_rows = (_encoded_pairs(tokenizer, some, ending) for some in (pairs, others))
     numbers, held_out = _divided([len(ids) for ids, _ in rows], val, **options)
     if val is not None:
@@ -113,8 +113,12 @@ def _pairs(name: str, examples: Iterable[tuple[str, str]] | None) -> list[tuple[
     return pairs
 
 
-def _ending(tokenizer: Tokenizer, separator: str | None) -> np.ndarray:
-    """Return the ids after each document."""
+def ending_of(tokenizer: Tokenizer, separator: str | None) -> np.ndarray:
+    """Return the ids after each document.
+
+    Raises:
+        ConfigError: If the tokenizer has no ``end_id`` and there is no separator.
+    """
     if separator is not None:
         return encode_text(tokenizer, separator)
     end_id = end_id_of(tokenizer)

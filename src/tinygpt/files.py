@@ -95,8 +95,8 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EEXIST, "it is not a regular file")
 
 
-def write_whole(path: Path, raw: bytes) -> None:
-    """Write a file completely or not at all.
+def write_whole(path: Path, raw: bytes | Iterator[bytes]) -> None:
+    """Write a file, given whole or in pieces, completely or not at all.
 
     When this returns, the bytes survive a loss of power; until then the old file does. The mode of an existing file is
     kept, and a link stays a link. Temporary files that killed processes left in the directory are removed.
@@ -118,9 +118,10 @@ def write_whole(path: Path, raw: bytes) -> None:
         error.filename = str(path)  # not that of the temporary file
         raise
     try:
-        rest = memoryview(raw)
-        while rest:
-            rest = rest[os.write(handle, rest) :]  # a call may write less than it was given
+        for piece in raw if isinstance(raw, Iterator) else [raw]:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(handle, rest) :]  # a call may write less than it was given
         os.fsync(handle)
         if mode is not None:
             os.chmod(temporary, mode)

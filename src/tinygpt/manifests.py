@@ -94,7 +94,7 @@ class Manifest:
                 raise ValueError(f"format={short(found.get('format'))}, and this version reads {_FORMAT}")
             shards, splits = found["shards"], found["splits"]
             manifest = cls(found["dtype"], found["vocab_size"], found["tokenizer"], shards, splits["train"][1])
-            manifest._check()
+            manifest.check()
             if manifest.to_bytes() != raw:
                 raise ValueError("it was changed since it was written")
         except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
@@ -104,8 +104,12 @@ class Manifest:
             ) from error
         return manifest
 
-    def _check(self) -> None:
-        """Raise a ValueError for the first value that is invalid."""
+    def check(self) -> None:
+        """Check every value.
+
+        Raises:
+            ValueError: If one is invalid. A missing name is a KeyError, a value of another kind maybe a TypeError.
+        """
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype={short(self.dtype)}")
         most = np.iinfo(self.dtype).max

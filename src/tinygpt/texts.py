@@ -16,7 +16,7 @@ from tinygpt.corpora import decode_file, oddities
 from tinygpt.errors import ConfigError, DataError, InputTypeError, cut, short, show, warn
 from tinygpt.files import check_path, read_whole
 
-__all__ = ["read_texts"]
+__all__ = ["paths_of", "read_texts"]
 
 _LINES, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv")
 _CONTROLS = bytes([*range(9), *range(14, 32), 127])
@@ -62,7 +62,7 @@ def read_texts(
     found: dict[str, list[Path]] = {}  # files by feature
     sentences: dict[str, str] = {}  # about the first of them
     texts: list[str] = []
-    for path in _paths_of(source):
+    for path in paths_of(source):
         raw, suffix = _unpacked(path)
         text = _plain(raw, encoding) or decode_file(path, raw, encoding)
         if not text.isascii() or "\r" in text or text.startswith("<"):
@@ -77,8 +77,13 @@ def read_texts(
     return texts
 
 
-def _paths_of(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the files that a source names."""
+def paths_of(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files that a source names.
+
+    Raises:
+        DataError: If there is no file.
+        InputTypeError: If it is neither a path nor several.
+    """
     if isinstance(source, str | os.PathLike):
         path = check_path("source", source)
         if path.is_dir():
