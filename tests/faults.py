@@ -20,7 +20,6 @@ from torch.utils.hooks import RemovableHandle
 import tinygpt
 import tinygpt.shards
 from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
-from tinygpt import CharTokenizer, Sampler, Trainer
 from tinygpt import preparing as preparing_module
 from tinygpt.ids import Joined
 from tinygpt.layers import (

@@ -32,6 +32,7 @@ from typing import Annotated, Any, NoReturn, Union
 import tyro
 
 import tinygpt
+from tinygpt.cli.corpora import prepare
 from tinygpt.cli.doctor import doctor
 from tinygpt.cli.inspection import info
 from tinygpt.cli.messages import abandon, described, note, warnings_in_one_line
@@ -46,7 +47,7 @@ __all__ = ["main"]
 
 Verb = Callable[..., int]
 VERBS: dict[str, Verb] = {
-    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, plan, doctor)
+    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, plan, prepare, doctor)
 }
 _GROUPS = ("model", "trainer", "given")  # arguments of train that are no flags themselves
 _ABOUT = """Small GPT language models: train one on a text, and let it write.
@@ -63,6 +64,7 @@ _OTHER_WORDS = {  # for verbs, in other programs
     "view": "show look inspect attention visualize",
     "info": "describe stat summary",
     "plan": "cost estimate memory flops",
+    "prepare": "encode tokenize preprocess shard",
     "serve": "web server ui gui gradio playground",
     "play": "chat interactive repl",
     "doctor": "env collect_env version debug",

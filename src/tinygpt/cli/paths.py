@@ -64,17 +64,17 @@ def existing(given: str) -> Path:
 
 
 def text_file(given: str) -> Path:
-    """Return the path of a text file.
+    """Return the path of a text file, or of a prepared corpus.
 
     Raises:
-        DataError: If it does not exist, or is a directory or a model.
+        DataError: If it does not exist, or is another directory or a model.
     """
     path = Path(given)
     if not path.exists():
         raise DataError(f"there is no file {show(path)}{_nearest(path, path.parent)}")
-    if path.is_dir():
+    if path.is_dir() and not (path / "manifest.json").is_file():
         texts = sorted(map(str, path.glob("*.txt")))
-        way = f"did you mean {texts[0]!r}?" if texts else "pass a text file"
+        way = f"did you mean {texts[0]!r}?" if texts else "pass a text file, or a corpus that tinygpt prepare made"
         raise DataError(f"{show(path)} is a directory; {way}")
     return path
 

@@ -49,7 +49,7 @@ def train(
     repeat the run.
 
     Args:
-        file: A text file.
+        file: A text file, or a directory that prepare made.
         run_dir: Directory of the run, by default runs/ and the name of the text.
         resume: Resume the run in this directory. Its settings and its text need not be named again.
         config: A TOML file of settings in tables [model] and [trainer]; flags win.
@@ -79,6 +79,8 @@ def train(
         raise ConfigError("-o must name a directory, got an empty text")
     run = RUNS / path.stem if run_dir is None else Path(run_dir)
     _check_new(run)
+    if path.is_dir() and given & {"encoding", "val_fraction"}:
+        raise ConfigError("a prepared corpus has its splits already, so leave out --encoding and --val-fraction")
     data, advice = _advised(path, minutes, encoding, val_fraction, **settings)
     return _fit(run, data, mixture, advice=advice)
 
@@ -169,7 +171,10 @@ def _advised(
     """Return a text and the settings that suit it, and show these as flags."""
     import tinygpt
 
-    data = tinygpt.TokenDataset.from_file(path, encoding=encoding, val_fraction=val_fraction)
+    if path.is_dir():
+        data = tinygpt.TokenDataset.open(path)
+    else:
+        data = tinygpt.TokenDataset.from_file(path, encoding=encoding, val_fraction=val_fraction)
     advice = tinygpt.advise(data, minutes=minutes, **settings)
     for reason in advice.reasons:
         note(reason)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tinygpt.data import TokenDataset
 from tinygpt.errors import DataError, InputTypeError, check_integer, check_number, short
+from tinygpt.files import check_path
 from tinygpt.models import GPTConfig, LanguageModel
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.suggestions import did_you_mean
@@ -85,7 +86,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     A few training steps are timed on this machine, for about two seconds.
 
     Args:
-        source: The path of a text file in UTF-8, a text of several lines, or a dataset.
+        source: The path of a text file in UTF-8 or of a prepared corpus, a text of several lines, or a dataset.
         minutes: Time for the training, evaluations included. A short text takes less.
         settings: Settings of :class:`GPTConfig` or :class:`TrainerConfig` that are already decided. The others are
             chosen to suit them.
@@ -135,7 +136,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
 
 
 def dataset_of(source: Any, **options: Any) -> TokenDataset:
-    """Return the dataset of a text file or a text, or the dataset itself.
+    """Return the dataset of a text file, a prepared corpus or a text, or the dataset itself.
 
     Args:
         source: A path, a text of several lines, or a dataset.
@@ -151,6 +152,8 @@ def dataset_of(source: Any, **options: Any) -> TokenDataset:
     if isinstance(source, str) and ("\n" in source or len(source) > 1000):  # no path looks like this
         options.pop("encoding", None)
         return TokenDataset(source, **options)
+    if check_path("path", source).is_dir():
+        return TokenDataset.open(source)
     return TokenDataset.from_file(source, **options)
 
 

@@ -43,8 +43,8 @@ def train(
     directory.
 
     Args:
-        source: The path of a text file in UTF-8, a text of several lines, or a dataset. It can be left out to resume a
-            run on a file; a file that was moved is named again.
+        source: The path of a text file in UTF-8 or of a prepared corpus, a text of several lines, or a dataset. It can
+            be left out to resume a run on a text file; a file that was moved is named again.
         minutes: Time for the training, if the settings are chosen.
         advice: Settings from :func:`advise`, instead of new ones.
         run_dir: Directory to write to, as for :class:`Trainer`. None writes nothing.
