@@ -101,6 +101,11 @@ def _looks_like(raw: bytes, error: Exception) -> str:
         return ": it is empty; a save or a download was interrupted, use another copy"
     is_pickle = raw[:1] == b"\x80" and raw[8:9] != b"{"  # the first byte of a safetensors file may be 0x80 as well
     if raw[:2] == b"PK" or is_pickle or raw[257:262] == b"ustar":
+        if b"model_args" in raw[:MOST_HEADER]:
+            return (
+                " (it looks like a checkpoint of nanoGPT); load it with torch.load(path, map_location='cpu', "
+                "weights_only=True), then use interop.load_nanogpt"
+            )
         return (
             " (it looks like a pickle, zip or tar file, which is never opened); where the model can still be built, "
             "save it again with tinygpt.save"
@@ -110,6 +115,8 @@ def _looks_like(raw: bytes, error: Exception) -> str:
     if start.startswith(b"version https://git-lfs"):
         return " (it is a Git LFS pointer); fetch the file itself with git lfs pull"
     if raw[8:9] == b"{" and b'"data_offsets"' in raw[8 : 8 + MOST_HEADER] and KEY.encode() not in raw[:4096]:
+        if b"ln_1.weight" in raw[8 : 8 + MOST_HEADER]:
+            return " (it looks like a GPT-2 of Hugging Face); use interop.load_huggingface with the folder of the file"
         return (
             " (it looks like a safetensors file of another program); build the model and use "
             "model.load_state_dict(safetensors.torch.load_file(path))"
