@@ -20,7 +20,7 @@ from typing import Any, get_args, get_type_hints
 import faults
 import pytest
 import torch
-from builders import TEXT
+from builders import TEXT, make_gpt
 from faults import broken_by
 from killable import exit_code, in_child, outcome
 
@@ -622,3 +622,33 @@ def test_the_page_names_each_verb_and_exit_code(said: Any) -> None:
     assert table
     Path("page.toml").write_text(table[1], encoding="utf-8")
     assert said("train", "verse.txt", "--config", "page.toml", *SMALL, "--max-iters", "1")[0] == 0
+
+
+# --- other programs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_model_goes_out_and_comes_in(said: Any) -> None:
+    tokenizer = tinygpt.CharTokenizer.from_text(TEXT)
+    tinygpt.save("model.safetensors", make_gpt("gpt2").float(), tokenizer)
+    assert said("export", "model.safetensors", "folder", "--to", "huggingface") == (0, "folder\n", "")
+    assert said("import", "folder", "-o", "again.safetensors") == (0, "again.safetensors\n", "")
+    assert Path("again.safetensors").read_bytes() == Path("model.safetensors").read_bytes()
+    assert said("export", "model.safetensors", "model.gguf", "--to", "gguf") == (0, "model.gguf\n", "")
+    assert b"eos_token_id" not in Path("model.gguf").read_bytes()
+    assert said("export", "model.safetensors", "model.gguf", "--to", "gguf", "--end-id", "3")[0] == 0
+    assert b"eos_token_id" in Path("model.gguf").read_bytes()
+
+
+def test_a_model_that_cannot_go_out_is_named(run: str, said: Any) -> None:
+    tinygpt.save("model.safetensors", make_gpt("gpt2").float())
+    for line, code, answer in (
+        (["export", run, "folder", "--to", "huggingface"], 2, "got 'modern', .*; train with --layout gpt2"),
+        (["export", run, "folder", "--to", "huggingface", "--end-id", "3"], 2, "--end-id is for --to gguf"),
+        (["export", "model.safetensors", "m.gguf", "--to", "gguf"], 2, "must have its tokenizer for --to gguf, got"),
+        (["export", run, "m.bin", "--to", "bin"], 2, "invalid choice 'bin' for argument '--to'"),
+        (["import", "absent", "-o", "m.safetensors"], 1, "there is no file or directory 'absent'"),
+        (["import", "verse.txt", "-o", "m.safetensors"], 2, "folder must be a local directory, got 'verse.txt'"),
+    ):
+        found, out, err = said(*line)
+        assert (found, out) == (code, "")
+        assert re.fullmatch(f"tinygpt: error: .*{answer}.*\n", err), err

@@ -34,6 +34,7 @@ import tyro
 import tinygpt
 from tinygpt.cli.corpora import prepare
 from tinygpt.cli.doctor import doctor
+from tinygpt.cli.exchange import export, import_
 from tinygpt.cli.inspection import info
 from tinygpt.cli.messages import abandon, described, note, warnings_in_one_line
 from tinygpt.cli.planning import plan
@@ -47,7 +48,8 @@ __all__ = ["main"]
 
 Verb = Callable[..., int]
 VERBS: dict[str, Verb] = {
-    each.__name__: each for each in (train, write, score, compare, view, serve, play, info, plan, prepare, doctor)
+    each.__name__.rstrip("_"): each
+    for each in (train, write, score, compare, view, serve, play, export, import_, info, plan, prepare, doctor)
 }
 _GROUPS = ("model", "trainer", "given")  # arguments of train that are no flags themselves
 _ABOUT = """Small GPT language models: train one on a text, and let it write.
@@ -62,6 +64,8 @@ _OTHER_WORDS = {  # for verbs, in other programs
     "score": "eval evaluate perplexity test loss",
     "compare": "plot curves",
     "view": "show look inspect attention visualize",
+    "export": "convert to_gguf to_huggingface push publish",
+    "import": "from_pretrained",
     "info": "describe stat summary",
     "plan": "cost estimate memory flops",
     "prepare": "encode tokenize preprocess shard",

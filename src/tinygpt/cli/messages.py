@@ -25,6 +25,7 @@ _IN_FLAGS = (
     (r"use tinygpt\.load\(path\) for a model of tinygpt", "use a text file"),
     (r"(?:pass its new path|pass it): train\(.*?\)", "name it: tinygpt train FILE --resume RUN"),
     (r"its encoding=\.\.\.", "its --encoding"),
+    (r"train with layout='(\w+)'", r"train with --layout \1"),
     (r"another run_dir\b", "another directory with -o"),
     (r"use port=0", "use --port 0"),
     (r"call trainer\.fit\(\)", "resume it to train"),
