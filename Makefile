@@ -24,7 +24,7 @@ test-all: test  ## run the gate and the slow tests
 floors: pyproject.toml floors.txt  ## run the unit tests on the lowest versions that pyproject.toml declares
 	rm -rf $(FLOORS)
 	$(PYTHON) -m venv $(FLOORS)
-	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet -c floors.txt -e ".[test]"
+	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet -c floors.txt -e ".[onnx,test]" onnxruntime
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2
 

@@ -25,7 +25,7 @@ from faults import broken_by
 from killable import exit_code, in_child, outcome
 
 import tinygpt
-from tinygpt import GPTConfig, TrainerConfig, views
+from tinygpt import GPTConfig, TrainerConfig, interop, views
 from tinygpt.checkpoint import read
 from tinygpt.cli import VERBS, main
 from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags
@@ -637,6 +637,22 @@ def test_a_model_goes_out_and_comes_in(said: Any) -> None:
     assert b"eos_token_id" not in Path("model.gguf").read_bytes()
     assert said("export", "model.safetensors", "model.gguf", "--to", "gguf", "--end-id", "3")[0] == 0
     assert b"eos_token_id" in Path("model.gguf").read_bytes()
+
+
+def test_a_model_goes_to_onnx(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or names the package that it misses."""
+    tinygpt.save("model.safetensors", make_gpt("modern"))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    found = said("export", "model.safetensors", "model.onnx", "--to", "onnx")
+    assert found == (
+        1,
+        "",
+        'tinygpt: error: save_onnx needs the package onnx, which is not installed; run: pip install "tinygpt[onnx]"\n',
+    )
+    saved = []
+    monkeypatch.setattr(interop, "save_onnx", lambda *given: saved.append(given))
+    assert said("export", "model.safetensors", "model.onnx", "--to", "onnx") == (0, "model.onnx\n", "")
+    assert saved[0][0] == "model.onnx"
 
 
 def test_a_model_that_cannot_go_out_is_named(run: str, said: Any) -> None:

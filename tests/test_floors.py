@@ -11,7 +11,7 @@ def declared() -> dict[str, str]:
     """Return the lowest version of each requirement for running and testing the library."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["plots"], *extras["test"]]
+    requirements = [*project["dependencies"], *extras["plots"], *extras["onnx"], *extras["test"]]
     pairs = (
         re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<\d+)?", each) for each in requirements if not each.startswith("tinygpt[")
     )
@@ -22,8 +22,8 @@ def test_every_declared_floor_is_one_that_is_run() -> None:
     lines = (ROOT / "floors.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("#")[0].strip().split("==") for line in lines if line and line[0] != "#")
     floors = declared()
-    assert len(floors) == 12
-    assert pinned.keys() - floors.keys() == {"pyparsing"}  # which matplotlib requires
+    assert len(floors) == 14
+    assert pinned.keys() - floors.keys() == {"pyparsing", "onnxruntime"}  # for matplotlib, and for tests
     for name, version in floors.items():
         assert re.fullmatch(re.escape(version) + r"(\.0)*", pinned[name]), (name, version, pinned[name])
 

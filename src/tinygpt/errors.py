@@ -14,6 +14,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TypeVar
@@ -63,6 +64,10 @@ class NonFiniteError(TinyGPTError, ArithmeticError):
 
 class DeviceError(TinyGPTError, RuntimeError):
     """The requested device is not available."""
+
+
+class MissingExtraError(TinyGPTError, ImportError):
+    """A package that a function needs is not installed."""
 
 
 class RunExistsError(TinyGPTError, FileExistsError):
@@ -115,6 +120,15 @@ def warn(message: str) -> None:
         raise  # a filter of the user turns it into an error
     except Exception:
         pass
+
+
+def needs(name: str, *packages: str, extra: str) -> None:
+    """Raise :class:`MissingExtraError` unless the packages that a function needs are installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f'{name} needs the package {package}, which is not installed; run: pip install "tinygpt[{extra}]"'
+            )
 
 
 def short(value: object) -> str:

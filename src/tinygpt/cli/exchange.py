@@ -15,7 +15,7 @@ def export(
     model: Model,
     dest: Annotated[Positional[str], arg(metavar="DEST")],
     *,
-    to: Literal["huggingface", "gguf"],
+    to: Literal["huggingface", "gguf", "onnx"],
     end_id: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: that of the tokenizer)")] = None,
 ) -> int:
     """Save a model for another program.
@@ -23,7 +23,7 @@ def export(
     Args:
         model: A model file, or the directory of a run.
         dest: The folder or file to write.
-        to: The format: a folder of Hugging Face, or a GGUF file for llama.cpp and ollama.
+        to: The format: a folder of Hugging Face, a GGUF file for llama.cpp and ollama, or an ONNX file.
         end_id: The id at which llama.cpp ends a text.
     """
     from tinygpt import interop, load
@@ -33,6 +33,8 @@ def export(
     built, tokenizer = load(model_file(model))
     if to == "huggingface":
         interop.save_huggingface(dest, built, tokenizer)
+    elif to == "onnx":
+        interop.save_onnx(dest, built)
     elif tokenizer is None:
         raise ConfigError(f"the model must have its tokenizer for --to {to}, got a file without one")
     else:

@@ -1,6 +1,7 @@
 """Bring models and tokenizers in from other programs, and take them out.
 
-No function needs the other program. Each checks what it reads or writes before anything changes.
+No function needs the other program, and :func:`save_onnx` alone needs packages, those of ``tinygpt[onnx]``. Each checks
+what it reads or writes before anything changes.
 """
 
 from typing import TYPE_CHECKING
@@ -11,9 +12,18 @@ if TYPE_CHECKING:
     from tinygpt.interop.gguf import save_gguf
     from tinygpt.interop.huggingface import load_huggingface, save_huggingface
     from tinygpt.interop.nanogpt import load_nanogpt
+    from tinygpt.interop.onnx import save_onnx
     from tinygpt.interop.tokenizers import AdaptedTokenizer, adapt
 
-__all__ = ["AdaptedTokenizer", "adapt", "load_huggingface", "load_nanogpt", "save_gguf", "save_huggingface"]
+__all__ = [
+    "AdaptedTokenizer",
+    "adapt",
+    "load_huggingface",
+    "load_nanogpt",
+    "save_gguf",
+    "save_huggingface",
+    "save_onnx",
+]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
     __getattr__, __dir__ = lazy_names(
@@ -21,5 +31,6 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         gguf=["save_gguf"],
         huggingface=["load_huggingface", "save_huggingface"],
         nanogpt=["load_nanogpt"],
+        onnx=["save_onnx"],
         tokenizers=["AdaptedTokenizer", "adapt"],
     )

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinygpt.errors import CheckpointSaveError, ConfigError, InputTypeError, check_integer, short, show
-from tinygpt.files import check_path, write_whole
-from tinygpt.interop.names import check_utf8, names_in, unpack_model
+from tinygpt.errors import ConfigError, InputTypeError, check_integer, short
+from tinygpt.files import check_path
+from tinygpt.interop.names import check_utf8, names_in, unpack_model, write_file
 from tinygpt.models import GPTConfig, LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, end_id_of
 
@@ -74,11 +74,7 @@ def save_gguf(
     table = tensors["position_embd.weight"]
     rows = values["gpt2.context_length"] - len(table)
     tensors["position_embd.weight"] = torch.cat([table, table[-1:].expand(rows, -1)])
-    try:
-        write_whole(target, _pack(values, tensors))
-    except OSError as error:
-        message = f"cannot write {show(target)}: {error.strerror or error}; an older file is unchanged"
-        raise CheckpointSaveError(error.errno, message) from error
+    write_file(target, _pack(values, tensors))
 
 
 def _settings(config: GPTConfig) -> dict[str, Any]:

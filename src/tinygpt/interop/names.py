@@ -11,12 +11,14 @@ from tinygpt.checkpoint import pack, rebuild
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
+    CheckpointSaveError,
     ConfigError,
     InputTypeError,
     TokenizerError,
     short,
     show,
 )
+from tinygpt.files import write_whole
 from tinygpt.models import GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.models.inspection import check_model
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
@@ -115,6 +117,19 @@ def build_model(path: Path, config: GPTConfig, tensors: Mapping[str, Any]) -> GP
     model = rebuild(path, "GPTLanguageModel", config.to_dict(), weights)
     assert isinstance(model, GPTLanguageModel)
     return model.eval()
+
+
+def write_file(path: Path, raw: bytes) -> None:
+    """Write a file completely or not at all.
+
+    Raises:
+        CheckpointSaveError: If it cannot be written.
+    """
+    try:
+        write_whole(path, raw)
+    except OSError as error:
+        message = f"cannot write {show(path)}: {error.strerror or error}; an older file is unchanged"
+        raise CheckpointSaveError(error.errno, message) from error
 
 
 def check_utf8(tokenizer: CharTokenizer, program: str) -> None:
