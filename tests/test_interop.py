@@ -1,6 +1,7 @@
 """Models of other programs come in as they are, and ours go out as they are."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,18 @@ def test_a_folder_gives_the_model_back_bit_for_bit(layout: Any, dtype: torch.dty
     assert again.config == model.config
     assert tokenizer == TOKENIZER
     assert again.get_parameter("head.weight") is again.get_parameter("token_embedding.weight")
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+def test_a_folder_of_transformers_gives_its_logits(activation: str, tmp_path: Path) -> None:
+    """And its tokenizer, as ``interop/make_huggingface.py`` wrote them without tinygpt."""
+    shutil.copytree(HOME / "huggingface", tmp_path / "theirs")
+    changed(tmp_path / "theirs", activation_function=activation)
+    model, tokenizer = interop.load_huggingface(tmp_path / "theirs")
+    expected = load_file(HOME / "huggingface/logits.safetensors")
+    torch.testing.assert_close(model(expected["idx"]).logits.double(), expected[activation], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.double()(expected["idx"]).logits, expected[activation], rtol=0, atol=1e-10)
+    assert tokenizer == CharTokenizer("\n abcé漢👍", on_unknown="a", end="\n")
 
 
 def test_the_names_and_shapes_are_those_of_gpt2(folder: Path) -> None:
