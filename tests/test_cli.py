@@ -639,6 +639,14 @@ def test_a_model_goes_out_and_comes_in(said: Any) -> None:
     assert b"eos_token_id" in Path("model.gguf").read_bytes()
 
 
+def test_a_model_without_a_tokenizer_comes_in(said: Any) -> None:
+    """Though the command line cannot use it."""
+    interop.save_huggingface("folder", make_gpt("gpt2"))
+    code, out, err = said("import", "folder", "-o", "m.safetensors")
+    assert (code, out) == (0, "m.safetensors\n")
+    assert err == "m.safetensors has no tokenizer; use it in Python, with load('m.safetensors', tokenizer=...)\n"
+
+
 def test_a_model_goes_to_onnx(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or names the package that it misses."""
     tinygpt.save("model.safetensors", make_gpt("modern"))

@@ -178,10 +178,26 @@ def test_a_tokenizer_survives_the_folder(on_unknown: str, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == 9
 
 
-def test_a_tokenizer_of_another_kind_is_a_warning(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("plain", "other"),
+    [
+        ('"merges":[]', '"merges":[["t","h"]]'),
+        ('"normalizer":null', '"normalizer":{"type":"Lowercase"}'),
+        ('"byte_fallback":false', '"byte_fallback":true'),
+        ('"type":"BPE"', '"type":"WordPiece"'),
+        ('"vocab":{', '"vocab":{"to":99,'),
+        ("{", ""),
+    ],
+    ids=["merges", "normalizer", "bytes", "words", "gap", "no json"],
+)
+def test_a_tokenizer_of_another_kind_needs_its_package(
+    plain: str, other: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)  # as a failed import leaves it
     path = folder / "tokenizer.json"
-    path.write_text(path.read_text().replace('"merges":[]', '"merges":[["t","h"]]'))
-    with pytest.warns(UserWarning, match=r"cannot read the tokenizer .*tokenizer\.json"):
+    assert plain in path.read_text()
+    path.write_text(path.read_text().replace(plain, other))
+    with pytest.warns(UserWarning, match=r"tokenizer\.json' needs the package tokenizers, .*; run: pip install"):
         assert interop.load_huggingface(folder)[1] is None
     with pytest.raises(ConfigError, match="folder must not contain another tokenizer"):
         interop.save_huggingface(folder, make())
@@ -294,6 +310,10 @@ def test_a_model_that_cannot_go_out_is_named(model: Any, kind: type[Exception], 
     with pytest.raises(kind, match=message):
         interop.save_huggingface(tmp_path / "folder", model())
     assert not (tmp_path / "folder").exists()
+
+
+def test_a_tokenizer_goes_out_without_a_model(folder: Path) -> None:
+    assert interop.to_huggingface(TOKENIZER) == (folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
 def test_a_tokenizer_that_cannot_go_out_is_named(tmp_path: Path) -> None:

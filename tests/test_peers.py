@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tinygpt import CharTokenizer, GPTLanguageModel, Sampler, interop
 from tinygpt.interop.names import names_in
+from tinygpt.tokenizer import end_id_of
 
 pytestmark = [
     pytest.mark.interop,
@@ -102,6 +103,35 @@ def test_transformers_has_our_tokenizer(on_unknown: str, tmp_path: Path) -> None
                 theirs("a☃b")
         else:
             assert theirs("a☃b").input_ids == tokenizer.encode("a☃b")
+
+
+def test_a_tokenizer_of_transformers_comes_in(tmp_path: Path) -> None:
+    """Adapted, with the end of text that the model names."""
+    transformers, tokenizers = peer("transformers"), peer("tokenizers")
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=60, special_tokens=["</s>"], show_progress=False)
+    theirs.train_from_iterator([ASCII] * 5, trainer)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=theirs, eos_token="</s>").save_pretrained(tmp_path)
+    sizes = {"vocab_size": theirs.get_vocab_size(), "n_positions": 6, "n_embd": 4, "n_layer": 1, "n_head": 2}
+    config = transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    model, tokenizer = interop.load_huggingface(tmp_path)
+    assert tokenizer is not None
+    assert (tokenizer.vocab_size, tokenizer.encode("the dog")) == (model.vocab_size, theirs.encode("the dog").ids)
+    assert end_id_of(tokenizer) == 0
+    assert Sampler(model, tokenizer).generate("the", max_new_tokens=3, temperature=0).startswith("the")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"the tokenizer .*tokenizer\.json' cannot be read: "):
+        assert interop.load_huggingface(tmp_path)[1] is None
+
+
+def test_tokenizers_reads_our_tokenizer() -> None:
+    tokenizer = CharTokenizer.from_text(CJK)
+    theirs = peer("tokenizers").Tokenizer.from_str(interop.to_huggingface(tokenizer))
+    assert theirs.encode(CJK).ids == tokenizer.encode(CJK)
+    assert theirs.decode(tokenizer.encode(CJK)) == CJK
 
 
 def test_transformers_generates_the_same_up_to_the_window(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from tinygpt.cli.messages import note
 from tinygpt.cli.paths import existing, model_file
 from tinygpt.cli.reading import show
 from tinygpt.errors import ConfigError
@@ -54,9 +55,11 @@ def import_(
         folder: The folder, with config.json and model.safetensors.
         output: The model file to write.
     """
-    from tinygpt import interop, save
+    from tinygpt import CharTokenizer, interop, save
 
     model, tokenizer = interop.load_huggingface(existing(folder))
     save(output, model, tokenizer)
+    if not isinstance(tokenizer, CharTokenizer):
+        note(f"{output} has no tokenizer; use it in Python, with load({output!r}, tokenizer=...)")
     show(f"{output}\n")
     return 0

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tinygpt.interop.huggingface import load_huggingface, save_huggingface
     from tinygpt.interop.nanogpt import load_nanogpt
     from tinygpt.interop.onnx import save_onnx
+    from tinygpt.interop.tokenizer_json import to_huggingface
     from tinygpt.interop.tokenizers import AdaptedTokenizer, adapt
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "save_gguf",
     "save_huggingface",
     "save_onnx",
+    "to_huggingface",
 ]
 
 if not TYPE_CHECKING:  # a type checker should report unknown names
@@ -32,5 +34,6 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         huggingface=["load_huggingface", "save_huggingface"],
         nanogpt=["load_nanogpt"],
         onnx=["save_onnx"],
+        tokenizer_json=["to_huggingface"],
         tokenizers=["AdaptedTokenizer", "adapt"],
     )

@@ -31,12 +31,12 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path, parse_json, read_whole, to_json, write_whole
-from tinygpt.interop.names import build_model, check_utf8, names_in, unpack_model
+from tinygpt.interop.names import build_model, names_in, unpack_model
+from tinygpt.interop.tokenizer_json import read_tokenizer, to_huggingface
 from tinygpt.models import GPTConfig, GPTLanguageModel, LanguageModel
 from tinygpt.tokenizer import CharTokenizer, Tokenizer, end_id_of
 
 _MOST_JSON = 1 << 28  # bytes of a settings file; the largest are vocabularies
-_UNKNOWN = "<unknown>"  # not in the vocabulary, so that transformers refuses an unknown character too
 _ACTIVATIONS = {"gelu_new": "gpt2", "gelu_pytorch_tanh": "gpt2", "gelu": "nanogpt"}
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -107,7 +107,7 @@ def save_huggingface(folder: str | os.PathLike[str], model: LanguageModel, token
     config, weights = unpack_model(model, tokenizer, "a Hugging Face folder")
     files: dict[str, bytes] = {}
     if isinstance(tokenizer, CharTokenizer):
-        files["tokenizer.json"] = to_json(_tokenizer_settings(tokenizer)).encode()
+        files["tokenizer.json"] = to_huggingface(tokenizer).encode()
         options = {"clean_up_tokenization_spaces": False, "model_max_length": config.block_size}
         files["tokenizer_config.json"] = to_json({"tokenizer_class": "PreTrainedTokenizerFast"} | options).encode()
     elif (path / "tokenizer.json").exists():
@@ -138,8 +138,9 @@ def load_huggingface(folder: str | os.PathLike[str]) -> tuple[GPTLanguageModel, 
             write it.
 
     Returns:
-        The model, of ``layout="gpt2"`` or ``"nanogpt"``, and the tokenizer. The tokenizer is None if it is missing
-        or cannot be read.
+        The model, of ``layout="gpt2"`` or ``"nanogpt"``, and the tokenizer. This is a :class:`CharTokenizer` where
+        each token is a character, and else an :class:`AdaptedTokenizer`, which needs the package tokenizers. It is None
+        if it is missing or cannot be read.
 
     Raises:
         InputTypeError: If ``folder`` is not a path.
@@ -149,7 +150,7 @@ def load_huggingface(folder: str | os.PathLike[str]) -> tuple[GPTLanguageModel, 
         CheckpointCorruptError: If a file is corrupt.
 
     Warns:
-        UserWarning: If there is a tokenizer that tinygpt cannot read.
+        UserWarning: If there is a tokenizer that cannot be read, or that needs the package.
     """
     path = check_path("folder", folder)
     if not path.is_dir():
@@ -162,8 +163,8 @@ def load_huggingface(folder: str | os.PathLike[str]) -> tuple[GPTLanguageModel, 
     except SafetensorError as error:
         raise CheckpointCorruptError(f"{show(path / 'model.safetensors')} is corrupt: {cut(str(error))}") from error
     tensors = {name: tensor.T if _is_transposed(name) else tensor for name, tensor in tensors.items()}
-    model = build_model(path, config, tensors)
-    return model, _read_tokenizer(path / "tokenizer.json", end_id)
+    model, file = build_model(path, config, tensors), path / "tokenizer.json"
+    return model, read_tokenizer(file, _read(file), end_id) if file.exists() else None
 
 
 def _is_transposed(name: str) -> bool:
@@ -192,37 +193,6 @@ def _card(config: GPTConfig, tokenizer: Tokenizer | None) -> str:
         letters = [symbol for symbol in tokenizer.symbols if symbol.isalpha()]
         return _CARD.format(about=about, prompt=(letters or ["..."])[0], block_size=config.block_size)
     return _CARD.format(about=f"{about} It has no tokenizer.", prompt="...", block_size=config.block_size)
-
-
-def _tokenizer_settings(tokenizer: CharTokenizer) -> dict[str, Any]:
-    """Return the content of ``tokenizer.json``: byte pairs without merges, so that each character is a token.
-
-    Raises:
-        TokenizerError: If a symbol is a lone surrogate.
-    """
-    check_utf8(tokenizer, "a Hugging Face folder")
-    unknown = {"error": _UNKNOWN, "skip": None}.get(tokenizer.on_unknown, tokenizer.on_unknown)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": {"type": "Fuse"},  # else spaces come between the characters
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unknown,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "vocab": tokenizer.stoi,
-            "merges": [],
-        },
-    }
 
 
 def _read(path: Path, most: int = _MOST_JSON) -> bytes:
@@ -281,21 +251,3 @@ def _describe_other_files(path: Path) -> str:
             "transformers and use model.save_pretrained(folder)"
         )
     return f"{show(path)} must have model.safetensors, got {short(names)}"
-
-
-def _read_tokenizer(path: Path, end_id: int | None) -> CharTokenizer | None:
-    if not path.exists():
-        return None
-    try:
-        settings = parse_json(_read(path))
-        model, symbols = settings["model"], {id: symbol for symbol, id in settings["model"]["vocab"].items()}
-        unknown = model["unk_token"]
-        policy = unknown if unknown in model["vocab"] else "skip" if unknown is None else "error"
-        is_plain = (model["type"], model["merges"], settings["decoder"]) == ("BPE", [], {"type": "Fuse"})
-        if is_plain and not settings["added_tokens"] and symbols.keys() == set(range(len(symbols))):
-            ordered = [symbols[id] for id in range(len(symbols))]
-            return CharTokenizer(ordered, on_unknown=policy, end=None if end_id is None else symbols.get(end_id))
-    except (ValueError, KeyError, TypeError, AttributeError, TinyGPTError):
-        pass
-    warn(f"tinygpt cannot read the tokenizer {show(path)}; load it with its own library")
-    return None
