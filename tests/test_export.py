@@ -138,7 +138,7 @@ def run(program: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-MODELS = ["modern", pytest.param("bigram notebook gpt2", marks=pytest.mark.slow)]  # the rarer operations first
+MODELS = ["modern", pytest.param("bigram notebook gpt2 nanogpt", marks=pytest.mark.slow)]  # the rarer operations first
 DTYPES = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 
 
