@@ -129,8 +129,6 @@ def test_what_gguf_cannot_hold_is_named(tmp_path: Path) -> None:
         interop.save_gguf(path, make(vocab_size=2), CharTokenizer("aé"), end_id=2)
     with pytest.raises(ConfigError, match="must have an id for each of the model's, got 7 and 9"):
         interop.save_gguf(path, make(vocab_size=9), ASCII)
-    with pytest.raises(ConfigError, match="layout must be 'gpt2' or 'nanogpt' for GGUF, got 'modern'"):
-        interop.save_gguf(path, make("modern"), ASCII)
     with pytest.raises(TokenizerError, match="encodable in UTF-8 for GGUF"):
         interop.save_gguf(path, make(vocab_size=2), CharTokenizer(["a", "\ud800"]), end_id=0)
     with pytest.raises(CheckpointSaveError, match=r"cannot write .*; an older file is unchanged"):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,33 +206,61 @@ def test_a_tokenizer_of_another_kind_needs_its_package(
     assert interop.load_huggingface(folder)[1] is None
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
+def setting(**settings: Any) -> Callable[[Path], None]:
+    return lambda folder: changed(folder, **settings)
+
+
+def untie(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {"lm_head.weight": torch.zeros(TOKENIZER.vocab_size, 8)}, path)
+
+
+def pickle_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").touch()
+
+
+SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"model_type": "llama"}, "must have model_type 'gpt2', got 'llama'"),
     ({"layer_norm_epsilon": 1e-6}, "must have layer_norm_epsilon 1e-05, got 1e-06"),
     ({"n_inner": 9}, r"must have n_inner 4 \* n_embd, got 9"),
     ({"tie_word_embeddings": False}, "must have tie_word_embeddings True, got False"),
     ({"scale_attn_weights": False}, "must have scale_attn_weights True, got False"),
     ({"scale_attn_by_inverse_layer_idx": True}, "must have scale_attn_by_inverse_layer_idx False, got True"),
+    ({"add_cross_attention": True}, "must have add_cross_attention False, got True"),
     ({"activation_function": "relu"}, "must have activation_function one of 'gelu_new', .*, got 'relu'"),
     ({"n_head": 3}, "contains invalid settings: n_head must divide n_embd"),
     ({"n_layer": 10**9}, "contains invalid settings: "),
     ({"n_embd": 16}, "contains invalid settings: n_layer=2 and n_embd=16 need at least"),
     ({"n_positions": 9}, r"positions.table.weight is \(8, 8\) torch.float32, expected \(9, 8\)"),
 ]
+# How a folder is spoilt, or another path in its stead; the error; its message.
+REFUSED: dict[str, tuple[Callable[[Path], str | None], type[Exception], str]] = {
+    "hub name": (lambda _: "gpt2", ConfigError, "folder must be a local directory, got 'gpt2'; download it first"),
+    "no config": (
+        lambda folder: (folder / "config.json").unlink(),
+        CheckpointNotFoundError,
+        r"there is no file .*config\.json",
+    ),
+    "pickle": (pickle_weights, CheckpointNotFoundError, r"must have model\.safetensors, got other formats"),
+    "shards": (shard, CheckpointNotFoundError, r"must have one model\.safetensors, got shards"),
+    "untied": (untie, CheckpointMismatchError, r"LM head tied to the embedding, got lm_head\.weight unlike wte"),
+    **{" ".join(settings): (setting(**settings), CheckpointError, message) for settings, message in SETTINGS},
+}
 
 
-@pytest.mark.parametrize(("settings", "message"), REFUSED, ids=[next(iter(settings)) for settings, _ in REFUSED])
-def test_a_folder_of_another_model_is_refused(settings: dict[str, Any], message: str, folder: Path) -> None:
-    changed(folder, **settings)
-    with pytest.raises(CheckpointError, match=message):
-        interop.load_huggingface(folder)
-
-
-def test_an_untied_head_is_refused(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    save_file(load_file(path) | {"lm_head.weight": torch.zeros(TOKENIZER.vocab_size, 8)}, path)
-    with pytest.raises(CheckpointMismatchError, match=r"LM head tied to the embedding, got lm_head\.weight unlike"):
-        interop.load_huggingface(folder)
+@pytest.mark.parametrize(("spoil", "kind", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_folder_of_another_model_is_refused(
+    spoil: Callable[[Path], str | None], kind: type[Exception], message: str, folder: Path
+) -> None:
+    other = spoil(folder)
+    with pytest.raises(kind, match=message) as caught:
+        interop.load_huggingface(other or folder)
+    assert len(str(caught.value)) <= 300
 
 
 def test_dropouts_that_differ_are_a_warning(folder: Path) -> None:
@@ -240,20 +269,6 @@ def test_dropouts_that_differ_are_a_warning(folder: Path) -> None:
         model, _ = interop.load_huggingface(folder)
     assert model.config is not None
     assert model.config.dropout == 0.3
-
-
-def test_a_folder_without_the_file_says_which_it_has(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointNotFoundError, match=r"must have model\.safetensors, got other formats"):
-        interop.load_huggingface(folder)
-    (folder / "model.safetensors.index.json").touch()
-    with pytest.raises(CheckpointNotFoundError, match=r"must have one model\.safetensors, got shards"):
-        interop.load_huggingface(folder)
-    (folder / "config.json").unlink()
-    with pytest.raises(CheckpointNotFoundError, match=r"there is no file .*config\.json"):
-        interop.load_huggingface(folder)
-    with pytest.raises(ConfigError, match="folder must be a local directory, got 'gpt2'; download it first"):
-        interop.load_huggingface("gpt2")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -291,25 +306,31 @@ def with_nan() -> LanguageModel:
     return model
 
 
-MODELS: list[tuple[Any, type[Exception], str]] = [
-    (
+MODELS: dict[str, tuple[Callable[[], LanguageModel], type[Exception], str]] = {
+    "modern": (
         lambda: make("modern"),
         ConfigError,
-        "layout must be 'gpt2' or 'nanogpt' for .*, got 'modern', whose query",
+        "layout must be 'gpt2' or 'nanogpt' for .*, got 'modern', whose query .*; train with layout='gpt2'",
     ),
-    (lambda: make("notebook"), ConfigError, "got 'notebook', whose LM head has a bias .*; train with layout='gpt2'"),
-    (composed, ConfigError, "model must be built from a GPTConfig, got parts of your own"),
-    (lambda: BigramLanguageModel(5), ConfigError, "built from a GPTConfig, got a BigramLanguageModel"),
-    (untied, ConfigError, "head.weight must be token_embedding.weight itself"),
-    (with_nan, NonFiniteError, "weights must not be NaN to be saved"),
-]
+    "notebook": (lambda: make("notebook"), ConfigError, "got 'notebook', whose LM head has a bias .*; train with"),
+    "composed": (composed, ConfigError, "model must be built from a GPTConfig, got parts of your own"),
+    "bigram": (lambda: BigramLanguageModel(5), ConfigError, "built from a GPTConfig, got a BigramLanguageModel"),
+    "untied": (untied, ConfigError, "head.weight must be token_embedding.weight itself"),
+    "NaN": (with_nan, NonFiniteError, "weights must not be NaN to be saved"),
+}
 
 
-@pytest.mark.parametrize(("model", "kind", "message"), MODELS)
-def test_a_model_that_cannot_go_out_is_named(model: Any, kind: type[Exception], message: str, tmp_path: Path) -> None:
-    with pytest.raises(kind, match=message):
-        interop.save_huggingface(tmp_path / "folder", model())
-    assert not (tmp_path / "folder").exists()
+@pytest.mark.parametrize("save", [interop.save_huggingface, interop.save_gguf])
+@pytest.mark.parametrize(("make_one", "kind", "message"), MODELS.values(), ids=MODELS)
+def test_a_model_that_cannot_go_out_is_named(
+    make_one: Callable[[], LanguageModel], kind: type[Exception], message: str, save: Any, tmp_path: Path
+) -> None:
+    model = make_one()
+    tokenizer = CharTokenizer([chr(ord("a") + id) for id in range(model.vocab_size)])
+    with pytest.raises(kind, match=message) as caught:
+        save(tmp_path / "out", model, tokenizer)
+    assert len(str(caught.value)) <= 300
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_tokenizer_goes_out_without_a_model(folder: Path) -> None:
