@@ -34,6 +34,7 @@ from tinygpt.layers import (
 )
 from tinygpt.layers import attention as attention_module
 from tinygpt.models import ngram as ngram_module
+from tinygpt.mixtures import Mixture
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
@@ -658,3 +659,14 @@ def progress_of_the_piece(patch: Patch) -> None:
         self._used = used
 
     wrap(patch, ShardWriter, "_save", save)
+
+
+def one_stream_for_all_sources(patch: Patch) -> None:
+    patch.setattr(Mixture, "draw", Split.draw)
+
+
+def sources_equally_often(patch: Patch) -> None:
+    def init(real: Any, self: Mixture, sources: Any, weights: Any) -> None:
+        real(self, sources, dict.fromkeys(weights, 1.0))
+
+    wrap(patch, Mixture, "__init__", init)

@@ -3,7 +3,7 @@
 import hashlib
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,17 @@ from tinygpt.documents import join_documents, join_examples, warn_if_unlike
 from tinygpt.errors import (
     ConfigError,
     DataError,
+    InputTypeError,
     check_choice,
     check_integer,
     check_number,
     checked_names,
+    short,
 )
+from tinygpt.files import to_json
+from tinygpt.fingerprints import entry_of
 from tinygpt.ids import Ids
+from tinygpt.mixtures import Mixture
 from tinygpt.randomness import check_seed, derive_seed
 from tinygpt.shards import Shard, check_shard, open_corpus
 from tinygpt.sources import as_ids, as_mask
@@ -294,6 +299,43 @@ class TokenDataset:
         data._shards, data._digest, data._characters = stored.shards, stored.digest, dict(stored.characters)
         return data
 
+    @classmethod
+    def mix(
+        cls, sources: Mapping[str, "TokenDataset"], *, weights: Mapping[str, float] | None = None
+    ) -> "TokenDataset":
+        """Draw each window of a batch from one of several datasets.
+
+        A pass, as of :meth:`windows` and an evaluation, has all datasets in the order of their names. Each window lies
+        in one of them. A row of a batch that keeps its dataset keeps its window when another dataset is added.
+
+        Args:
+            sources: The datasets by name, with one vocabulary. A dataset without validation split is only trained on.
+            weights: How often each is drawn, as numbers above 0. By default they are the numbers of tokens, so that all
+                windows are equally likely.
+
+        Raises:
+            ConfigError: If there is no dataset, the vocabularies differ, or a weight is missing or not above 0.
+            InputTypeError: If ``sources`` is not a mapping of datasets by name.
+
+        Example:
+            >>> verse, prose = "to be, or not to be: " * 20, "be not to, or to not be. " * 20
+            >>> tokenizer = CharTokenizer.from_text([verse, prose])
+            >>> sources = {"verse": TokenDataset(verse, tokenizer), "prose": TokenDataset(prose, tokenizer)}
+            >>> TokenDataset.mix(sources, weights={"verse": 0.7, "prose": 0.3})
+            TokenDataset(920 characters of 2 datasets: 828 train, 92 val; vocab_size=10)
+        """
+        shares = _check_mixture(sources, weights)
+        splits = []
+        for name in SPLITS:
+            parts = {source: data.splits[name] for source, data in sources.items() if len(data.splits[name].ids)}
+            splits.append(Mixture(parts, shares) if parts else Split(np.empty(0, np.uint8)))
+        data, first = cls.__new__(cls), next(iter(sources.values()))
+        data._set(first.tokenizer, first.vocab_size, *splits)
+        data._shards = [shard for each in sources.values() for shard in each._shards]
+        digests = {name: [each.digest(), shares[name]] for name, each in sources.items()}
+        data._digest = hashlib.sha256(to_json(digests).encode()).hexdigest()
+        return data
+
     def verify(self) -> None:
         """Read every file of a corpus on the disk, and compare it with its manifest.
 
@@ -309,8 +351,10 @@ class TokenDataset:
 
     def __repr__(self) -> str:
         sizes = [len(self.train), len(self.val)]
-        documents = sum(len(split.lengths) for split in self.splits.values() if split.rows is not None)
-        among = f" in {documents:,} rows" if documents else ""
+        rows = sum(len(split.lengths) for split in self.splits.values() if split.rows is not None)
+        among = f" in {rows:,} rows" if rows else ""
+        if isinstance(mixture := self.splits["train"], Mixture):
+            among = f" of {len(mixture.sources)} datasets"
         shown = f"{sum(sizes):,} {self._unit}{among}: {sizes[0]:,} train, {sizes[1]:,} val"
         return f"TokenDataset({shown}; vocab_size={self.vocab_size})"
 
@@ -470,3 +514,31 @@ class TokenDataset:
             texts = (decode_ids(self.tokenizer, ids[start : start + size].tolist()) for start in starts.tolist())
             self._characters[split] = sum(map(len, texts)) / (len(starts) * size)
         return self._characters[split]
+
+
+def _check_mixture(sources: Any, weights: Any) -> dict[str, float]:
+    """Return the share of each dataset of a mixture, after all checks of :meth:`TokenDataset.mix`."""
+    if not isinstance(sources, Mapping) or not all(
+        isinstance(name, str) and isinstance(data, TokenDataset) for name, data in sources.items()
+    ):
+        raise InputTypeError(f"sources must be TokenDatasets by name, got {short(sources)}")
+    if not sources:
+        raise ConfigError("sources must have a dataset, got an empty mapping")
+    weights = {name: len(data.train) for name, data in sources.items()} if weights is None else weights
+    if not isinstance(weights, Mapping) or weights.keys() != sources.keys():
+        raise ConfigError(f"weights must have the names of the sources, {list(sources)}, got {short(weights)}")
+    for name, weight in weights.items():
+        check_number(f"weights[{name!r}]", weight, "above 0", lambda weight: weight > 0)
+    first, *others = sources
+    for name in others:
+        ours, theirs = sources[first], sources[name]
+        entries = [data.tokenizer and entry_of(data.tokenizer) for data in (ours, theirs)]
+        if ours.vocab_size != theirs.vocab_size or entries[0] != entries[1]:
+            raise ConfigError(
+                f"datasets that are mixed must have one tokenizer, got vocab_size={ours.vocab_size} in {first!r} and "
+                f"{theirs.vocab_size} in {name!r}, or other symbols; pass the same tokenizer to all"
+            )
+    if nested := [name for name, data in sources.items() if isinstance(data.splits["train"], Mixture)]:
+        raise ConfigError(f"a mixture cannot be mixed again, got {nested[0]!r}; mix its datasets with weights of all")
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Int64
+from jaxtyping import Int, Int64
 from torch import Tensor
 
 from tinygpt.errors import DataError
@@ -49,6 +49,8 @@ class Split:
         numbers: Numbers that the rows had before they were shuffled, if each row must fit into a window.
 
     Attributes:
+        first: Position of the first id of each row.
+        last: Position of the last id of each row.
         lengths: Number of ids in each row after its first, each a target unless masked.
         longest: The largest of them.
     """
@@ -56,17 +58,17 @@ class Split:
     def __init__(
         self,
         ids: Ids,
-        mask: Bool[np.ndarray, " N"] | None = None,
+        mask: Ids | None = None,
         rows: tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"]] | None = None,
         numbers: Int[np.ndarray, " R"] | None = None,
     ) -> None:
         self.ids, self.mask, self.rows, self.numbers = ids, mask, rows, numbers
         whole = np.zeros(1, np.int64), np.array([len(ids) - 1], np.int64)
-        self._first: np.ndarray = (whole if rows is None else rows)[0]
-        self._last: np.ndarray = (whole if rows is None else rows)[1]
-        self.lengths = self._last - self._first
+        self.first: np.ndarray = (whole if rows is None else rows)[0]
+        self.last: np.ndarray = (whole if rows is None else rows)[1]
+        self.lengths = self.last - self.first
         self.longest = int(self.lengths.max(initial=0))
-        self._bounds: tuple[tuple[int, int, bool], np.ndarray] = (0, 0, True), self._first
+        self._bounds: tuple[tuple[int, int, bool], np.ndarray] = (0, 0, True), self.first
         self._read: Ids = ids.view(np.ndarray) if isinstance(ids, np.ndarray) else ids  # a slice of a memmap is slow
 
     def check(self, name: str, block_size: int | None, total: int) -> None:
@@ -104,7 +106,7 @@ class Split:
         bounds = self._bounds_of(block_size, stride, overlapping)
         rows = np.searchsorted(bounds, numbers, side="right") - 1
         latest = _latest_start(self.lengths[rows], block_size, overlapping)
-        return self._gather(rows, self._first[rows] + np.minimum((numbers - bounds[rows]) * stride, latest), block_size)
+        return self._gather(rows, self.first[rows] + np.minimum((numbers - bounds[rows]) * stride, latest), block_size)
 
     def draw(self, seed: int, name: str, step: int, batch_size: int, block_size: int) -> Batch:
         """Return random windows, all equally likely; ``name`` is that of the split."""
@@ -147,7 +149,7 @@ class Split:
 
     def _gather(self, rows: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
         """Copy a slice of the ids into each window, and repeat the last id of a row that is shorter."""
-        ends = np.minimum(starts + block_size, self._last[rows]) + 1
+        ends = np.minimum(starts + block_size, self.last[rows]) + 1
         pieces = [self._read[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         missing = block_size - (ends - starts) + 1
         is_padded = bool(missing.any())

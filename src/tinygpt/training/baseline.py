@@ -43,7 +43,7 @@ def bigram_loss(data: TokenDataset) -> float:
     return float(-(weights * np.log(probability)).sum() / weights.sum())
 
 
-def _pairs(ids: Ids, mask: np.ndarray | None, size: int) -> np.ndarray:
+def _pairs(ids: Ids, mask: Ids | None, size: int) -> np.ndarray:
     """Return each target and the id before it as ``before * size + target``."""
     if len(ids) <= _PIECES * _PAIRS_IN_A_PIECE:
         pieces = [slice(0, len(ids))]
