@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 import tinygpt
 import tinygpt.shards
 from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
+from tinygpt import CharTokenizer, Sampler, TokenDataset, Trainer
 from tinygpt import preparing as preparing_module
 from tinygpt.ids import Joined
 from tinygpt.layers import (
@@ -392,6 +393,10 @@ def evaluations_draw(patch: Patch) -> None:
 
 def evaluations_are_not_logged(patch: Patch) -> None:
     wrap(patch, Trainer, "_log", lambda real, self, record: None if "val_loss" in record else real(self, record))
+
+
+def evaluations_without_a_bound(patch: Patch) -> None:
+    wrap(patch, TokenDataset, "windows", lambda real, *arguments, limit=None, **options: real(*arguments, **options))
 
 
 def val_fraction_not_written(patch: Patch) -> None:

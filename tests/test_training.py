@@ -247,6 +247,20 @@ def test_the_loss_of_a_split_is_exact(batch_size: int) -> None:
     assert trainer.evaluate("val").nats == pytest.approx(total / (len(ids) - 1), abs=1e-12)
 
 
+@broken_by(faults.evaluations_without_a_bound)
+def test_an_evaluation_of_a_long_split_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short one is measured whole."""
+    whole = make_trainer(max_iters=1).fit(progress=False).evaluations[0]
+    assert whole.val_loss == make_trainer().evaluate("val").nats
+    monkeypatch.setattr("tinygpt.training.trainer._EVALUATED", 3 * BLOCK)
+    trainer = make_trainer(max_iters=1)
+    batches = list(DATA.windows("val", limit=3, batch_size=2, block_size=BLOCK))
+    expected = Objective(trainer.model, trainer.model.device, torch.float32).mean(batches)
+    found = trainer.fit(progress=False).evaluations[0]
+    assert found.val_loss == pytest.approx(expected, rel=1e-12)
+    assert found.val_loss != whole.val_loss
+
+
 def test_measuring_is_pure_and_without_dropout() -> None:
     trainer = make_trainer(make_gpt(dropout=0.5))
     trainer.model.train()

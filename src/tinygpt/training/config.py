@@ -86,8 +86,9 @@ class TrainerConfig:
         accumulation: Micro-batches that a batch is cut into, to save memory. The result is the same, except for
             dropout, which is drawn for each.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
-        eval_iters: None measures the whole validation split, and as many windows of the training split. A number is
-            the notebook's estimate instead: the mean over this many random batches of each split.
+        eval_iters: None measures the whole validation split, and as many windows of the training split. Of a split with
+            more than 2**20 tokens it measures as many, always the same, spread evenly. A number is the notebook's
+            estimate instead: the mean over this many random batches of each split.
         patience: Stop after this many evaluations without a better validation loss; None never stops early.
         save_interval: Steps between checkpoints in the run directory; None writes one after each evaluation.
         keep_checkpoints: Number of checkpoints to keep, the newest.

@@ -47,6 +47,8 @@ from tinygpt.training.signals import Interruption, deferring_signals, finishing_
 from tinygpt.training.step import Objective, Step, Stepper
 from tinygpt.windows import Batch
 
+_EVALUATED = 1 << 20  # tokens of a split in an evaluation, so that its time is bounded
+
 
 class Trainer:
     """Trains any language model on a dataset.
@@ -459,8 +461,9 @@ class Trainer:
         started = time.perf_counter()
         iters, state = self.config.eval_iters, self._state
         if iters is None:
-            as_many = max(1, (len(self.data.val) - 1) // self.block_size)
-            val_loss = self._loss("val", self.data.windows("val", **self._size)).nats
+            most = max(1, _EVALUATED // self.block_size)
+            as_many = min(most, max(1, (len(self.data.val) - 1) // self.block_size))
+            val_loss = self._loss("val", self.data.windows("val", limit=most, **self._size)).nats
             train_loss = self._loss("train", self.data.windows("train", limit=as_many, **self._size)).nats
         else:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
