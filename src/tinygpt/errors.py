@@ -28,6 +28,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {}  # of configs, trainer and sampler, 
 _TURNING = (
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # these change the direction of text
 )
+_is_muted = False
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 50
 _PATH = reprlib.Repr()
@@ -70,6 +71,10 @@ class MissingExtraError(TinyGPTError, ImportError):
     """A package that a function needs is not installed."""
 
 
+class RankLostError(TinyGPTError, RuntimeError):
+    """Another process of the run ended, or did not answer in time."""
+
+
 class RunExistsError(TinyGPTError, FileExistsError):
     """The run directory contains a run, or a file that a run would overwrite."""
 
@@ -109,8 +114,16 @@ class CheckpointSaveError(CheckpointError, OSError):
         return str(self.args[1])
 
 
+def mute_warnings() -> None:
+    """Issue no more warnings from this process: the first process of its run issues them."""
+    global _is_muted
+    _is_muted = True
+
+
 def warn(message: str) -> None:
     """Issue a warning that points to the first line outside tinygpt, and ignore a broken standard error."""
+    if _is_muted:
+        return
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
