@@ -678,3 +678,28 @@ def sources_equally_often(patch: Patch) -> None:
     wrap(patch, Mixture, "__init__", init)
 def summed_by_all_reduce(patch: Patch) -> None:
     patch.setattr(Ranks, "_add_halves", lambda self, flat: torch.distributed.all_reduce(flat))
+
+
+def micro_batches_added_in_sequence(patch: Patch) -> None:
+    patch.setattr(step_module, "add_in_tree", lambda numbers, backward, parameters: sum(map(backward, numbers)))
+
+
+def dropout_of_the_rank(patch: Patch) -> None:
+    def seed(real: Any, *words: Any) -> int:
+        return real(*words, torch.distributed.get_rank() if words[1] == "dropout" else 0)
+
+    wrap(patch, step_module, "derive_seed", seed)
+
+
+def rows_taken_in_turn(patch: Patch) -> None:
+    patch.setattr(Ranks, "share", lambda self, count: range(self.here, count, self.world))
+
+
+def mean_of_means_over_ranks(patch: Patch) -> None:
+    def add(real: Any, ranks: Ranks, loss: Any, parameters: Any) -> Any:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad *= 1 + 0.01 * ranks.here
+        return real(ranks, loss, parameters)
+
+    wrap(patch, step_module, "add_over_ranks", add)

@@ -194,13 +194,12 @@ class Ranks:
             return
         first, *others = self.gather(described)
         for rank, other in enumerate(others, start=1):
-            for name in sorted(first.keys() | other.keys()):
-                ours, theirs = (short(each[name]) if name in each else "none" for each in (first, other))
-                if ours != theirs:
-                    raise ConfigError(
-                        f"all processes must train alike, got {name}={theirs} on rank {rank} and {ours} on rank 0"
-                    )
-        raise ConfigError("all processes must train alike, got settings that differ beyond what a message can show")
+            names = sorted(name for name in first.keys() | other.keys() if first.get(name) != other.get(name))
+            if names:
+                theirs, ours = (
+                    ", ".join(f"{name}={short(each.get(name))}" for name in names[:3]) for each in (other, first)
+                )
+                raise ConfigError(f"all processes must train alike, got {theirs} on rank {rank} and {ours} on rank 0")
 
     @contextmanager
     def _waiting(self, partner: int | None = None) -> Iterator[None]:

@@ -24,13 +24,23 @@ def available_devices() -> list[str]:
     return devices + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", *, local: int | None = None) -> torch.device:
     """Return the device of that name; ``"auto"`` takes the first available of CUDA, MPS, CPU.
 
+    Args:
+        name: The name.
+        local: Number of this process, if several share the machine: each then gets the GPU of its number.
+
     Raises:
+        ConfigError: If several processes name one GPU.
         DeviceError: If the device is not available; the message lists the available ones.
     """
     available = available_devices()
+    if local is not None and name.startswith("cuda:"):
+        raise ConfigError(f"device must leave the number to each of several processes, got {name!r}; use device='cuda'")
+    if local is not None and (name == "cuda" or (name == "auto" and available[0].startswith("cuda"))):
+        torch.cuda.set_device(own := choose_device(f"cuda:{local}"))
+        return own
     if name == "auto":
         return torch.device(available[0])
     try:

@@ -304,6 +304,7 @@ def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDatase
         block_size=block_size,
         schedule=lambda step: 1.0,
         peak=config.peak,
+        accumulation=config.accumulation or 1,
     )
     stepper.take(0)  # the first step compiles and takes memory from the system
     times: list[float] = []

@@ -51,6 +51,7 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; any other change makes 
     "device",
     "precision",
     "compile",
+    "world",
     "tinygpt",
     "torch",
     "hardware",
@@ -83,8 +84,9 @@ class TrainerConfig:
             :func:`tinygpt.optim.parameter_groups` names.
         betas: AdamW's two decay rates; by default 0.8 and 0.95, or 0.9 and 0.99 without Muon.
         grad_clip: Largest norm of the gradient; None does not clip.
-        accumulation: Micro-batches that a batch is cut into, to save memory. The result is the same, except for
-            dropout, which is drawn for each.
+        accumulation: Micro-batches that a batch is cut into, to save memory or to share them among processes. The
+            result is the same up to rounding, except for dropout, which is drawn for each. By default each process has
+            one; a resumed run keeps the number that it began with.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
         eval_iters: None measures the whole validation split, and as many windows of the training split. Of a split with
             more than 2**20 tokens it measures as many, always the same, spread evenly. A number is the notebook's
@@ -122,7 +124,7 @@ class TrainerConfig:
     weight_decay: float = 0.1
     betas: tuple[float, float] | None = None
     grad_clip: float | None = 1.0
-    accumulation: int = 1
+    accumulation: int | None = None
     eval_interval: int = 500
     eval_iters: int | None = None
     patience: int | None = None
@@ -135,9 +137,9 @@ class TrainerConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_iters", "batch_size", "accumulation", "eval_interval", "keep_checkpoints"):
+        for name in ("max_iters", "batch_size", "eval_interval", "keep_checkpoints"):
             check_integer(name, getattr(self, name), minimum=1)
-        for name in ("block_size", "eval_iters", "patience", "save_interval"):
+        for name in ("block_size", "accumulation", "eval_iters", "patience", "save_interval"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum=1)
         check_integer("preview_tokens", self.preview_tokens, minimum=0)
@@ -157,7 +159,7 @@ class TrainerConfig:
             check_number("betas", beta, "in [0, 1) each", lambda number: 0 <= number < 1)
         if self.warmup_iters is not None:
             check_integer("warmup_iters", self.warmup_iters, minimum=0, maximum=self.max_iters)
-        if self.accumulation > self.batch_size:
+        if self.accumulation is not None and self.accumulation > self.batch_size:
             raise ConfigError(
                 f"accumulation must be at most batch_size, got accumulation={self.accumulation} and "
                 f"batch_size={self.batch_size}"

@@ -14,6 +14,7 @@ from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
 from tinygpt.optim import adamw, muon
+from tinygpt.ranks import Ranks
 from tinygpt.tokenizer import check_trained_with
 from tinygpt.training.config import TrainerConfig
 
@@ -46,6 +47,46 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
             "copy.deepcopy(model) outside of it"
         )
     return block_size
+
+
+def micro_batches(accumulation: int | None, batch_size: int, world: int) -> int:
+    """Return the number of micro-batches in a step, over all processes.
+
+    Raises:
+        ConfigError: If the processes cannot share them evenly, or a batch has fewer rows.
+    """
+    if accumulation is None:
+        if batch_size < world:
+            raise ConfigError(
+                f"batch_size must be at least the number of processes, got batch_size={batch_size} and {world}; use a "
+                "larger batch_size or fewer processes"
+            )
+        return world
+    if accumulation % world:
+        better = -(-accumulation // world) * world
+        if not world & (world - 1):  # the next power of two, which divides evenly among fewer processes too
+            better = max(world, 1 << (accumulation - 1).bit_length())
+        raise ConfigError(
+            f"accumulation must be a multiple of the {world} processes, got accumulation={accumulation}; use {better}"
+        )
+    return accumulation
+
+
+def is_exact(accumulation: int, world: int) -> bool:
+    """Return whether a run on so few processes has the bits of a run on one, rather than those up to rounding."""
+    return accumulation & (accumulation - 1) == 0 and accumulation % world == 0
+
+
+def share_weights(ranks: Ranks, model: LanguageModel) -> None:
+    """Give every process the parameters and buffers of rank 0.
+
+    Raises:
+        ConfigError: If the processes have other models, or other versions of PyTorch.
+    """
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    kinds = {name: f"{tensor.dtype} of shape {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+    ranks.compare(lambda: kinds | {"torch": torch.__version__})  # broadcasting other shapes would never end
+    ranks.broadcast_(tensors.values())
 
 
 def optimizer_for(

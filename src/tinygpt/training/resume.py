@@ -51,6 +51,7 @@ from tinygpt.training.optimizer_state import (
     state_of,
     unpack_optimizer,
 )
+from tinygpt.training.preparation import is_exact
 from tinygpt.training.run_directory import savable
 from tinygpt.training.values import are_names, fits, is_alike, is_plain, require
 
@@ -100,11 +101,14 @@ class RunRecord:
         config: TrainerConfig,
         *,
         block_size: int,
+        accumulation: int,
+        world: int,
         device: torch.device,
         dtype: torch.dtype,
         lr_schedule: Callable[[int], float] | None,
         is_foreign: bool,
     ) -> None:
+        self._config, self._world = config, world
         self._model, self._optimizer, self._scaler, self._data = model, optimizer, scaler, data
         self._device, self._is_foreign = device, is_foreign
         described = config_of(model)
@@ -112,23 +116,31 @@ class RunRecord:
         self._made = group_values(optimizer)
         self._fixed = asdict(config) | {
             "block_size": block_size,
+            "accumulation": accumulation,
+            "world": world,
             "learning_rate": config.peak,  # worked out, so that another default of another version shows
             "final_learning_rate": config.end,
             "warmup_iters": config.warmup,
             "betas": config.decay_rates,
-            "device": str(device),
+            "device": device.type,
             "precision": next(name for name, known in DTYPES.items() if known == dtype),
             "optimizer": type(optimizer).__name__,
             "lr_schedule": None if lr_schedule is None else [lr_schedule(step) for step in _PROBED],
             **(_group_settings(optimizer) if is_foreign else {}),
         }
 
+    @property
+    def accumulation(self) -> int:
+        """Number of micro-batches in a step: that of the run, if the config leaves it open."""
+        return int(self._fixed["accumulation"])
+
     @cached_property
-    def _corpus(self) -> str:
+    def corpus(self) -> str:
+        """The digest of the corpus."""
         return self._data.digest()
 
     @property
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Everything that decides the result of a run, as a file stores it."""
         versions = {
             "tinygpt": tinygpt.__version__,
@@ -148,8 +160,8 @@ class RunRecord:
         best = {name: tensor.cpu().clone().contiguous() for name, tensor in state.best.items()}
         best = {f"{_BEST}{name}": copy for name, copy in best.items() if not torch.equal(copy, tensors[name])}
         training = {name: getattr(state, name) for name in _PLAIN} | {
-            "settings": self._settings,
-            "corpus": self._corpus,
+            "settings": self.settings,
+            "corpus": self.corpus,
             "evaluations": evaluations,
             "optimizer": optimizer,
             "scaler": self._scaler.state_dict(),
@@ -191,7 +203,10 @@ class RunRecord:
                 f"{show(path)} contains an invalid state of this run: {error}; use another copy, or an older checkpoint"
             ) from error
 
+        accumulation = self._accumulation_of(training["settings"])
+
         def restore() -> RunState:
+            self._fixed["accumulation"] = accumulation
             if changed:
                 warn(
                     "resuming with changed settings, so results will differ from an uninterrupted run: "
@@ -214,7 +229,7 @@ class RunRecord:
         for entry, described in self._description.items():
             if other := "; ".join(differences(payload[entry] or {}, described or {}).values()):
                 raise CheckpointMismatchError(f"the model must be that of the run in {show(path)}, got {cut(other)}")
-        if training["corpus"] != self._corpus:
+        if training["corpus"] != self.corpus:
             raise CheckpointMismatchError(
                 f"the corpus must be that of the run in {show(path)}, got other ids or another split; use the same "
                 "text and val_fraction"
@@ -229,13 +244,35 @@ class RunRecord:
                     f"the tokenizer must be that of the run in {show(path)}, got {len(now or ())} symbols where it has "
                     f"{len(then or ())}; the first difference is id {id}: {ours} where it has {theirs}"
                 )
-        changes = differences(training["settings"], self._settings)
+        changes = self._changes(path, training["settings"])
         allowed = {name: text for name, text in changes.items() if name in MAY_CHANGE or name.startswith(OF_GROUPS)}
         if refused := [text for name, text in changes.items() if name not in allowed]:
             raise ConfigError(
                 f"to resume the run in {show(path)} its settings must be the same, got {cut('; '.join(refused))}"
             )
         return allowed
+
+    def _accumulation_of(self, stored: Mapping[str, Any]) -> int:
+        """Return the micro-batches of a run to resume: those that it began with, if the config leaves them open."""
+        began = stored.get("accumulation")
+        is_open = self._config.accumulation is None and type(began) is int and 0 < began <= self._config.batch_size
+        return int(began) if is_open and began is not None else self.accumulation
+
+    def _changes(self, path: Path, stored: Mapping[str, Any]) -> dict[str, str]:
+        """Return the settings that differ from those of a checkpoint, in words."""
+        accumulation, world = self._accumulation_of(stored), self._world
+        if accumulation % world:
+            raise ConfigError(
+                f"accumulation must be a multiple of the {world} processes, got accumulation={accumulation} in the run "
+                f"in {show(path)}; resume it on 1 process or on a divisor of {accumulation}"
+            )
+        changes = differences({"world": 1, **stored}, self.settings | {"accumulation": accumulation})
+        began = stored.get("world", 1)
+        if type(began) is int and began > 0 and is_exact(accumulation, began) and is_exact(accumulation, world):
+            changes.pop("world", None)
+        if "world" not in stored and accumulation > 3:
+            changes["world"] = "gradients of micro-batches are added in another order, equal up to rounding"
+        return changes
 
     def _check_weights(self, path: Path, weights: Mapping[str, Tensor]) -> None:
         """Raise unless the checkpoint has the weights that the model needs."""

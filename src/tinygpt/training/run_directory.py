@@ -5,12 +5,15 @@ import math
 import os
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from tinygpt.checkpoint import read, save, write
+from tinygpt.envelope import SUPPORTED
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -28,6 +31,7 @@ from tinygpt.errors import (
 from tinygpt.files import append_line, check_path, check_regular, check_writable, parse_json, read_lines, write_whole
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
+from tinygpt.ranks import Ranks, from_first
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 from tinygpt.training.run_settings import SETTINGS_FILE, RunSettings
 
@@ -38,18 +42,27 @@ class RunDirectory:
     """The directory of a run: settings, metrics and models.
 
     Without a path nothing is written. Only files of these names are touched, and only if they are regular files, not
-    links.
+    links. Of several processes, rank 0 alone touches files.
+
+    Args:
+        path: The directory.
+        ranks: The processes of the run; by default this one alone.
 
     Raises:
         InputTypeError: If the path is neither a str nor a path.
         CheckpointSaveError: If nothing can be written to it.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         # Absolute, so that a later change of the working directory does not move the run.
         self.path = None if path is None else check_path("run_dir", path).absolute()
         self._lock = None if self.path is None else Lock(self.path / ".lock")
         self._log_fails = False
+        self._check_writable()
+
+    @from_first
+    def _check_writable(self) -> None:
         if self.path is not None:
             with self._naming("write to", self.path):
                 check_writable(self.path)
@@ -77,6 +90,11 @@ class RunDirectory:
             CheckpointSaveError: If the directory was removed or made again since the run began, or the lock cannot be
                 made.
         """
+        with self.ranks.within_first(partial(self._locked, starting=starting, adopting=adopting)):
+            yield
+
+    @contextmanager
+    def _locked(self, *, starting: bool = False, adopting: bool = False) -> Iterator[None]:
         if self.path is None or self._lock is None:
             yield
             return
@@ -155,7 +173,7 @@ class RunDirectory:
     def _writing(self, name: str) -> Iterator[Path]:
         """Yield the path of a file to write to, with the lock held."""
         assert self.path is not None
-        with self.locked(), self._naming("write", self.path / name):
+        with self._locked(), self._naming("write", self.path / name):
             check_regular(self.path / name)
             yield self.path / name
 
@@ -164,6 +182,7 @@ class RunDirectory:
         """Whether there is a ``config.json``; a run that was killed at its start has none."""
         return self.path is not None and os.path.lexists(self.path / SETTINGS_FILE)
 
+    @from_first
     def describe(self, settings: RunSettings) -> None:
         """Write the settings to ``config.json``; a disk error is a warning."""
         if self.path is None:
@@ -174,22 +193,26 @@ class RunDirectory:
         except CheckpointSaveError as error:
             warn(f"{error}; the training goes on without it")
 
+    @property
+    @from_first
+    def has_checkpoints(self) -> bool:
+        """Whether there is a checkpoint, as rank 0 sees it."""
+        return bool(self.checkpoints())
+
     def checkpoints(self) -> list[Path]:
-        """Return the checkpoints, the newest first."""
+        """Return the checkpoints that this process sees, the newest first."""
         if self.path is None or not self.path.is_dir():
             return []
         return sorted(filter(_has_name, self.path.glob("step-*.safetensors")), key=_step_of, reverse=True)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], payload: Mapping[str, Any], keep: int) -> Path | None:
-        """Write a checkpoint, and remove older ones beyond ``keep``.
+    def save(self, step: int, tensors: Mapping[str, Tensor], payload: Mapping[str, Any], keep: int) -> str:
+        """Write a checkpoint, remove older ones beyond ``keep``, and return the name of the file.
 
         Checkpoints of later steps stay: a run that was resumed from an older one found them corrupt.
 
         Raises:
             CheckpointSaveError: If the file cannot be written; the earlier checkpoints are intact then.
         """
-        if self.path is None:
-            return None
         with self._writing(f"step-{step:08d}.safetensors") as target:
             write(target, tensors, payload)
             mine = [path for path in self.checkpoints() if path.is_file() and not path.is_symlink()]
@@ -198,12 +221,13 @@ class RunDirectory:
                     path.unlink()
                 except OSError as error:
                     warn(f"cannot remove the old checkpoint {show(path)}: {error.strerror or error}")
-        return target
+        return target.name
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
         """Return the result of ``accept`` for the newest valid checkpoint.
 
-        Each newer one that is corrupt is a warning. ``accept`` takes the path, the payload and the tensors.
+        Each newer one that is corrupt is a warning. ``accept`` takes the path, the payload and the tensors. Rank 0
+        reads the file, and sends it to the others.
 
         Raises:
             CheckpointNotFoundError: If there is no checkpoint.
@@ -212,6 +236,26 @@ class RunDirectory:
             ConfigError: If a valid checkpoint has other settings.
             CheckpointError: If one cannot be read, such as a link, and no other is accepted.
         """
+        found: list[tuple[Path, dict[str, Any], dict[str, Tensor], Accepted]] = []
+
+        def find() -> tuple[str, dict[str, Any], dict[str, Any]]:
+            found.append(self._newest(accept))
+            path, payload, tensors, _ = found[0]
+            shapes = {name: [str(tensor.dtype), tensor.shape] for name, tensor in tensors.items()}
+            return str(path), payload, shapes
+
+        name, payload, shapes = self.ranks.from_first(find)
+        if self.ranks.is_first:
+            self.ranks.broadcast_(found[0][2].values())
+            return found[0][3]
+        dtypes = {str(dtype): dtype for dtype in SUPPORTED}
+        tensors = {key: torch.empty(shape, dtype=dtypes[dtype]) for key, (dtype, shape) in shapes.items()}
+        self.ranks.broadcast_(tensors.values())
+        return accept(Path(name), payload, tensors)
+
+    def _newest(
+        self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]
+    ) -> tuple[Path, dict[str, Any], dict[str, Tensor], Accepted]:
         self._check_begun()
         failures: list[TinyGPTError] = []
         for path in self.checkpoints():
@@ -229,7 +273,7 @@ class RunDirectory:
             else:
                 for failure in failures:
                     warn(f"{failure}; going back to an older checkpoint")
-                return accepted
+                return path, payload, tensors, accepted
         for failure in failures:
             if not isinstance(failure, CheckpointCorruptError):
                 raise failure
@@ -240,7 +284,7 @@ class RunDirectory:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append a line to ``metrics.jsonl``; an error of the disk is a warning."""
-        if self.path is None:
+        if self.path is None or not self.ranks.is_first:
             return
         try:
             with self._writing("metrics.jsonl") as path:
@@ -252,6 +296,7 @@ class RunDirectory:
                 warn(f"{error}; the training goes on, and the next line of the log is tried")
             self._log_fails = True
 
+    @from_first
     def rewind_log(self, step: int, evaluated: Container[int]) -> None:
         """Remove damaged lines and lines later than a checkpoint.
 
@@ -269,6 +314,7 @@ class RunDirectory:
         except CheckpointSaveError as error:
             warn(f"{error}; the training goes on with the log as it is")
 
+    @from_first
     def save_best(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
         """Write model and tokenizer to ``best.safetensors``."""
         if self.path is not None:

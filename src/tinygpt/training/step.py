@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_values, count_targets, skip_value_checks
 from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
+from tinygpt.ranks import Ranks
 from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
 from tinygpt.training.config import TrainerConfig
+from tinygpt.training.gradients import add_in_tree, add_over_ranks
 from tinygpt.training.history import Evaluation
 
 
@@ -109,11 +112,19 @@ class Objective:
         device: Device to compute on; batches are moved there.
         dtype: Dtype of products under autocast; float32 turns autocast off.
         compile: Whether to run the model compiled.
+        ranks: The processes that share the batches of a mean; by default this one alone.
     """
 
     def __init__(
-        self, model: LanguageModel, device: torch.device, dtype: torch.dtype, *, compile: bool = False
+        self,
+        model: LanguageModel,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compile: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.model = model
         self.device = device
         self.dtype = dtype
@@ -135,18 +146,22 @@ class Objective:
     def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
         """Return the mean loss over all targets that are not ignored, in nats, in evaluation mode.
 
+        The ranks measure the batches in turn, and each of them returns the mean over all.
+
         Raises:
             ShapeError: If all targets are ignored.
         """
-        total, count = torch.zeros((), dtype=torch.float64), 0
+        measured: list[tuple[int, float, int]] = []  # number of the batch, loss, targets
         with evaluating(self.model):
-            for x, y in batches:
+            for number, (x, y) in islice(enumerate(batches), self.ranks.here, None, self.ranks.world):
                 if predicted := count_targets(y):
-                    total += self(x, y).cpu().double() * predicted
-                    count += predicted
+                    measured.append((number, float(self(x, y)), predicted))
+        measured = sorted(tuple(each) for part in self.ranks.gather(measured) for each in part)
+        total = sum(loss * predicted for _, loss, predicted in measured)  # in float64, in the order of the batches
+        count = sum(predicted for _, _, predicted in measured)
         if not count:
             raise ShapeError(f"targets must have at least one id to predict, got {IGNORED} everywhere in the split")
-        return float(total) / count
+        return total / count
 
 
 class Stepper:
@@ -156,10 +171,11 @@ class Stepper:
         objective: The loss to minimise.
         optimizer: The optimizer; the learning rates of its groups are the peaks of the schedule.
         data: The corpus, of which the training split is read.
-        config: Batch size, micro-batches, clipping and seed.
+        config: Batch size, clipping and seed.
         block_size: Length of the windows.
         schedule: Maps a step, counted from 0, to its learning rate as a share of the peak.
         peak: Peak of the learning rate that a step shows, since Muon's groups have several.
+        accumulation: Number of micro-batches over all ranks, each a gradient of its own.
     """
 
     def __init__(
@@ -172,7 +188,9 @@ class Stepper:
         block_size: int,
         schedule: Callable[[int], float],
         peak: float,
+        accumulation: int,
     ) -> None:
+        self.accumulation = accumulation
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
         self._optimizer = optimizer
@@ -232,20 +250,25 @@ class Stepper:
 
     def _gradients(self, index: int, x: Tensor, y: Tensor, count: int) -> tuple[float, float]:
         """Compute the clipped gradients of the mean loss over ``count`` targets; return the loss and their norm."""
-        config, device = self._config, self._objective.device
+        config, device, ranks = self._config, self._objective.device, self._objective.ranks
         moved = self._clear_gradients()
-        losses = []
-        pieces = zip(x.tensor_split(config.accumulation), y.tensor_split(config.accumulation), strict=True)
-        for micro, (some_x, some_y) in enumerate(pieces):
-            if predicted := count_targets(some_y):
-                with drawing_from(derive_seed(config.seed, "dropout", index, micro), device):
-                    part = self._objective(some_x, some_y) * (predicted / count)
-                    self.scaler.scale(part).backward()  # inside: activation checkpointing draws the dropout again
-                losses.append(part.detach())
+        pieces = list(zip(x.tensor_split(self.accumulation), y.tensor_split(self.accumulation), strict=True))
+
+        def backward(micro: int) -> Tensor | float:
+            some_x, some_y = pieces[micro]
+            if not (predicted := count_targets(some_y)):
+                return 0.0
+            with drawing_from(derive_seed(config.seed, "dropout", index, micro), device):
+                part = self._objective(some_x, some_y) * (predicted / count)
+                self.scaler.scale(part).backward()  # inside: activation checkpointing draws the dropout again
+            return part.detach().to(torch.promote_types(part.dtype, torch.float32))
+
+        loss = add_in_tree(ranks.share(self.accumulation), backward, moved)
+        loss = torch.as_tensor(add_over_ranks(ranks, loss, moved))
         self.scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip)
-        loss = torch.stack(losses).sum()
-        values: list[float] = torch.stack([loss, norm.to(loss.dtype)]).tolist()  # one wait for the device, not two
+        both = torch.stack([loss.to(norm.device), norm.to(loss.dtype)])  # one wait for the device, not two
+        values: list[float] = both.tolist()
         return values[0], values[1]
 
     def _clear_gradients(self) -> list[nn.Parameter]:

@@ -19,6 +19,7 @@ from tinygpt.errors import (
     ConfigError,
     InputTypeError,
     NonFiniteError,
+    RankLostError,
     check_integer,
     check_number,
     check_truth,
@@ -31,6 +32,7 @@ from tinygpt.errors import (
 from tinygpt.models import GPTLanguageModel, LanguageModel
 from tinygpt.models.inspection import config_of
 from tinygpt.randomness import derive_seed
+from tinygpt.ranks import join
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.sampling import Sampler
 from tinygpt.tokenizer import check_trained_with, symbols_of
@@ -38,7 +40,14 @@ from tinygpt.training.baseline import bigram_loss
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.pace import Pace
-from tinygpt.training.preparation import check_schedule, optimizer_for, window_length
+from tinygpt.training.preparation import (
+    check_schedule,
+    is_exact,
+    micro_batches,
+    optimizer_for,
+    share_weights,
+    window_length,
+)
 from tinygpt.training.progress import Progress
 from tinygpt.training.resume import RunRecord, RunState
 from tinygpt.training.run_directory import RunDirectory
@@ -97,18 +106,23 @@ class Trainer:
         make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         lr_schedule: Callable[[int], float] | None = None,
     ) -> None:
-        self.config = config = check_config(config)
-        self._run = RunDirectory(run_dir)
-        self.block_size = window_length(model, data, config)
-        self.data = data
-        self.device = choose_device(config.device)
-        dtype = choose_precision(config.precision, self.device, model)
+        self._ranks = ranks = join()
+        with ranks.together():
+            self.config = config = check_config(config)
+            self.block_size = window_length(model, data, config)
+            accumulation = micro_batches(config.accumulation, config.batch_size, ranks.world)
+            self.data = data
+            self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
+            dtype = choose_precision(config.precision, self.device, model)
+            self._lr_schedule = check_schedule(lr_schedule, config)
+        self._run = RunDirectory(run_dir, ranks)
         self.model = model.to(self.device)
-        self._lr_schedule = check_schedule(lr_schedule, config)
-        self.optimizer = optimizer_for(model, config, dtype, make_optimizer)
+        share_weights(ranks, model)  # before the optimizer, which may copy them
+        with ranks.together():
+            self.optimizer = optimizer_for(model, config, dtype, make_optimizer)
         first = self.optimizer.param_groups[0]
         peak = config.peak if make_optimizer is None else float(first.get("initial_lr", first["lr"]))
-        self._objective = Objective(model, self.device, dtype, compile=config.compile)
+        self._objective = Objective(model, self.device, dtype, compile=config.compile, ranks=ranks)
         self._stepper = Stepper(
             self._objective,
             self.optimizer,
@@ -117,6 +131,7 @@ class Trainer:
             block_size=self.block_size,
             schedule=self._lr_share,
             peak=peak,
+            accumulation=accumulation,
         )
         self._record = RunRecord(
             model,
@@ -125,11 +140,19 @@ class Trainer:
             data,
             config,
             block_size=self.block_size,
+            accumulation=accumulation,
+            world=ranks.world,
             device=self.device,
             dtype=dtype,
             lr_schedule=lr_schedule,
             is_foreign=make_optimizer is not None,
         )
+        ranks.compare(lambda: self._record.settings | {"corpus": self._record.corpus, "run_dir": str(self._run.path)})
+        if ranks.world > 1 and not is_exact(accumulation, ranks.world):
+            warn(
+                "the weights will equal those of one process up to rounding only, with accumulation="
+                f"{accumulation} on {ranks.world} processes; use a power of two for the same bits"
+            )
         self._state = RunState(history=History(even_guess=math.log(data.vocab_size)))
         self._last: dict[str, Tensor] = {}  # weights of the last step, while the model has the best ones
         self._pace = Pace(config)
@@ -169,7 +192,7 @@ class Trainer:
                 f"run_dir must be set before the run begins, got run_dir={short(str(path))} for a run in "
                 f"{self._run.shown}; make a new Trainer"
             )
-        self._run = RunDirectory(path)
+        self._run = RunDirectory(path, self._ranks)
 
     @checked_names
     def fit(
@@ -212,15 +235,19 @@ class Trainer:
         check_truth("progress", progress)
         if log is not None and not callable(log):
             raise InputTypeError(f"log must be a function of a record, e.g. records.append, got {short(log)}")
-        resuming = resume is True or (resume == "auto" and not self._has_begun and bool(self._run.checkpoints()))
+        resuming = resume is True or (resume == "auto" and not self._has_begun and self._run.has_checkpoints)
         starting = not (resuming or self._has_begun)
         self._listener = log
         try:
-            with self._run.locked(starting=starting, adopting=resuming), finishing_the_step() as interruption:
+            with (
+                self._run.locked(starting=starting, adopting=resuming),
+                finishing_the_step() as interruption,
+            ):
                 if resuming:
                     self.resume()
                 before = self.steps_taken
-                with Progress(self.history, self._end, before, is_shown=progress) as display:
+                shown = progress and self._ranks.is_first
+                with Progress(self.history, self._end, before, is_shown=shown) as display:
                     for step in self._steps(interruption):
                         display.show_step(step, total=self._end)
                     if interruption or self._has_unsaved:
@@ -295,7 +322,11 @@ class Trainer:
         """Take the next step if one is left. Threads take turns, and a signal waits until the step is recorded."""
         with self._stepping, deferring_signals():
             self._swap_weights(best=False)  # a loop may have asked for the best ones
-            return self._advance() if self.steps_taken < self._end else None
+            try:
+                return self._advance() if self.steps_taken < self._end else None
+            except RankLostError as error:
+                error.args = (f"{error}, after step {self.steps_taken}{self._last_saved()}",)
+                raise
 
     def _advance(self) -> Step:
         """Take one step, and evaluate and save where the intervals say so."""
@@ -308,8 +339,8 @@ class Trainer:
         state.step = step.number
         state.seconds += step.seconds
         state.history.add_loss(step.loss)
-        if state.planned is None:
-            state.planned = self._pace.plan(step)
+        if state.planned is None and config.max_seconds is not None:
+            state.planned = self._ranks.from_first(lambda: self._pace.plan(step))
         record = {"loss": step.loss, "learning_rate": step.learning_rate, "grad_norm": step.grad_norm}
         self._log({"step": step.number} | record)
         is_last = step.number == self._end
@@ -353,10 +384,14 @@ class Trainer:
         with self._stepping, self._run.locked(adopting=True), outside, torch.enable_grad():
             restore = self._run.newest(self._record.unpack)
             self._state = restore()
+            self._stepper.accumulation = self._record.accumulation
             self._last, self._has_begun = {}, True
-            self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
-            if self.data.file is not None or not self._run.is_described:  # the settings or the path may have changed
-                self._run.describe(self._settings())
+            self._ranks.from_first(self._rewrite_log_and_settings)
+
+    def _rewrite_log_and_settings(self) -> None:
+        self._run.rewind_log(self.steps_taken, {evaluation.step for evaluation in self.history.evaluations})
+        if self.data.file is not None or not self._run.is_described:  # the settings or the path may have changed
+            self._run.describe(self._settings())
 
     def save(self) -> Path | None:
         """Write a checkpoint of the current step to ``run_dir``, from which :meth:`resume` goes on; return its path.
@@ -369,14 +404,18 @@ class Trainer:
         if self._run.path is None:
             return None
         with self._stepping:
-            tensors, payload = self._record.pack(self._state, self._last)
-            with self._run.locked(starting=not self._has_begun):
-                path = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
-                if not self._has_begun:  # the checkpoint comes first: it marks the directory as a run
-                    self._run.describe(self._settings())
-                    self._has_begun = True
-            self._has_unsaved = False
-            return path
+            name = self._ranks.from_first(self._write_checkpoint)
+            self._has_begun, self._has_unsaved = True, False
+            return self._run.path / name
+
+    def _write_checkpoint(self) -> str:
+        """Write a checkpoint, and the settings of a new run; return the name of the file."""
+        tensors, payload = self._record.pack(self._state, self._last)
+        with self._run.locked(starting=not self._has_begun):
+            name = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
+            if not self._has_begun:  # the checkpoint comes first: it marks the directory as a run
+                self._run.describe(self._settings())
+        return name
 
     def _settings(self) -> RunSettings:
         """Return the settings that ``config.json`` holds."""
@@ -485,7 +524,7 @@ class Trainer:
     def _log(self, record: dict[str, Any]) -> None:
         """Append a record to ``metrics.jsonl``, and pass it on; an exception of the user's function is a warning."""
         self._run.log(record)
-        if self._listener is None:
+        if self._listener is None or not self._ranks.is_first:
             return
         try:
             self._listener(dict(record))  # a copy: the user's function may change it
@@ -495,9 +534,12 @@ class Trainer:
             warn(f"log failed at step {record['step']}: {reason}; the training goes on, and log is not called again")
 
     def _preview(self) -> str:
-        """Return a text that the model generates; a failure of the tokenizer is a warning."""
+        """Return a text that the model generates on rank 0; a failure of the tokenizer is a warning."""
         if not self.config.preview_tokens or self.data.tokenizer is None:
             return ""
+        return self._ranks.from_first(self._generate)
+
+    def _generate(self) -> str:
         seed = derive_seed(self.config.seed, "preview", self.steps_taken)
         try:
             return self.sampler().generate("", max_new_tokens=self.config.preview_tokens, seed=seed)
