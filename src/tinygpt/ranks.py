@@ -277,15 +277,12 @@ def _connect() -> None:
     """Connect the processes that the environment names, until this process ends."""
     distributed = torch.distributed
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
-    try:
-        try:
-            distributed.init_process_group(backend, timeout=_TIMEOUT)
-        except RuntimeError:  # on a busy machine the first try may fail
-            distributed.init_process_group(backend, timeout=_TIMEOUT)
+    try:  # once: a second try would wait for processes whose first one succeeded
+        distributed.init_process_group(backend, timeout=_TIMEOUT)
     except RuntimeError as error:
         raise RankLostError(
             f"rank {os.environ['RANK']} could not connect to the others at {os.environ['MASTER_ADDR']}: "
-            f"{cut(str(error), 100)}; start all processes again"
+            f"{cut(str(error), 100)}; start all again, e.g. by torchrun --max-restarts 3"
         ) from error
     atexit.register(_disconnect)
 
