@@ -47,6 +47,7 @@ from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
 from tinygpt.training import step as step_module
 from tinygpt.training.progress import Progress
+from tinygpt.training.signals import Interruption
 from tinygpt.training.step import Objective, Stepper
 from tinygpt.views import page as page_module
 from tinygpt.views import plots as plots_module
@@ -703,3 +704,11 @@ def mean_of_means_over_ranks(patch: Patch) -> None:
         return real(ranks, loss, parameters)
 
     wrap(patch, step_module, "add_over_ranks", add)
+
+
+def signals_of_this_rank_only(patch: Patch) -> None:
+    def agree(self: Interruption) -> None:
+        self._agreed = self.heard
+
+    patch.setattr(Interruption, "agree", agree)
+    patch.setattr("ranked.LIMIT", 10.0)  # seconds, since the ranks wait for each other

@@ -317,6 +317,41 @@ def test_the_others_end_when_the_writer_is_killed(tmp_path: Path, alone: dict[st
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+SAMPLED = ("SIGTERM-one-step", "SIGTERM-all-evaluation", "SIGTERM-twice-end", "SIGINT-first-end", "SIGINT-twice-step")
+SIGNALS = [
+    pytest.param(sent, who, where, id=name, marks=[] if name in SAMPLED else pytest.mark.slow)
+    for sent in (signal.SIGINT, signal.SIGTERM)
+    for who in ("first", "one", "all", "twice")
+    for where in ("step", "evaluation", "end")
+    if (name := f"{sent.name}-{who}-{where}")
+]
+
+
+@broken_by(faults.signals_of_this_rank_only, only=("SIGTERM", "one", "step"))
+@pytest.mark.parametrize(("sent", "who", "where"), SIGNALS)
+def test_all_ranks_stop_after_the_same_step(sent: signal.Signals, who: str, where: str, tmp_path: Path) -> None:
+    hearing = {"first": [0], "one": [1], "all": [0, 1], "twice": [0, 1]}[who]
+    moments: dict[str, dict[str, Any]] = {
+        "step": {"number": 3},
+        "evaluation": {"number": 3, "owner": Objective, "method": "mean"},  # two before the first step
+        "end": {"number": 1, "owner": Trainer, "method": "restore_best"},
+    }
+
+    def work(here: int) -> Any:
+        if here in hearing:
+            at_step(act=send(sent, 2 if who == "twice" else 1), **moments[where])
+        return finish(tmp_path, max_iters=6)(here)
+
+    reports = on_ranks(2, work)
+    step = {"step": 3, "evaluation": 2, "end": 6}[where]
+    if sent is signal.SIGTERM:
+        assert [report.code for report in reports] == [143, 143], reports
+    else:
+        assert results(reports) == [[step, "" if where == "end" else "interrupted"]] * 2
+    newest = max(tmp_path.glob("step-*.safetensors"))
+    assert newest.name == f"step-{step:08d}.safetensors"
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

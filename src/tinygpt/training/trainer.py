@@ -241,7 +241,7 @@ class Trainer:
         try:
             with (
                 self._run.locked(starting=starting, adopting=resuming),
-                finishing_the_step() as interruption,
+                finishing_the_step(self._ranks) as interruption,
             ):
                 if resuming:
                     self.resume()
@@ -250,6 +250,7 @@ class Trainer:
                 with Progress(self.history, self._end, before, is_shown=shown) as display:
                     for step in self._steps(interruption):
                         display.show_step(step, total=self._end)
+                    interruption.agree()  # also on a signal after the last step
                     if interruption or self._has_unsaved:
                         saved = self.save()
                         if saved:
@@ -262,7 +263,7 @@ class Trainer:
                     with self._continuing_unsaved():
                         self._run.save_best(self.model, self.data.tokenizer)
                     display.write(self.history.verdict)
-                interruption.pass_on()  # a signal that came after the last step
+                interruption.pass_on()  # a signal that came since
         finally:
             self._listener = None
             self.model.eval()
@@ -311,6 +312,8 @@ class Trainer:
         """Return why the run stops before its last step, as ``history.stopped`` has it; empty if it goes on."""
         if self.steps_taken >= self._end:
             return ""
+        if interruption is not None:
+            interruption.agree()
         if interruption:
             return "interrupted"
         patience, evaluations = self.config.patience, self.history.evaluations
