@@ -146,16 +146,19 @@ def test_the_promises_count_the_deliberate_faults() -> None:
     assert f"{count} of them | {count} of {count} " in (DOCS / "promises.md").read_text(encoding="utf-8")
 
 
+def all_pages() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_experiment_says_how_to_run_it_and_is_quoted(path: Path) -> None:
     command = f"python docs/experiments/{path.name}"
     assert command in path.read_text(encoding="utf-8")
-    assert command in (DOCS / "notebook.md").read_text(encoding="utf-8")
+    assert command in all_pages()
 
 
 def test_images_are_small_and_all_are_shown() -> None:
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
-    shown = set(re.findall(r"\]\(images/([\w.]+)\)", pages))
+    shown = set(re.findall(r"\]\(images/([\w.]+)\)", all_pages()))
     images = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir()}
     assert shown == images.keys()
     assert max(images.values()) < 80_000
@@ -172,7 +175,7 @@ def test_experiment_prints_the_table_that_is_quoted(
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: drawn.append(Path(path).name))
     runpy.run_path(str(path), run_name="__main__")
     printed = [re.sub(r" *-?\d[\d,.]*", " #", line) for line in capsys.readouterr().out.splitlines()]
-    page = [re.sub(r" *-?\d[\d,.]*", " #", line) for line in (DOCS / "notebook.md").read_text("utf-8").splitlines()]
+    page = [re.sub(r" *-?\d[\d,.]*", " #", line) for line in all_pages().splitlines()]
     assert printed
     for line in printed:
         assert line in page

@@ -89,11 +89,11 @@ class TokenDataset:
     @checked_names
     def __init__(
         self,
-        source: str | Sequence[int] | np.ndarray | Tensor,
+        source: str | Sequence[int] | np.ndarray | Tensor | Ids,
         tokenizer: Tokenizer | None = None,
         *,
         val_fraction: float = 0.1,
-        val: str | Sequence[int] | np.ndarray | Tensor | None = None,
+        val: str | Sequence[int] | np.ndarray | Tensor | Ids | None = None,
         mask: Sequence[bool] | np.ndarray | Tensor | None = None,
     ) -> None:
         check_number("val_fraction", val_fraction, "in [0, 1)", lambda share: 0 <= share < 1)
