@@ -19,8 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 import tinygpt
 import tinygpt.shards
-from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, Trainer
-from tinygpt import CharTokenizer, Sampler, TokenDataset, Trainer
+from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, TokenDataset, Trainer
 from tinygpt import preparing as preparing_module
 from tinygpt.ids import Joined
 from tinygpt.layers import (
@@ -34,9 +33,9 @@ from tinygpt.layers import (
     ShortConvolution,
 )
 from tinygpt.layers import attention as attention_module
-from tinygpt.models import ngram as ngram_module
 from tinygpt.mixtures import Mixture
 from tinygpt.ranks import Ranks
+from tinygpt.models import ngram as ngram_module
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
