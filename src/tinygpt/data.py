@@ -400,8 +400,8 @@ class TokenDataset:
     def batch(self, split: str, *, step: int, batch_size: int, block_size: int, seed: int = 0) -> Batch:
         """Return random windows, as a pure function of the arguments.
 
-        Every window of the split can be drawn, and all are equally likely. In a run of several processes, rank ``r``
-        of ``world`` takes the rows ``r::world``.
+        Every window of the split can be drawn, and all are equally likely. In a run of several processes, each of
+        them takes neighbouring rows.
 
         Args:
             split: ``"train"`` or ``"val"``.

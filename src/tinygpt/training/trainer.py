@@ -65,6 +65,9 @@ class Trainer:
     :func:`~tinygpt.training.plain_loop` defines the steps it takes. Every random choice is a function of the seed and
     the step: evaluations, previews, and your own random numbers do not change the resulting weights.
 
+    Started by ``torchrun``, each process makes the same trainer, and they train one model together: see
+    :doc:`/scale`.
+
     Args:
         model: Any language model. It is moved to the device.
         data: The corpus.
@@ -79,11 +82,12 @@ class Trainer:
 
     Raises:
         ConfigError: If the vocabularies of data and model differ, a window is longer than the model's ``block_size``,
-            or the optimizer belongs to another model.
+            the optimizer belongs to another model, or several processes differ or cannot share a batch.
         InputTypeError: If an argument has the wrong type.
         TokenizerError: If the model was trained with other symbols than those of the data's tokenizer.
         DataError: If a split is shorter than a window.
         DeviceError: If the device is not on this machine.
+        RankLostError: If the processes of the run cannot be connected.
         CheckpointSaveError: If ``run_dir`` cannot be written to.
 
     Example:
@@ -215,7 +219,7 @@ class Trainer:
                 gets a line for each evaluation and the verdict.
             log: Called with each record of ``metrics.jsonl``, also without a ``run_dir``: a dict with ``"step"``, and
                 with either the loss, learning rate and gradient norm of the step or the losses of an evaluation. After
-                a resume, the steps past the checkpoint come again.
+                a resume, the steps past the checkpoint come again. Of several processes, only rank 0 calls it.
 
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
@@ -223,6 +227,7 @@ class Trainer:
             NonFiniteError: If a loss or gradient is NaN or infinite; a step that fails leaves the weights as they were.
             RunExistsError: If ``run_dir`` contains a run and ``resume`` is False, or a file it would overwrite.
             RunLockedError: If another trainer is using ``run_dir``.
+            RankLostError: If another process of the run ended, or did not answer within ten minutes.
             CheckpointSaveError: If the first or the last checkpoint cannot be written, or ``run_dir`` was removed since
                 the run began. Any other file that cannot be written is a warning.
 
@@ -372,7 +377,8 @@ class Trainer:
         the same device with the same versions and number of threads. The settings must be those of the run.
         ``learning_rate`` and its schedule, ``max_iters``, ``patience``, the intervals, ``keep_checkpoints``,
         ``preview_tokens``, ``device``, ``precision`` and ``compile`` may have changed, with a warning, and so may the
-        settings of your own optimizer.
+        settings of your own optimizer. The number of processes may change too, with a warning unless the result stays
+        the same.
 
         Raises:
             ConfigError: If there is no ``run_dir``, or a setting that must stay the same has changed.
