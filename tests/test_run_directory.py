@@ -743,3 +743,22 @@ def test_many_savers_in_one_directory_do_not_disturb_each_other(tmp_path: Path) 
     children = [in_child(lambda number=number: save(number)) for number in range(4)]  # type: ignore[misc]
     assert [exit_code(child) for child in children] == [0] * 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_a_run_with_too_large_checkpoints_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinygpt.training.preparation.MOST_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"at most 0.0 GB, got at least .* for [\d,]+ parameters; use run_dir=None"):
+        make(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    torch.manual_seed(0)
+    Trainer(BigramLanguageModel(DATA.vocab_size), DATA, TrainerConfig(**QUICK))
+
+
+def test_a_checkpoint_that_nobody_can_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, loop = begun(tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr("tinygpt.checkpoint.MOST_BYTES", 1000)
+    with pytest.raises(CheckpointSaveError, match="more than the 1,000 that can be read back; an older file is unch"):
+        trainer.save()
+    assert contents(tmp_path) == before
+    loop.close()

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from tinygpt.envelope import FLOATS, KEY, MOST_HEADER, SUPPORTED, read_envelope
+from tinygpt.envelope import FLOATS, KEY, MOST_BYTES, MOST_HEADER, SUPPORTED, read_envelope
 from tinygpt.errors import (
     CheckpointCorruptError,
     CheckpointError,
@@ -403,6 +403,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any])
     Raises:
         CheckpointSaveError: If the file cannot be written; the message has the bytes needed and those free.
     """
+    if (size := sum(tensor.nbytes for tensor in tensors.values())) > MOST_BYTES:
+        raise CheckpointSaveError(
+            errno.EFBIG,
+            f"cannot write {show(path)}: its tensors have {size:,} bytes, more than the {MOST_BYTES:,} that can be "
+            "read back; an older file is unchanged",
+        )
     envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
     raw = save_tensors(dict(tensors), metadata={KEY: to_json(envelope)})
     if (header := int.from_bytes(raw[:8], "little")) > MOST_HEADER:

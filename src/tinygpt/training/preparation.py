@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tinygpt.data import TokenDataset
+from tinygpt.envelope import MOST_BYTES
 from tinygpt.errors import ConfigError, InputTypeError, check_number, cut, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
@@ -47,6 +48,20 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
             "copy.deepcopy(model) outside of it"
         )
     return block_size
+
+
+def check_checkpoint_size(model: LanguageModel) -> None:
+    """Raise before a run whose checkpoints would be too large to be read back.
+
+    Raises:
+        ConfigError: If the weights, the best ones, and one tensor of the optimizer for each exceed a file.
+    """
+    least = 3 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    if least > MOST_BYTES:
+        raise ConfigError(
+            f"a checkpoint must have at most {MOST_BYTES / 1e9:.1f} GB, got at least {least / 1e9:.1f} GB for "
+            f"{model.num_parameters():,} parameters; use run_dir=None or a smaller model"
+        )
 
 
 def micro_batches(accumulation: int | None, batch_size: int, world: int) -> int:

@@ -41,6 +41,7 @@ from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.pace import Pace
 from tinygpt.training.preparation import (
+    check_checkpoint_size,
     check_schedule,
     is_exact,
     micro_batches,
@@ -114,6 +115,8 @@ class Trainer:
         with ranks.together():
             self.config = config = check_config(config)
             self.block_size = window_length(model, data, config)
+            if run_dir is not None:
+                check_checkpoint_size(model)
             accumulation = micro_batches(config.accumulation, config.batch_size, ranks.world)
             self.data = data
             self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
