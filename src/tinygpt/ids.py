@@ -65,15 +65,18 @@ class Joined:
     def __getitem__(self, index: slice, /) -> Any:
         if not isinstance(index, slice) or index.step not in (None, 1):
             raise InputTypeError(f"joined ids are read by slices with a step of 1, got {short(index)}; use ids[a:b]")
-        start, stop, _ = index.indices(len(self))
-        start, stop = start + self._start, stop + self._start
-        found = []
+        bounds, first = self._bounds, self._start
+        start, stop, _ = index.indices(self._stop - first)
+        start, stop = start + first, stop + first
+        found: list[np.ndarray] = []
         while start < stop:
-            number = bisect_right(self._bounds, start) - 1
-            before, end = self._bounds[number], min(stop, self._bounds[number + 1])
-            found.append(self._pieces[number][start - before : end - before])
+            number = bisect_right(bounds, start) - 1
+            before, end = bounds[number], bounds[number + 1]
+            if stop <= end and not found:  # almost always
+                return self._pieces[number][start - before : stop - before]
+            found.append(self._pieces[number][start - before : min(stop, end) - before])
             start = end
-        return found[0] if len(found) == 1 else np.concatenate([np.empty(0, self.dtype), *found])
+        return np.concatenate([np.empty(0, self.dtype), *found])
 
     def divided(self, boundary: int) -> tuple["Joined", "Joined"]:
         """Return the ids before a position, and those from there on."""
