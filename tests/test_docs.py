@@ -112,6 +112,7 @@ def test_a_false_value_is_noticed() -> None:
         ("randomness", ["check_seed", "derive_seed", "permutation", "shuffled", "uniforms"]),
         ("corpora", ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]),
         ("data", ["TokenDataset"]),
+        ("ids", ["Ids", "Joined"]),
         ("preparing", ["prepare"]),
         ("symbols", ["ByteTokenizer", "SymbolTokenizer"]),
         ("texts", ["read_texts"]),

@@ -1,6 +1,7 @@
 """A prepared corpus has the ids of its texts, wherever these are cut and whenever the process is stopped."""
 
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -308,3 +309,17 @@ def test_workers_write_the_same_bytes(texts: Path, tmp_path: Path, monkeypatch: 
             texts, tmp_path / str(workers), tinygpt.symbols.ByteTokenizer(), separator="e", shard_ids=9, workers=workers
         )
     assert content(tmp_path / "0") == content(tmp_path / "2")
+
+
+def test_memory_does_not_depend_on_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on that of a text, nor on that of a shard."""
+    monkeypatch.setattr("tinygpt.preparing._PIECE", 1 << 12)
+    monkeypatch.setattr("tinygpt.shard_writer._AT_ONCE", 1 << 12)
+    peaks = []
+    for number, length in enumerate((1, 10**5, 10**6)):
+        (tmp_path / f"{number}.txt").write_text("abcd" * length)
+        tracemalloc.start()
+        prepare(tmp_path / f"{number}.txt", tmp_path / str(number))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + (1 << 16)

@@ -1,4 +1,4 @@
-"""Write a corpus that may be larger than memory to the disk, as :mod:`tinygpt.shards` reads it.
+"""Write a corpus that may be larger than memory to the disk, as :meth:`TokenDataset.open` reads it.
 
 The texts are read, encoded and written in pieces, so that memory does not depend on the length of a text or of a shard.
 After each shard, ``progress.json`` says where in the sources the next one begins. So a process that is killed loses at
