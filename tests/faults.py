@@ -34,8 +34,8 @@ from tinygpt.layers import (
 )
 from tinygpt.layers import attention as attention_module
 from tinygpt.mixtures import Mixture
-from tinygpt.ranks import Ranks
 from tinygpt.models import ngram as ngram_module
+from tinygpt.ranks import Ranks
 from tinygpt.sampling import draw
 from tinygpt.sampling import sampler as sampler_module
 from tinygpt.sampling.window import Reader, Row
@@ -676,6 +676,8 @@ def sources_equally_often(patch: Patch) -> None:
         real(self, sources, dict.fromkeys(weights, 1.0))
 
     wrap(patch, Mixture, "__init__", init)
+
+
 def summed_by_all_reduce(patch: Patch) -> None:
     patch.setattr(Ranks, "_add_halves", lambda self, flat: torch.distributed.all_reduce(flat))
 

@@ -123,7 +123,7 @@ class NGramLanguageModel(LanguageModel):
             level.mix_in(p, rows, number)
         return p.log().view(*idx.shape, -1)
 
-    def new_cache(self, batch_size: int) -> "_Past":
+    def new_cache(self, batch_size: int) -> Any:
         """Return a cache of the last ids."""
         return _Past(torch.empty(batch_size, 0, dtype=torch.int64, device=self.device))
 
