@@ -217,10 +217,10 @@ class Sampler:
         """
         prompts = as_list("prompt", prompt)
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows(prompts, max_new_tokens, stop, stop_ids, seed, options, together=DECODED_TOGETHER)
-        written: list[list[Any]] = [[] for _ in rows]
+        steps = self._steps(prompts, max_new_tokens, stop, stop_ids, seed, filters, options, together=DECODED_TOGETHER)
+        written: list[list[Any]] = [[] for _ in prompts]
         with evaluating(self.model):
-            for step in self._write(rows, check_filters(filters), options):
+            for step in steps:
                 for row, new, piece in zip(step.rows, step.ids, step.pieces, strict=True):
                     if isinstance(prompts[row.number], str):
                         written[row.number].append(piece)
@@ -255,8 +255,8 @@ class Sampler:
         if not isinstance(prompt, str):
             raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows([prompt], max_new_tokens, stop, stop_ids, seed, options)
-        return (step.pieces[0] for step in self._evaluated(self._write(rows, check_filters(filters), options)))
+        steps = self._steps([prompt], max_new_tokens, stop, stop_ids, seed, filters, options)
+        return (step.pieces[0] for step in self._evaluated(steps))
 
     @checked_names
     def choices(
@@ -289,10 +289,10 @@ class Sampler:
             raise InputTypeError(f"prompt must be a str, got {type(prompt).__name__}; use generate")
         check_integer("top", top, minimum=0)
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        rows = self._rows([prompt], max_new_tokens, stop, stop_ids, seed, options)
+        steps = self._steps([prompt], max_new_tokens, stop, stop_ids, seed, filters, options)
         return (
             choice_of(step.ids[0], step.pieces[0], step.logits[0], step.steered[0], self.tokenizer, top)
-            for step in self._evaluated(self._write(rows, check_filters(filters), options))
+            for step in self._evaluated(steps)
         )
 
     @overload
@@ -336,17 +336,18 @@ class Sampler:
                 rest = rest[len(rows) :]
         return torch.cat(scores)
 
-    def _rows(
+    def _steps(
         self,
         prompts: list[Any],
         max_new_tokens: int,
         stop: str | Sequence[str] | None,
         stop_ids: Sequence[int],
         seed: int | Sequence[int] | None,
+        filters: Sequence[Filter],
         options: Callable[[Tensor], Tensor],
         together: int = 1,
-    ) -> list[Row]:
-        """Check all options, and return a row for each prompt."""
+    ) -> Iterator[Step]:
+        """Check all options, and return an iterator that writes to a row for each prompt."""
         check_integer("max_new_tokens", max_new_tokens, minimum=0)
         options(torch.zeros(1, 1, dtype=torch.float64))  # each of them checks its own number
         stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
@@ -378,7 +379,7 @@ class Sampler:
                 block_size=self._window,
             )
             rows.append(row)
-        return rows
+        return self._write(rows, check_filters(filters), options)
 
     def _ids_of(self, name: str, text: Any) -> list[int]:
         """Return the ids of a text, or ids if they are in the vocabulary."""
