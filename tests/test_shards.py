@@ -16,11 +16,11 @@ from faults import broken_by
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt import CharTokenizer, TokenDataset
+from tinygpt import CharTokenizer, NGramLanguageModel, TokenDataset
 from tinygpt.errors import ConfigError, DataError, InputTypeError, TokenizerError
 from tinygpt.files import to_json
 from tinygpt.fingerprints import entry_of
-from tinygpt.ids import Joined
+from tinygpt.ids import Joined, as_integers
 from tinygpt.manifests import Manifest, dtype_of
 from tinygpt.windows import Batch
 
@@ -336,6 +336,18 @@ def test_a_corpus_larger_than_memory_opens_at_once(tmp_path: Path) -> None:
     assert len(data.train) + len(data.val) == 30 * count
     assert peak < 1 << 20
     assert seconds < 1
+
+
+def test_a_corpus_is_counted_without_a_list_of_its_ids(tmp_path: Path) -> None:
+    data = TokenDataset.open(write_shards(tmp_path, [[0, 1, 2] * 40_000, [2, 1, 0] * 40_000], train=240_000))
+    tracemalloc.start()
+    ids = as_integers(data.train)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(ids, data.train[:])
+    assert peak < 2 * ids.nbytes
+    counted = (NGramLanguageModel.count(each, vocab_size=3, order=2) for each in (data.train, ids.tolist()))
+    assert torch.equal(*(model(torch.tensor([[0, 1, 2]])).logits for model in counted))
 
 
 class Counting(Pairs):

@@ -103,12 +103,14 @@ def as_integers(ids: Any, name: str = "ids") -> Integer[np.ndarray, " N"]:
     array of objects, which ``first_outside`` can search.
 
     Args:
-        ids: A sequence, array, tensor or iterator.
+        ids: A sequence, array, tensor or iterator, or :class:`Joined` ids.
         name: Name of the ids in a message.
 
     Raises:
         InputTypeError: If they are anything but integers in one dimension.
     """
+    if isinstance(ids, Joined):  # a list of a corpus on the disk would take many times its memory
+        ids = ids[:]
     if not isinstance(ids, np.ndarray):
         return _from_numbers(ids, name)
     # numpy.ma is slow to import, so that only an array with a mask is checked for one.
