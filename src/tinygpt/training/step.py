@@ -143,7 +143,7 @@ class Objective:
             loss: Tensor = self._call(x.to(self.device), y.to(self.device)).loss
         return loss
 
-    def mean(self, batches: Iterable[tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]) -> float:
+    def mean(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Return the mean loss over all targets that are not ignored, in nats, in evaluation mode.
 
         The ranks measure the batches in turn, and each of them returns the mean over all.
