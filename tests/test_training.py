@@ -997,7 +997,7 @@ def test_an_evaluation_is_the_mean_over_the_targets_that_count(batch_size: int) 
     assert trainer.evaluate("val").nats == pytest.approx(total / count, abs=1e-12)
 
 
-def test_a_batch_of_ignored_targets_moves_nothing() -> None:
+def test_a_batch_without_targets_is_named_before_anything_moves() -> None:
     class Nothing(TokenDataset):
         def batch(self, *arguments: Any, **named: Any) -> Any:
             x, y = super().batch(*arguments, **named)
@@ -1005,10 +1005,20 @@ def test_a_batch_of_ignored_targets_moves_nothing() -> None:
 
     trainer = Trainer(make_gpt(), Nothing(TEXT, TOKENIZER, val_fraction=0.2), TrainerConfig(**QUICK))
     before = weights(trainer)
-    step = next(iter(trainer))
-    assert math.isnan(step.loss)
-    assert trainer.history.losses == [trainer.history.last.train_loss]  # what is known of the model's loss
+    with pytest.raises(DataError, match="a batch must have a target, got -100 for all 32 in step 1; use a"):
+        next(iter(trainer))
+    assert trainer.steps_taken == 0
     assert torch.equal(weights(trainer), before)
+
+
+def test_a_split_without_targets_is_named() -> None:
+    class Nothing(Masked):
+        def _masked(self, y: Tensor) -> Tensor:
+            return torch.full_like(y, -100)
+
+    trainer = Trainer(make_gpt(), Nothing(TEXT, TOKENIZER, val_fraction=0.2), TrainerConfig(**QUICK))
+    with pytest.raises(DataError, match="a split must have a target, got -100 for all; use a mask with more targets"):
+        trainer.evaluate("val")
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -48,7 +48,7 @@ class TokenizerError(TinyGPTError, ValueError):
 
 
 class DataError(TinyGPTError, ValueError):
-    """A corpus is missing, unreadable, or too short for a window."""
+    """A corpus is missing, unreadable, too short for a window, or without a target."""
 
 
 class ShapeError(TinyGPTError, ValueError):

@@ -107,11 +107,8 @@ class History:
         """Append the loss of a step, in nats.
 
         If ``losses`` is full, it is halved first. The entries depend on the losses in their order alone, so a resumed
-        run has those of an uninterrupted one. NaN repeats the loss before it.
+        run has those of an uninterrupted one.
         """
-        if math.isnan(loss):  # no target counted in its batch
-            known = self.pending or self.losses or [each.train_loss for each in self.evaluations]
-            loss = known[-1] if known else 0.0
         if len(self.losses) == MOST_LOSSES and not self.pending:
             self.losses[:] = [(a + b) / 2 for a, b in zip(self.losses[::2], self.losses[1::2], strict=True)]
             self.steps_per_loss *= 2

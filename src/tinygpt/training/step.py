@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, NonFiniteError, ShapeError, listed, warn
+from tinygpt.errors import ConfigError, DataError, NonFiniteError, listed, warn
 from tinygpt.ids import IGNORED
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import check_values, count_targets, skip_value_checks
@@ -81,7 +81,7 @@ class Step:
 
     Attributes:
         number: Steps taken so far, including this one.
-        loss: Loss of its batch in nats, before the step; NaN for a batch whose targets are all ignored.
+        loss: Loss of its batch in nats, before the step.
         learning_rate: Learning rate of the config at this step; with ``make_optimizer``, that of the first group.
         grad_norm: Norm of the gradient before clipping.
         seconds: Duration of the step, without the evaluation or the checkpoint after it.
@@ -149,7 +149,7 @@ class Objective:
         The ranks measure the batches in turn, and each of them returns the mean over all.
 
         Raises:
-            ShapeError: If all targets are ignored.
+            DataError: If all targets are ignored.
         """
         measured: list[tuple[int, float, int]] = []  # number of the batch, loss, targets
         with evaluating(self.model):
@@ -160,7 +160,7 @@ class Objective:
         total = sum(loss * predicted for _, loss, predicted in measured)  # in float64, in the order of the batches
         count = sum(predicted for _, _, predicted in measured)
         if not count:
-            raise ShapeError(f"targets must have at least one id to predict, got {IGNORED} everywhere in the split")
+            raise DataError(f"a split must have a target, got {IGNORED} for all; use a mask with more targets")
         return total / count
 
 
@@ -207,6 +207,7 @@ class Stepper:
         """Take the step with this index, counted from 0.
 
         Raises:
+            DataError: If no target of the batch has a loss.
             NonFiniteError: If the loss or the gradient is not finite; the weights are those before the step.
         """
         started = time.perf_counter()
@@ -224,13 +225,16 @@ class Stepper:
             self._set_rates(share)
             rate = self._peak * share
             x, y = self._data.batch("train", step=index, seed=config.seed, **size)
-            loss, norm = math.nan, 0.0  # a batch without targets moves nothing
-            if count := count_targets(y):
-                loss, norm = self._gradients(index, x, y, count)
-                self._check_finite(index, loss, norm, rate)
-                with drawing_from(derive_seed(config.seed, "optimizer", index), device):
-                    self.scaler.step(self._optimizer)
-                self.scaler.update()
+            if not (count := count_targets(y)):
+                raise DataError(
+                    f"a batch must have a target, got {IGNORED} for all {y.numel():,} in step {index + 1}; use a "
+                    "larger batch_size, or a mask with more targets"
+                )
+            loss, norm = self._gradients(index, x, y, count)
+            self._check_finite(index, loss, norm, rate)
+            with drawing_from(derive_seed(config.seed, "optimizer", index), device):
+                self.scaler.step(self._optimizer)
+            self.scaler.update()
         seconds = time.perf_counter() - started
         return Step(index + 1, loss, rate, norm, seconds, config.batch_size * self._block_size / seconds)
 

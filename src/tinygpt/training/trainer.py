@@ -227,6 +227,7 @@ class Trainer:
         Raises:
             ConfigError: If an argument is invalid, or as :meth:`resume` says.
             InputTypeError: If ``log`` is not a function.
+            DataError: If no target of a batch has a loss.
             NonFiniteError: If a loss or gradient is NaN or infinite; a step that fails leaves the weights as they were.
             RunExistsError: If ``run_dir`` contains a run and ``resume`` is False, or a file it would overwrite.
             RunLockedError: If another trainer is using ``run_dir``.
