@@ -20,6 +20,7 @@ from tinygpt.files import check_path
 from tinygpt.models import GPTConfig, LanguageModel
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.suggestions import did_you_mean
+from tinygpt.training.batches import windows_of
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.preparation import optimizer_for
 from tinygpt.training.step import Objective, Stepper
@@ -299,9 +300,8 @@ def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDatase
     stepper = Stepper(
         Objective(model, device, dtype, compile=config.compile),
         optimizer_for(model, config, dtype, None),
-        data,
+        windows_of(data, config, block_size),
         config,
-        block_size=block_size,
         schedule=lambda step: 1.0,
         peak=config.peak,
         accumulation=config.accumulation or 1,

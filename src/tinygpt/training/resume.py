@@ -41,6 +41,7 @@ from tinygpt.models import LanguageModel
 from tinygpt.models.inspection import config_of, parts_of
 from tinygpt.runtime import DTYPES, drawing_from, name_hardware
 from tinygpt.tokenizer import first_difference, symbols_of
+from tinygpt.training.batches import digest_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
 from tinygpt.training.history import Evaluation, History, steps_per_loss
 from tinygpt.training.optimizer_state import (
@@ -54,6 +55,7 @@ from tinygpt.training.optimizer_state import (
 from tinygpt.training.preparation import is_exact
 from tinygpt.training.run_directory import savable
 from tinygpt.training.values import are_names, fits, is_alike, is_plain, require
+from tinygpt.windows import Batch
 
 _PREVIEWS = f"{TRAINING}previews"  # bytes of JSON
 _LOSSES = f"{TRAINING}losses"
@@ -106,6 +108,7 @@ class RunRecord:
         device: torch.device,
         dtype: torch.dtype,
         lr_schedule: Callable[[int], float] | None,
+        batch: Batch | None,
         is_foreign: bool,
     ) -> None:
         self._config, self._world = config, world
@@ -126,6 +129,7 @@ class RunRecord:
             "precision": next(name for name, known in DTYPES.items() if known == dtype),
             "optimizer": type(optimizer).__name__,
             "lr_schedule": None if lr_schedule is None else [lr_schedule(step) for step in _PROBED],
+            "batches": None if batch is None else digest_of(batch),  # the first of a user's function
             **(_group_settings(optimizer) if is_foreign else {}),
         }
 

@@ -27,6 +27,7 @@ from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.gradients import add_in_tree, add_over_ranks
 from tinygpt.training.history import Evaluation
+from tinygpt.windows import Batch
 
 
 def plain_loop(
@@ -170,9 +171,8 @@ class Stepper:
     Args:
         objective: The loss to minimise.
         optimizer: The optimizer; the learning rates of its groups are the peaks of the schedule.
-        data: The corpus, of which the training split is read.
-        config: Batch size, clipping and seed.
-        block_size: Length of the windows.
+        batches: Makes the batch of a step, counted from 0.
+        config: Clipping and seed.
         schedule: Maps a step, counted from 0, to its learning rate as a share of the peak.
         peak: Peak of the learning rate that a step shows, since Muon's groups have several.
         accumulation: Number of micro-batches over all ranks, each a gradient of its own.
@@ -182,10 +182,9 @@ class Stepper:
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
-        data: TokenDataset,
+        batches: Callable[[int], Batch],
         config: TrainerConfig,
         *,
-        block_size: int,
         schedule: Callable[[int], float],
         peak: float,
         accumulation: int,
@@ -194,9 +193,8 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
         self._optimizer = optimizer
-        self._data = data
+        self._batches = batches
         self._config = config
-        self._block_size = block_size
         self._schedule = schedule
         self._peak = peak
         self._rates: list[float] = []  # of the groups, as the last step set them
@@ -212,7 +210,6 @@ class Stepper:
         """
         started = time.perf_counter()
         config, device = self._config, self._objective.device
-        size = {"batch_size": config.batch_size, "block_size": self._block_size}
         # A surrounding autocast, no_grad or inference_mode does not change the run.
         with (
             flushing_denormals(),
@@ -224,7 +221,7 @@ class Stepper:
             share = self._schedule(index)
             self._set_rates(share)
             rate = self._peak * share
-            x, y = self._data.batch("train", step=index, seed=config.seed, **size)
+            x, y = self._batches(index)
             if not (count := count_targets(y)):
                 raise DataError(
                     f"a batch must have a target, got {IGNORED} for all {y.numel():,} in step {index + 1}; use a "
@@ -236,7 +233,7 @@ class Stepper:
                 self.scaler.step(self._optimizer)
             self.scaler.update()
         seconds = time.perf_counter() - started
-        return Step(index + 1, loss, rate, norm, seconds, config.batch_size * self._block_size / seconds)
+        return Step(index + 1, loss, rate, norm, seconds, y.numel() / seconds)
 
     def _set_rates(self, share: float) -> None:
         """Set the learning rate of each group, and report once if something else has set one."""

@@ -37,6 +37,7 @@ from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.sampling import Sampler
 from tinygpt.tokenizer import check_trained_with, symbols_of
 from tinygpt.training.baseline import bigram_loss
+from tinygpt.training.batches import check_batches, windows_of
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.history import Evaluation, History, Loss
 from tinygpt.training.pace import Pace
@@ -80,13 +81,18 @@ class Trainer:
             are the peaks of the schedule.
         lr_schedule: Maps a step, counted from 0, to the factor for the learning rate of each group, as
             :class:`torch.optim.lr_scheduler.LambdaLR` does; in place of the config's schedule.
+        batches: Maps a step, counted from 0, to a batch to train on, two tensors of integers ``(x, y)`` of shape
+            ``B T``; in place of windows of the data, which is then only measured. It returns the same batch whenever it
+            gets the same step, so that a resumed run has the same batches.
 
     Raises:
         ConfigError: If the vocabularies of data and model differ, a window is longer than the model's ``block_size``,
-            the optimizer belongs to another model, or several processes differ or cannot share a batch.
+            the optimizer belongs to another model, a step has two different ``batches``, or several processes differ or
+            cannot share a batch.
         InputTypeError: If an argument has the wrong type.
         TokenizerError: If the model was trained with other symbols than those of the data's tokenizer.
         DataError: If a split is shorter than a window.
+        ShapeError: If ``batches`` returns other shapes than ``B T``, or ids outside the vocabulary.
         DeviceError: If the device is not on this machine.
         RankLostError: If the processes of the run cannot be connected.
         CheckpointSaveError: If ``run_dir`` cannot be written to.
@@ -110,6 +116,7 @@ class Trainer:
         run_dir: str | Path | None = None,
         make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
         lr_schedule: Callable[[int], float] | None = None,
+        batches: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self._ranks = ranks = join()
         with ranks.together():
@@ -122,6 +129,9 @@ class Trainer:
             self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
             dtype = choose_precision(config.precision, self.device, model)
             self._lr_schedule = check_schedule(lr_schedule, config)
+            make, batch = windows_of(data, config, self.block_size), None
+            if batches is not None:
+                make, batch = check_batches(batches, model)
         self._run = RunDirectory(run_dir, ranks)
         self.model = model.to(self.device)
         share_weights(ranks, model)  # before the optimizer, which may copy them
@@ -133,9 +143,8 @@ class Trainer:
         self._stepper = Stepper(
             self._objective,
             self.optimizer,
-            data,
+            make,
             config,
-            block_size=self.block_size,
             schedule=self._lr_share,
             peak=peak,
             accumulation=accumulation,
@@ -152,6 +161,7 @@ class Trainer:
             device=self.device,
             dtype=dtype,
             lr_schedule=lr_schedule,
+            batch=batch,
             is_foreign=make_optimizer is not None,
         )
         ranks.compare(lambda: self._record.settings | {"corpus": self._record.corpus, "run_dir": str(self._run.path)})
@@ -162,6 +172,7 @@ class Trainer:
             )
         self._state = RunState(history=History(even_guess=math.log(data.vocab_size)))
         self._last: dict[str, Tensor] = {}  # weights of the last step, while the model has the best ones
+        self._tokens_per_step = config.batch_size * self.block_size if batch is None else batch.y.numel()
         self._pace = Pace(config)
         self._has_begun = False
         self._has_unsaved = False
@@ -519,8 +530,7 @@ class Trainer:
             train_loss = self._loss("train", self.data.windows("train", limit=as_many, **self._size)).nats
         else:
             train_loss, val_loss = (self.estimate_loss(split, iters).nats for split in ("train", "val"))
-        tokens = state.step * self.config.batch_size * self.block_size
-        speed = tokens / state.seconds if state.seconds else 0.0
+        speed = state.step * self._tokens_per_step / state.seconds if state.seconds else 0.0
         share = self._lr_share(state.step - 1) if state.step else 0.0
         evaluation = Evaluation(state.step, train_loss, val_loss, state.seconds, speed, self._preview(), share)
         state.history.evaluations.append(evaluation)
