@@ -277,6 +277,7 @@ def killed_then_resumed(directory: Path, world: int, again: int, **moment: Any) 
     for here, report in enumerate(others):
         assert report.code == 1
         assert report.error.startswith(f"RankLostError: rank {here} waited for "), report
+        assert moment.get("method", "take") != "take" or ", after step " in report.error
     assert time.monotonic() - started < 30
     results(on_ranks(again, finish(directory)))
 

@@ -307,8 +307,12 @@ class Trainer:
         with self._run.locked(starting=not self._has_begun):
             self._begin()
             while True:
-                self.history.stopped = reason = self._reason_to_stop(interruption)
-                step = None if reason else self._next_step()
+                try:
+                    self.history.stopped = reason = self._reason_to_stop(interruption)
+                    step = None if reason else self._next_step()
+                except RankLostError as error:
+                    error.args = (f"{error}, after step {self.steps_taken}{self._last_saved()}",)
+                    raise
                 if step is None:
                     return
                 yield step
@@ -345,11 +349,7 @@ class Trainer:
         """Take the next step if one is left. Threads take turns, and a signal waits until the step is recorded."""
         with self._stepping, deferring_signals():
             self._swap_weights(best=False)  # a loop may have asked for the best ones
-            try:
-                return self._advance() if self.steps_taken < self._end else None
-            except RankLostError as error:
-                error.args = (f"{error}, after step {self.steps_taken}{self._last_saved()}",)
-                raise
+            return self._advance() if self.steps_taken < self._end else None
 
     def _advance(self) -> Step:
         """Take one step, and evaluate and save where the intervals say so."""
