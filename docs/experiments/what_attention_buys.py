@@ -124,7 +124,8 @@ def main() -> None:
         left.plot(MOMENTS, values, color=colour, marker=marker, linestyle=line, label=name)
     for order in (2, 4, 7):
         left.axhline(counted[order], color="0.35", linewidth=0.8, linestyle=":")
-        left.annotate(f"{order}-gram", (MOMENTS[0], counted[order]), xytext=(0, 2), textcoords="offset points")
+        where = {"xytext": (0, 2), "textcoords": "offset points", "ha": "right"}
+        left.annotate(f"{order}-gram", (MOMENTS[-1], counted[order]), **where)
     for name, values in size_losses.items():
         colour, marker, line = styles[name]
         right.plot(SIZES, values, color=colour, marker=marker, linestyle=line, label=name)
