@@ -1,4 +1,4 @@
-"""A tokenizer that no file can contain is recognised when it comes back."""
+"""A file contains the tokenizers of this library, and recognises any other when it comes back."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +10,10 @@ import torch
 from faults import broken_by
 
 import tinygpt
-from tinygpt import BigramLanguageModel, CharTokenizer, Sampler, checkpoint
-from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, TokenizerError
+from tinygpt import BigramLanguageModel, CharTokenizer, Sampler, TokenDataset, Trainer, TrainerConfig, checkpoint
+from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, DataError, TokenizerError
+from tinygpt.manifests import Manifest
+from tinygpt.symbols import ByteTokenizer, SymbolTokenizer
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
 
@@ -117,12 +119,93 @@ def test_a_loaded_model_refuses_other_symbols(tmp_path: Path) -> None:
         Sampler(model, words("bacdefghij"))
 
 
+OWN = [
+    CharTokenizer(ALPHABET, on_unknown="skip"),
+    SymbolTokenizer(["C", "Cl", "Br", "e\u0301", "\ud800"]),
+    SymbolTokenizer(["ab", "a", "ba", "?", "." * 99], joiner=" ", on_unknown="?", end="ba"),
+    ByteTokenizer(),
+]
+
+
+@pytest.mark.parametrize("tokenizer", OWN, ids=repr)
+def test_a_tokenizer_of_this_library_comes_back_from_the_file(tokenizer: Any, tmp_path: Path) -> None:
+    path = saved(tokenizer, tmp_path)
+    model, again = tinygpt.load(path)
+    assert again == tokenizer
+    assert repr(again) == repr(tokenizer)
+    assert tinygpt.load(path, tokenizer=tokenizer)[1] is tokenizer
+    with pytest.raises(CheckpointMismatchError, match="got 'x' as id 0"):
+        tinygpt.load(path, tokenizer=words("x" + ALPHABET))
+    assert Sampler.load(path)("", max_new_tokens=9, seed=1) == Sampler(model, again)("", max_new_tokens=9, seed=1)
+    Sampler.load(path).save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text"),
+    [(SymbolTokenizer(["C", "Cl", "Br", " "]), "CClBrC " * 9), (ByteTokenizer(), "née " * 9)],
+    ids=["atoms", "bytes"],
+)
+def test_a_run_and_a_corpus_keep_their_tokenizer(tokenizer: Any, text: str, tmp_path: Path) -> None:
+    settings = TrainerConfig(max_iters=2, block_size=2, preview_tokens=0)
+    data = TokenDataset(text, tokenizer)
+    for resume in (False, True):
+        trainer = Trainer(BigramLanguageModel(data.vocab_size), data, settings, run_dir=tmp_path / "run")
+        trainer.fit(resume=resume, progress=False)
+    assert Sampler.load(tmp_path / "run" / "best.safetensors").tokenizer == tokenizer
+
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    prepared = tinygpt.prepare(tmp_path / "text.txt", tmp_path / "corpus", tokenizer, separator=" ")
+    assert TokenDataset.open(tmp_path / "corpus").tokenizer == tokenizer == prepared.tokenizer
+    assert TokenDataset.open(tmp_path / "corpus", tokenizer).tokenizer is tokenizer
+    with pytest.raises(TokenizerError, match="gives other ids or texts"):
+        TokenDataset.open(tmp_path / "corpus", words(ALPHABET))
+
+
+def test_a_subclass_that_does_something_else_is_recognised_only(tmp_path: Path) -> None:
+    class Lower(CharTokenizer):
+        def encode(self, text: str) -> list[int]:
+            return super().encode(text.lower())
+
+    path = saved(Lower(ALPHABET), tmp_path)
+    with pytest.warns(UserWarning, match="was saved with the tokenizer 'Lower' of 10 ids, which it does not contain"):
+        assert tinygpt.load(path)[1] is None
+    with pytest.raises(CheckpointMismatchError, match="got 'CharTokenizer' of 10 ids, which gives other ids"):
+        tinygpt.load(path, tokenizer=CharTokenizer(ALPHABET))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"symbols": ["a", "a"]}, "symbols must be distinct"),
+        ({"symbols": "ab"}, "settings must be a list of symbols"),
+        ({"joiner": 7}, "settings must be a list of symbols, and texts"),
+        ({"more": "a"}, "settings must have symbols, joiner and on_unknown"),
+        ({"end": "z"}, "end must be a symbol"),
+        ({"type": "ByteTokenizer"}, "a ByteTokenizer has no settings"),
+        ({"type": "WordTokenizer"}, "type must be one of .*, got 'WordTokenizer'; upgrade tinygpt"),
+        ({"type": ["CharTokenizer"]}, "type must be one of"),
+    ],
+    ids=str,
+)
+def test_an_invalid_tokenizer_in_a_file_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = saved(SymbolTokenizer(["ab", "c"]), tmp_path)
+    payload, tensors = checkpoint.read(path)
+    entry = payload["tokenizer"] | change
+    checkpoint.write(path, tensors, payload | {"tokenizer": entry})
+    with pytest.raises(CheckpointCorruptError, match=f"contains an invalid tokenizer: {message}"):
+        tinygpt.load(path)
+    manifest = Manifest("u1", 2, entry, [{"ids": 1}], 0)
+    with pytest.raises(DataError, match=f"contains an invalid tokenizer: {message}"):
+        manifest.tokenizer_for(tmp_path, None)
+
+
 def test_only_files_that_need_it_have_format_2(tmp_path: Path) -> None:
     formats = [
         checkpoint.read(saved(tokenizer, tmp_path))[0]["format"]
-        for tokenizer in (words(ALPHABET), CharTokenizer(ALPHABET), CharTokenizer(ALPHABET, end="a"))
+        for tokenizer in (words(ALPHABET), CharTokenizer(ALPHABET), CharTokenizer(ALPHABET, end="a"), ByteTokenizer())
     ]
-    assert formats == [2, 1, 2]
+    assert formats == [2, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

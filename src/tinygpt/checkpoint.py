@@ -33,7 +33,7 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import check_path, to_json, write_whole
-from tinygpt.fingerprints import EXTERNAL, entry_of, fingerprint
+from tinygpt.fingerprints import EXTERNAL, SYMBOLS, entry_of, fingerprint, tokenizer_of
 from tinygpt.layers.linear import skip_init
 from tinygpt.models import (
     BigramLanguageModel,
@@ -56,7 +56,6 @@ from tinygpt.tokenizer import (
 __all__ = ["load", "save"]
 
 TRAINING = "training/"  # prefix of the names of all tensors that are not weights
-_SYMBOLS = "symbols"  # type of the entry that holds the symbols of a tokenizer that a file cannot hold
 
 
 def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenizer | None = None) -> None:
@@ -70,8 +69,9 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, a model that
             :meth:`GPTConfig.build` built, a :class:`NGramLanguageModel`, and a :class:`MixtureLanguageModel` of such,
             from the file alone, unless their parts were changed.
-        tokenizer: A :class:`CharTokenizer`, which the file contains. Of any other tokenizer the file keeps only a
-            fingerprint, by which :func:`load` recognises it.
+        tokenizer: A :class:`CharTokenizer`, :class:`~tinygpt.symbols.SymbolTokenizer` or
+            :class:`~tinygpt.symbols.ByteTokenizer`, which the file contains. Of any other tokenizer the file keeps only
+            a fingerprint, by which :func:`load` recognises it.
 
     Raises:
         InputTypeError: If ``model`` is not a language model, ``tokenizer`` is not a tokenizer, ``path`` is not a path,
@@ -183,10 +183,10 @@ def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, T
     if tokenizer is not None:
         entry = entry_of(tokenizer)
     elif model.trained_symbols is not None:
-        entry = {"type": _SYMBOLS, "symbols": list(model.trained_symbols)}
+        entry = {"type": SYMBOLS, "symbols": list(model.trained_symbols)}
     config = config_of(model)
     payload = {
-        "format": 2 if entry and ("end" in entry or entry["type"] == EXTERNAL) else 1,
+        "format": 2 if entry and ("end" in entry or entry["type"] not in (CharTokenizer.__name__, SYMBOLS)) else 1,
         "model": type(model).__name__,
         "config": config,
         "parts": parts_of(model) if config is None else None,
@@ -196,17 +196,14 @@ def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, T
     return weights, payload
 
 
-def unpack_tokenizer(path: Path, payload: Mapping[str, Any]) -> CharTokenizer | None:
-    """Return the tokenizer of a file, or None if it has none.
+def unpack_tokenizer(path: Path, payload: Mapping[str, Any]) -> Tokenizer | None:
+    """Return the tokenizer that a file contains, or None.
 
     Raises:
         CheckpointCorruptError: If the tokenizer is invalid.
     """
-    entry = payload["tokenizer"]
-    if entry is None or entry.get("type") in (_SYMBOLS, EXTERNAL):
-        return None
     try:
-        return CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
+        return None if payload["tokenizer"] is None else tokenizer_of(payload["tokenizer"])
     except TinyGPTError as error:
         raise CheckpointCorruptError(f"{show(path)} contains an invalid tokenizer: {error}") from error
 
@@ -215,7 +212,7 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
     """Return the symbols that the model of a file was trained with, or None.
 
     Raises:
-        CheckpointCorruptError: If they are not texts, or more than the model has ids.
+        CheckpointCorruptError: If they are not texts, or more than the model has ids, or the tokenizer is invalid.
     """
     entry = payload["tokenizer"]
     if entry is None:
@@ -227,9 +224,12 @@ def unpack_symbols(path: Path, payload: Mapping[str, Any], model: LanguageModel)
                 f"{show(path)} must contain the name and size of a tokenizer, got {short(entry)}"
             )
         return None
-    symbols = entry.get("symbols")
-    if not isinstance(symbols, list) or not all(isinstance(symbol, str | None) for symbol in symbols):
-        raise CheckpointCorruptError(f"{show(path)} must contain the text of each id, got {short(symbols)}")
+    if (tokenizer := unpack_tokenizer(path, payload)) is not None:
+        symbols = symbols_of(tokenizer)
+    else:
+        symbols = entry.get("symbols")
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str | None) for symbol in symbols):
+            raise CheckpointCorruptError(f"{show(path)} must contain the text of each id, got {short(symbols)}")
     if len(symbols) > model.vocab_size:
         raise CheckpointCorruptError(
             f"{show(path)} contains the symbols of {len(symbols)} ids for a model of {model.vocab_size}"

@@ -273,8 +273,8 @@ class TokenDataset:
             path: A prepared directory, a directory with ``train.bin`` and ``val.bin`` as nanoGPT has, a file, or a
                 pattern such as ``"fineweb_train_*.bin"``. The files have ids of 16 bits, or the header of llm.c and
                 modded-nanogpt.
-            tokenizer: The tokenizer of the ids. A prepared directory contains a :class:`CharTokenizer`, and recognises
-                any other tokenizer.
+            tokenizer: The tokenizer of the ids. A prepared directory contains a tokenizer of tinygpt, and recognises
+                any other.
             vocab_size: Number of distinct ids ``V``, at least that of the tokenizer, which is the default.
             val: A file or a pattern to validate on, if ``path`` is one too.
             val_fraction: Share of the ids, at their end, to validate on, if ``path`` is a file or a pattern and there

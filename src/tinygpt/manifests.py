@@ -15,8 +15,8 @@ import numpy as np
 
 from tinygpt.errors import DataError, TinyGPTError, TokenizerError, cut, short, show
 from tinygpt.files import parse_json, read_whole, to_json
-from tinygpt.fingerprints import EXTERNAL, entry_of
-from tinygpt.tokenizer import CharTokenizer, Tokenizer
+from tinygpt.fingerprints import entry_of, fingerprint, tokenizer_of
+from tinygpt.tokenizer import Tokenizer
 
 __all__ = ["MANIFEST", "PROGRESS", "Manifest", "dtype_of", "shard_path"]
 
@@ -48,7 +48,7 @@ class Manifest:
     Attributes:
         dtype: ``"u1"``, ``"<u2"`` or ``"<u4"``.
         vocab_size: Number of distinct ids.
-        tokenizer: Its symbols, or the fingerprint of a tokenizer that a file cannot contain; None for ids alone.
+        tokenizer: Its settings, or the fingerprint of a tokenizer that a file cannot contain; None for ids alone.
         shards: For each shard, the number of ``ids``, their ``sha256``, the ``lowest`` and ``highest`` of them, and the
             number of ``characters`` that they were encoded from, or None.
         train: Number of ids in the training split, the first ones.
@@ -154,7 +154,8 @@ class Manifest:
         """
         entry = self.tokenizer
         if given is not None:
-            if entry is not None and (ours := entry_of(given)) != entry:
+            ours = entry_of(given)
+            if entry is not None and entry not in (ours, fingerprint(given)):
                 theirs, got = (short(each.get("name", each.get("type"))) for each in (entry, ours))
                 raise TokenizerError(
                     f"tokenizer must be the one that {show(directory)} was prepared with, {theirs} of "
@@ -162,10 +163,8 @@ class Manifest:
                     "leave it out, or prepare the corpus again"
                 )
             return given
-        if entry is None or entry.get("type") == EXTERNAL:
-            return None
         try:
-            return CharTokenizer.from_dict({name: value for name, value in entry.items() if name != "type"})
+            return None if entry is None else tokenizer_of(entry)
         except TinyGPTError as error:
             raise DataError(f"{show(directory / MANIFEST)} contains an invalid tokenizer: {error}") from error
 

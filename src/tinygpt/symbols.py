@@ -1,7 +1,7 @@
 """Two other ways to number a text: by symbols of several characters, and by bytes."""
 
-from collections.abc import Iterable, Iterator
-from typing import SupportsIndex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, SupportsIndex
 
 from tinygpt.errors import InputTypeError, TokenizerError, short
 from tinygpt.ids import as_integers, first_outside
@@ -104,6 +104,30 @@ class SymbolTokenizer:
         """
         return self.joiner.join(self.symbols[id] for id in _checked(ids, self.vocab_size))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain lists and words, ready for JSON.
+
+        Example:
+            >>> SymbolTokenizer(["C4", "E4"], joiner=" ").to_dict()
+            {'symbols': ['C4', 'E4'], 'joiner': ' ', 'on_unknown': 'error'}
+        """
+        ending = {} if self.end is None else {"end": self.end}
+        return {"symbols": list(self.symbols), "joiner": self.joiner, "on_unknown": self.on_unknown} | ending
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "SymbolTokenizer":
+        """Return the tokenizer that :meth:`to_dict` described.
+
+        Raises:
+            TokenizerError: If a name is missing or unknown, or a value is invalid.
+        """
+        others = {name: value for name, value in settings.items() if name != "symbols"}
+        if settings.keys() - {"end"} != {"symbols", "joiner", "on_unknown"}:
+            raise TokenizerError(f"settings must have symbols, joiner and on_unknown, got {short(list(settings))}")
+        if not isinstance(settings["symbols"], list) or not all(isinstance(value, str) for value in others.values()):
+            raise TokenizerError(f"settings must be a list of symbols, and texts, got {short(dict(settings))}")
+        return cls(settings["symbols"], **others)
+
     def _parts(self, text: str) -> Iterator[tuple[int, str]]:
         """Yield the position and the text of each symbol, known or unknown."""
         position = 0
@@ -161,6 +185,21 @@ class ByteTokenizer:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             return raw.decode("utf-8", "replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, which are empty."""
+        return {}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "ByteTokenizer":
+        """Return the tokenizer that :meth:`to_dict` described.
+
+        Raises:
+            TokenizerError: If there is a setting.
+        """
+        if settings:
+            raise TokenizerError(f"a ByteTokenizer has no settings, got {short(dict(settings))}; leave them out")
+        return cls()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ByteTokenizer)

@@ -27,12 +27,15 @@ def export(
         to: The format: a folder of Hugging Face, a GGUF file for llama.cpp and ollama, or an ONNX file.
         end_id: The id at which llama.cpp ends a text.
     """
-    from tinygpt import interop, load
+    from tinygpt import CharTokenizer, interop, load
 
     if end_id is not None and to != "gguf":
         raise ConfigError(f"--end-id is for --to gguf, got --to {to}; leave it out")
     built, tokenizer = load(model_file(model))
     if to == "huggingface":
+        if tokenizer is not None and not isinstance(tokenizer, CharTokenizer):
+            note(f"{dest} has no tokenizer: only a CharTokenizer has a form there, got {type(tokenizer).__name__}")
+            tokenizer = None
         interop.save_huggingface(dest, built, tokenizer)
     elif to == "onnx":
         interop.save_onnx(dest, built)

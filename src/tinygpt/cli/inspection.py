@@ -48,6 +48,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         CheckpointError: If there is no model, or the file cannot be read.
     """
     from tinygpt.checkpoint import TRAINING, read, unpack_tokenizer
+    from tinygpt.tokenizer import symbols_of
 
     file = model_file(str(path))
     payload, tensors = read(file)
@@ -58,7 +59,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         "model": payload["model"],
         "parameters": sum(weights),
         "settings": payload["config"],
-        "symbols": None if tokenizer is None else list(tokenizer.symbols),
+        "symbols": None if tokenizer is None else list(symbols_of(tokenizer)),
     }
     return facts | (run_facts(path, (payload["config"] or {}).get("vocab_size")) if path.is_dir() else {})
 

@@ -29,10 +29,11 @@ from tinygpt.errors import (
     warn,
 )
 from tinygpt.files import append_line, check_path, check_regular, check_writable, parse_json, read_lines, write_whole
+from tinygpt.fingerprints import contains
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
 from tinygpt.ranks import Ranks, from_first
-from tinygpt.tokenizer import CharTokenizer, Tokenizer
+from tinygpt.tokenizer import Tokenizer
 from tinygpt.training.run_settings import SETTINGS_FILE, RunSettings
 
 Accepted = TypeVar("Accepted")
@@ -334,9 +335,9 @@ def _is_known(line: bytes, step: int, evaluated: Container[int]) -> bool:
     return number in evaluated if "val_loss" in record else number <= step
 
 
-def savable(tokenizer: Tokenizer | None) -> CharTokenizer | None:
-    """Return the tokenizer if a file can hold it, else None."""
-    return tokenizer if isinstance(tokenizer, CharTokenizer) else None
+def savable(tokenizer: Tokenizer | None) -> Tokenizer | None:
+    """Return the tokenizer if a file can contain it, else None."""
+    return tokenizer if contains(tokenizer) else None
 
 
 def _step_of(path: Path) -> int:
