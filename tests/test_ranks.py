@@ -21,6 +21,7 @@ from killable import outcome
 from ranked import on_ranks, results
 from torch import Tensor, nn
 
+import tinygpt
 from tinygpt import TokenDataset, Trainer, TrainerConfig
 from tinygpt.errors import CheckpointSaveError, ConfigError, NonFiniteError
 from tinygpt.models.config import Layout
@@ -162,6 +163,20 @@ def test_any_number_of_processes_trains_as_one(
     world: int, optimizer: str, dtype: torch.dtype, rows: int, tmp_path: Path
 ) -> None:
     outcomes_agree(tmp_path, world, optimizer=optimizer, dtype=dtype, batch_size=rows)
+
+
+def test_one_call_trains_a_text_in_several_processes(tmp_path: Path) -> None:
+    """With the settings that rank 0 has measured, and again from its checkpoint."""
+    (tmp_path / "verse.txt").write_text(TEXT)
+
+    def train(here: int) -> Any:
+        told: Any = {"n_embd": 8, "minutes": 0.02, "resume": "auto", "progress": False}
+        trainers = [tinygpt.train(tmp_path / "verse.txt", run_dir=tmp_path / "run", **told) for _ in range(2)]
+        return [[trainer.steps_taken, digest([*trainer.model.state_dict().values()])] for trainer in trainers]
+
+    first, second = results(on_ranks(2, train))
+    assert first == second
+    assert first[0] == first[1]
 
 
 def test_muon_and_uneven_rows_train_as_one(tmp_path: Path) -> None:

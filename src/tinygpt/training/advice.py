@@ -18,6 +18,7 @@ from tinygpt.data import TokenDataset
 from tinygpt.errors import DataError, InputTypeError, check_integer, check_number, short
 from tinygpt.files import check_path
 from tinygpt.models import GPTConfig, LanguageModel
+from tinygpt.ranks import join
 from tinygpt.runtime import choose_device, choose_precision, keep_freed_memory
 from tinygpt.suggestions import did_you_mean
 from tinygpt.training.batches import windows_of
@@ -287,8 +288,8 @@ def _operations(model: GPTConfig, config: TrainerConfig) -> float:
 
 
 def seconds_per_step(model: GPTConfig, config: TrainerConfig, data: TokenDataset) -> float:
-    """Return the median time of a few training steps."""
-    return measured_step(model.build(seed=0), config, data, model.block_size)
+    """Return the median time of a few training steps, which rank 0 takes alone for all processes."""
+    return join().from_first(lambda: measured_step(model.build(seed=0), config, data, model.block_size))
 
 
 def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:

@@ -19,6 +19,7 @@ from tinygpt.errors import (
     show,
 )
 from tinygpt.models import GPTConfig
+from tinygpt.ranks import join
 from tinygpt.training.advice import OF_MODEL, OF_TRAINER, Advice, advise, check_settings, dataset_of
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.run_directory import RunDirectory
@@ -77,8 +78,8 @@ def train(
         raise ConfigError(f"resume must be True, False or 'auto', got resume={short(resume)}")
     if advice is not None and not isinstance(advice, Advice):
         raise InputTypeError(f"advice must be an Advice, got {short(advice)}; use advise(source, minutes=...)")
-    run = RunDirectory(run_dir)
-    if resume is True or (resume == "auto" and run.checkpoints()):
+    run = RunDirectory(run_dir, join())
+    if resume is True or (resume == "auto" and run.has_checkpoints):
         if advice is not None:
             raise ConfigError("a run that is resumed has its settings, got an advice as well; leave it out")
         trainer = _resumed(run, source, settings)
