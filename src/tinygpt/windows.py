@@ -158,7 +158,8 @@ class Split:
             pieces = [np.append(piece, piece[-1:].repeat(count)) for piece, count in ended]
         windows = np.empty((len(starts), block_size + 1), np.int64)
         np.concatenate(pieces, out=windows.reshape(-1), casting="unsafe")  # faster than row by row
-        x, y = torch.from_numpy(windows[:, :-1]), torch.from_numpy(windows[:, 1:])
+        both = torch.from_numpy(windows)
+        x, y = both[:, :-1], both[:, 1:]  # views, as those of a pass are: a compiler tells views apart from others
         if self.mask is None and not is_padded:
             return Batch(x, y)
         kept = np.arange(block_size, 0, -1) > missing[:, None]
