@@ -162,6 +162,7 @@ def test_a_checked_function_keeps_its_signature() -> None:
         "run_dir",
         "make_optimizer",
         "lr_schedule",
+        "batches",
     ]
     assert "max_new_tokens" in signature(Sampler.generate).parameters
     assert Sampler.generate.__doc__
