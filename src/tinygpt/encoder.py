@@ -3,12 +3,12 @@
 The module needs no torch, so that a worker starts at once.
 """
 
-import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ def cuts_anywhere(tokenizer: Tokenizer) -> bool:
 def check_sendable(tokenizer: Tokenizer) -> None:
     """Raise a ConfigError if a tokenizer cannot be sent to another process."""
     try:
-        pickle.dumps(tokenizer)
+        ForkingPickler.dumps(tokenizer)  # as the pool will
     except Exception as error:  # whatever a foreign tokenizer raises
         raise ConfigError(
             f"a tokenizer must be one that pickle can send to workers, got {type(tokenizer).__name__}: "

@@ -12,9 +12,9 @@ import reprlib
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TypeVar
@@ -135,13 +135,15 @@ def warn(message: str) -> None:
         pass
 
 
-def needs(name: str, *packages: str, extra: str) -> None:
-    """Raise :class:`MissingExtraError` unless the packages that a function needs are installed."""
-    for package in packages:
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f'{name} needs the package {package}, which is not installed; run: pip install "tinygpt[{extra}]"'
-            )
+@contextmanager
+def needs(name: str, *, extra: str) -> Iterator[None]:
+    """Turn a failed import inside the block into the :class:`MissingExtraError` of the function ``name``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f'{name} needs the package {error.name}, which is not installed; run: pip install "tinygpt[{extra}]"'
+        ) from error
 
 
 def short(value: object) -> str:

@@ -6,8 +6,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 from torch.export import Dim
@@ -57,11 +55,12 @@ def save_onnx(path: str | os.PathLike[str], model: LanguageModel) -> None:
     weights, _ = pack(model, None)
     if (size := sum(4 * weight.numel() for weight in weights.values())) >= _MOST_BYTES:
         raise ConfigError(f"model must be smaller than 2 GiB for ONNX, got {size:,} bytes; use another format")
-    needs("save_onnx", "onnx", "onnxscript", extra="onnx")
+    with needs("save_onnx", extra="onnx"):
+        import onnx  # noqa: F401 # torch.onnx uses both
+        import onnxscript  # noqa: F401
     copied = copy.deepcopy(model).cpu().float().eval()
     raw = _graph(copied)
-    if find_spec("onnxruntime"):
-        _check_same(raw, copied)
+    _check_same(raw, copied)
     write_file(target, raw)
 
 
@@ -94,8 +93,12 @@ def _ids(model: LanguageModel, rows: int, length: int) -> torch.Tensor:
 
 
 def _check_same(raw: bytes, model: LanguageModel) -> None:
-    """Raise :class:`ConfigError` unless ONNX Runtime gives the logits of a model."""
-    session = import_module("onnxruntime").InferenceSession(raw, providers=["CPUExecutionProvider"])
+    """Raise :class:`ConfigError` if ONNX Runtime is installed and gives other logits than a model."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
     for idx in (_ids(model, 2, 5), _ids(model, 1, 1), _ids(model, 3, 32)):
         with torch.no_grad():
             logits = model(idx).logits

@@ -4,8 +4,6 @@ Source:
     https://github.com/huggingface/tokenizers
 """
 
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +61,14 @@ def read_tokenizer(path: Path, raw: bytes, end_id: int | None) -> Tokenizer | No
     """
     if found := _characters(raw, end_id):
         return found
-    if find_spec("tokenizers") is None:
+    try:
+        import tokenizers
+    except ImportError:
         fix = "run: pip install tokenizers"
         warn(f"the tokenizer {show(path)} needs the package tokenizers, which is not installed; {fix}")
         return None
     try:
-        theirs = import_module("tokenizers").Tokenizer.from_str(raw.decode())
+        theirs = tokenizers.Tokenizer.from_str(raw.decode())
         return adapt(theirs, end=None if end_id is None else theirs.id_to_token(end_id))
     except Exception as error:  # the package raises nothing more special
         warn(f"the tokenizer {show(path)} cannot be read: {cut(str(error))}")
