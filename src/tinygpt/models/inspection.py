@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -91,7 +92,7 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
         return {"models": parts, "weights": list(model.weights)} if is_known else None
     if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
         return None
-    return model.config.to_dict()
+    return asdict(model.config)
 
 
 def _in_words(value: object) -> str:
