@@ -301,7 +301,7 @@ def test_models_are_measured_after_all_trainings() -> None:
     table = NGramLanguageModel.count(DATA.train, vocab_size=DATA.vocab_size, order=3)
     trainer = make_trainer()
     mixture = MixtureLanguageModel([trainer.model, table])
-    comparison = compare({"mixture": mixture, "gpt": trainer, "table": table}, progress=False, max_new_tokens=5)
+    comparison = compare({"table": table, "mixture": mixture, "gpt": trainer}, progress=False, max_new_tokens=5)
     found = {each.name: each for each in comparison.contenders}
     assert found.keys() == {"mixture", "gpt", "table"}
     assert found["table"].block_size == found["gpt"].block_size

@@ -321,12 +321,12 @@ def _data_of(trainers: Any, data: Any) -> TokenDataset:
 
 def _checked(trainers: Mapping[str, Any], data: TokenDataset) -> list[_Run]:
     """Return the trainers and models in order, or raise unless they can be compared."""
+    flat = (each for given in trainers.values() for each in (given if isinstance(given, Sequence) else [given]))
+    longest = max((each.block_size for each in flat if isinstance(each, Trainer)), default=WINDOW)
     runs: list[_Run] = []
     for name, given in trainers.items():
         if isinstance(name, str) and isinstance(given, LanguageModel):
-            longest = max((run.block_size for run in runs), default=WINDOW)
-            size = given.block_size or min(longest, len(data.val) - 1)
-            runs.append(_Run(name, name, None, given, size))
+            runs.append(_Run(name, name, None, given, given.block_size or min(longest, len(data.val) - 1)))
             continue
         is_list = isinstance(given, Sequence)
         several = list(given) if is_list else [given]
