@@ -170,7 +170,11 @@ def test_the_table_shows_each_cost() -> None:
     ("given", "kind", "message"),
     [
         ({"devices": 0}, ConfigError, "devices must be an integer of at least 1, got devices=0"),
-        ({"devices": 3, "config": TrainerConfig(accumulation=4)}, ConfigError, "multiple of the 3 devices, .*; use 6"),
+        (
+            {"devices": 3, "config": TrainerConfig(accumulation=4)},
+            ConfigError,
+            "multiple of the 3 processes, .*; use 6",
+        ),
         ({"memory": -1}, ConfigError, "memory must be a number above 0, got memory=-1"),
         ({"flops": "fast"}, ConfigError, "flops must be a number above 0"),
         ({"utilisation": 2}, ConfigError, "utilisation must be a number above 0, at most 1"),

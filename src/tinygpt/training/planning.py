@@ -25,7 +25,7 @@ from tinygpt.models.modes import training
 from tinygpt.runtime import DTYPES, choose_device, choose_precision
 from tinygpt.training.advice import measured_step
 from tinygpt.training.config import TrainerConfig, check_config
-from tinygpt.training.preparation import optimizer_for
+from tinygpt.training.preparation import micro_batches, optimizer_for
 
 _OVERHEAD = 1.4  # memory in use beside what the graph keeps, as a factor: temporary results, and pieces that are free
 _FLAT = 50_000_000  # parameters up to which the gradients of several devices are added in one buffer
@@ -149,11 +149,12 @@ def plan(
     if memory is None and flops is None:
         memory = float(memory_bytes())
 
-    rows, micro_batches = _shares(config, devices)
+    accumulation = micro_batches(config.accumulation, config.batch_size, devices)
+    rows, each = math.ceil(config.batch_size / accumulation), accumulation // devices  # of a device
     block_size = config.block_size or built.block_size or WINDOW
     tokens = config.batch_size * block_size
     forward = sum(_operations(part, block_size) for part in _computing(built)) / block_size
-    parts = _state(built, config, devices, micro_batches)
+    parts = _state(built, config, devices, each)
     state = sum(parts.values())
     kept = sum(_activations(part, config, rows, block_size, foreign=flops is not None) for part in _computing(built))
     parts[f"activations of {rows} x {block_size}"] = kept
@@ -163,9 +164,9 @@ def plan(
     if flops is not None:
         computing = 3 * forward * tokens / devices / (utilisation * flops)
     else:
-        computing = micro_batches * _timed(model, config, rows, block_size, state + kept, memory or math.inf)
+        computing = each * _timed(model, config, rows, block_size, state + kept, memory or math.inf)
     sending = sent / bandwidth if bandwidth else 0.0
-    verdicts = [_fit(state, kept, memory, config, devices)]
+    verdicts = [_fit(state, kept, memory, config.batch_size, accumulation)]
     if sending > _BEARABLE * computing:
         enough = tokens / devices * sending / computing / _BEARABLE
         verdicts.append(
@@ -194,19 +195,6 @@ def _without_memory(config: GPTConfig) -> LanguageModel:
     """Return the model of a config with weights that have a shape and no memory."""
     with torch.device("meta"):
         return config.build()
-
-
-def _shares(config: TrainerConfig, devices: int) -> tuple[int, int]:
-    """Return the rows of a micro-batch, and the number of micro-batches of each device."""
-    accumulation = config.accumulation or devices
-    if accumulation % devices:
-        raise ConfigError(
-            f"accumulation must be a multiple of the {devices} devices, got accumulation={accumulation}; use "
-            f"{math.ceil(accumulation / devices) * devices}"
-        )
-    if accumulation > config.batch_size:
-        raise ConfigError(f"batch_size must be at least the {accumulation} micro-batches, got {config.batch_size}")
-    return math.ceil(config.batch_size / accumulation), accumulation // devices
 
 
 def _computing(model: LanguageModel) -> list[LanguageModel]:
@@ -265,8 +253,8 @@ def _tensors(model: LanguageModel) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _state(model: LanguageModel, config: TrainerConfig, devices: int, micro_batches: int) -> dict[str, float]:
-    """Return the bytes on each device that do not depend on the number of rows."""
+def _state(model: LanguageModel, config: TrainerConfig, devices: int, each: int) -> dict[str, float]:
+    """Return the bytes on each device, with ``each`` micro-batches, that do not depend on the number of rows."""
     weights = float(sum(map(_size, model.parameters())))
     trained = float(sum(_size(parameter) for parameter in model.parameters() if parameter.requires_grad))
     parts = {
@@ -275,7 +263,7 @@ def _state(model: LanguageModel, config: TrainerConfig, devices: int, micro_batc
         f"state of {config.optimizer}": _optimizer_state(model, config),
         "best and last weights": 2 * weights,
     }
-    sums = trained * math.log2(micro_batches)
+    sums = trained * math.log2(each)
     if devices > 1:
         sums += trained if model.num_parameters() <= _FLAT else 0
     return parts | ({"sums of gradients": sums} if sums else {})
@@ -316,7 +304,7 @@ def _timed(
     return measured_step(built, micro, data, block_size)
 
 
-def _fit(state: float, kept: float, memory: float | None, config: TrainerConfig, devices: int) -> str:
+def _fit(state: float, kept: float, memory: float | None, batch_size: int, now: int) -> str:
     """Return whether state and activations fit a device, and what to do if they do not."""
     parts = f"{_bytes(state)} of state, {_bytes(kept)} of activations"
     if memory is None:
@@ -325,8 +313,7 @@ def _fit(state: float, kept: float, memory: float | None, config: TrainerConfig,
         return f"fits: {parts} in {_bytes(memory)}"
     # the activations shrink with the rows of a micro-batch
     over = f"does not fit one device by {_bytes(state + kept - memory)}"
-    now = config.accumulation or devices
-    finer = (now * 2**power for power in range(1, 30) if now * 2**power <= config.batch_size)
+    finer = (now * 2**power for power in range(1, 30) if now * 2**power <= batch_size)
     enough = next((count for count in finer if state + kept * now / count <= memory), None)
     way = f"accumulation={enough}" if enough else "a smaller model or shorter windows"
     return f"{over}: use {way}"
