@@ -33,18 +33,24 @@ class ModelFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerFlags(TrainerConfig):
+class PlannedTraining(TrainerConfig):
     """The settings of :class:`TrainerConfig` without ``block_size``, which is the model's; unchecked."""
 
-    max_iters: _Count = None  # type: ignore[assignment] # chosen later, as the next ones
-    batch_size: _Count = None  # type: ignore[assignment]
     block_size: Suppress[Fixed[None]] = None
-    eval_interval: _Count = None  # type: ignore[assignment]
-    eval_iters: Annotated[int | None, arg(help_behavior_hint=_CHOSEN)] = None
-    preview_tokens: _Count = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Leave the checks to the :class:`TrainerConfig` that is made in the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerFlags(PlannedTraining):
+    """The same, of which some are chosen for the text and the machine."""
+
+    max_iters: _Count = None  # type: ignore[assignment] # chosen later, as the next ones
+    batch_size: _Count = None  # type: ignore[assignment]
+    eval_interval: _Count = None  # type: ignore[assignment]
+    eval_iters: Annotated[int | None, arg(help_behavior_hint=_CHOSEN)] = None
+    preview_tokens: _Count = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +62,6 @@ class PlannedModel(GPTConfig):
 
     def __post_init__(self) -> None:
         """Leave the checks to the :class:`GPTConfig` that is made in the end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedTraining(TrainerConfig):
-    """The settings of :class:`TrainerConfig` without ``block_size``, which is the model's; unchecked."""
-
-    block_size: Suppress[Fixed[None]] = None
-
-    def __post_init__(self) -> None:
-        """Leave the checks to the :class:`TrainerConfig` that is made in the end."""
 
 
 def plain(text: str) -> str:
