@@ -1,6 +1,6 @@
 """A table of counted n-grams: the baseline that a model has to beat, learned in a second without a gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,19 +109,24 @@ class NGramLanguageModel(LanguageModel):
         ids = torch.cat([past, idx], dim=1)
         if cache is not None:
             cache.ids = ids[:, max(0, ids.shape[1] - self.order + 1) :]
+        p: Tensor = self.levels[0].rest.new_full((idx.numel(), self.vocab_size), 1 / self.vocab_size)
+        for level, rows, number in self._contexts(ids, idx.shape[1]):
+            level.mix_in(p, rows, number)
+        return p.log().view(*idx.shape, -1)
+
+    def _contexts(self, ids: Int[Tensor, "B N"], count: int) -> Iterator[tuple["_Level", Tensor, Tensor]]:
+        """Yield each level with the rows whose contexts it knows, from the shortest context to the longest.
+
+        The rows are the last ``count`` positions of each sequence. Each context has its number in the level.
+        """
         ids = F.pad(ids, (self.order - 1, 0), value=-1)
-        rows = torch.arange(idx.numel(), device=idx.device)
+        rows = torch.arange(len(ids) * count, device=ids.device)
         number = torch.zeros_like(rows)
-        p: Tensor = self.levels[0].rest.new_full((len(rows), self.vocab_size), 1 / self.vocab_size)
-        # from the shortest context to the longest one that is known
         for length, level in enumerate(self.levels):
             if length:
                 end = ids.shape[1] - length + 1
-                rows, number = level.find(rows, number, ids[:, end - idx.shape[1] : end].flatten(), self.vocab_size)
-            if not len(rows):
-                break
-            level.mix_in(p, rows, number)
-        return p.log().view(*idx.shape, -1)
+                rows, number = level.find(rows, number, ids[:, end - count : end].flatten(), self.vocab_size)
+            yield level, rows, number
 
     def new_cache(self, batch_size: int) -> Any:
         """Return a cache of the last ids."""
@@ -133,15 +138,11 @@ class NGramLanguageModel(LanguageModel):
         Args:
             ids: At least ``order`` ids, as for :meth:`count`.
         """
-        ids = torch.from_numpy(as_integers(ids).astype(np.int64))
-        targets = ids[self.order - 1 :]
-        rows, number = torch.arange(len(targets)), torch.zeros(len(targets), dtype=torch.int64)
-        for length, level in enumerate(self.levels):
-            if length:
-                older = ids[self.order - 1 - length : len(ids) - length]
-                rows, number = level.find(rows, number, older, self.vocab_size)
-        keys = level.number() * self.vocab_size + level.next
-        return float(torch.isin(number * self.vocab_size + targets[rows], keys).sum()) / max(1, len(targets))
+        ids = torch.from_numpy(as_integers(ids).astype(np.int64)).to(self.device)
+        *_, (level, rows, number) = self._contexts(ids[None, :-1], max(0, len(ids) - 1))
+        known = level.number() * self.vocab_size + level.next
+        hits = torch.isin(number * self.vocab_size + ids[1:][rows], known).sum()
+        return float(hits) / max(1, len(ids) - max(self.order, 2) + 1)  # the first id has no context
 
     def num_parameters(self, *, trainable_only: bool = False) -> int:
         """Return the number of weights that were counted; none of them is trainable."""
@@ -226,7 +227,7 @@ class _Level(nn.Module):
 
     def number(self) -> Int64[Tensor, " E"]:
         """Return the number of the context of each entry."""
-        return torch.arange(len(self.contexts)).repeat_interleave(self.start.diff())
+        return torch.arange(len(self.contexts), device=self.start.device).repeat_interleave(self.start.diff())
 
 
 def _smoothed(contexts: np.ndarray, number: np.ndarray, next: np.ndarray, counts: np.ndarray) -> dict[str, Tensor]:
