@@ -713,3 +713,7 @@ def signals_of_this_rank_only(patch: Patch) -> None:
 
     patch.setattr(Interruption, "agree", agree)
     patch.setattr("ranked.LIMIT", 10.0)  # seconds, since the ranks wait for each other
+
+
+def rows_orthogonalised_alone(patch: Patch) -> None:
+    patch.setattr("tinygpt.optim.apply_to_whole", lambda function, pieces, like: function(pieces))

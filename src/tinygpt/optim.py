@@ -11,6 +11,7 @@ from torch.optim.adamw import adamw as take_adamw_step
 
 from tinygpt.errors import ConfigError, InputTypeError, check_number, check_truth, listed, short, warn
 from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
+from tinygpt.sharded_tensors import apply_to_whole, is_sharded, local, rows_of
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -152,31 +153,34 @@ class Muon(torch.optim.Optimizer):
         alike: dict[tuple[Any, ...], list[Tensor]] = {}
         for parameter in parameters:
             if parameter.numel():
-                kind = (*parameter.shape[-2:], parameter.dtype, parameter.device)
+                is_cut = parameter.ndim == 2 and is_sharded(parameter)  # a sharded stack has whole matrices
+                kind = (*parameter.shape[-2:], is_cut, parameter.dtype, parameter.device)
                 alike.setdefault(kind, []).append(parameter)
         momentum, lr = group["momentum"], float(group["lr"])
-        for (rows, columns, *_), some in alike.items():
-            gradients = [parameter.grad for parameter in some if parameter.grad is not None]
-            means = [self._state(parameter, "momentum_buffer")["momentum_buffer"] for parameter in some]
+        for (rows, columns, is_cut, *_), some in alike.items():
+            weights = [local(parameter) for parameter in some]
+            gradients = [local(parameter.grad) for parameter in some if parameter.grad is not None]
+            means = [local(self._state(parameter, "momentum_buffer")["momentum_buffer"]) for parameter in some]
             torch._foreach_lerp_(means, gradients, 1 - momentum)
             # Nesterov momentum: the mean after one more gradient like this one.
-            ahead = _stack(gradients).lerp_(_stack(means), momentum)  # N R C
-            moves = orthogonalise(ahead.to(self.dtype or ahead.dtype)).to(ahead.dtype)
-            pieces = moves.split([parameter.shape[:-2].numel() for parameter in some])
+            ahead = _stack(gradients).lerp_(_stack(means), momentum)  # N R C, or the rows that this process holds
+            fast = ahead.to(self.dtype or ahead.dtype)
+            turned = apply_to_whole(orthogonalise, fast, some[0]) if is_cut else orthogonalise(fast)
+            pieces = turned.to(ahead.dtype).split([weight.shape[:-2].numel() for weight in weights])
             # Decay the weights, then move them. Tall matrices move further, so that all outputs change alike.
-            torch._foreach_mul_(some, 1 - lr * group["weight_decay"])
+            torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
             rate = lr * max(1.0, rows / columns) ** 0.5
-            torch._foreach_add_(some, [x.view_as(p) for x, p in zip(pieces, some, strict=True)], alpha=-rate)
+            torch._foreach_add_(weights, [x.view_as(w) for x, w in zip(pieces, weights, strict=True)], alpha=-rate)
 
     def _move_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self._state(parameter, "exp_avg", "exp_avg_sq") for parameter in parameters]
         for state in states:
             state.setdefault("step", torch.zeros((), dtype=torch.float32))
         take_adamw_step(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [local(parameter) for parameter in parameters],
+            [local(parameter.grad) for parameter in parameters if parameter.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             amsgrad=False,
@@ -199,7 +203,7 @@ class Muon(torch.optim.Optimizer):
 
 def _stack(tensors: list[Tensor]) -> Float[Tensor, "N R C"]:
     """Return the matrices of all tensors, each ``(..., R, C)``, as one stack."""
-    return torch.cat([tensor.reshape(-1, *tensor.shape[-2:]) for tensor in tensors])
+    return torch.cat([tensor.reshape(tensor.shape[:-2].numel(), *tensor.shape[-2:]) for tensor in tensors])
 
 
 def _check_group(group: dict[str, Any]) -> None:
@@ -218,6 +222,11 @@ def _check_group(group: dict[str, Any]) -> None:
             raise ConfigError(
                 f"Muon moves matrices, got a parameter of the shape {tuple(parameter.shape)} and {parameter.dtype}; "
                 "it takes real ones of the shape (..., R, C); leave others to AdamW, in a group with is_muon=False"
+            )
+        if is_sharded(parameter) and rows_of(parameter) is None:
+            raise ConfigError(
+                "Muon moves whole parameters and those sharded by rows on one dimension of processes, got the "
+                f"placements {short(parameter.placements)}; use fully_shard with a mesh of one dimension"
             )
 
 
