@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 import tinygpt
 import tinygpt.shards
 from tinygpt import CharTokenizer, MixtureLanguageModel, Sampler, TokenDataset, Trainer
+from tinygpt import checkpoint as checkpoint_module
 from tinygpt import preparing as preparing_module
 from tinygpt.ids import Joined
 from tinygpt.layers import (
@@ -44,6 +45,7 @@ from tinygpt.symbols import SymbolTokenizer
 from tinygpt.training import History, advice, run_settings
 from tinygpt.training import config as config_module
 from tinygpt.training import resume as resume_module
+from tinygpt.training import shard_files as shard_files_module
 from tinygpt.training import step as step_module
 from tinygpt.training.progress import Progress
 from tinygpt.training.signals import Interruption
@@ -715,5 +717,18 @@ def signals_of_this_rank_only(patch: Patch) -> None:
     patch.setattr("ranked.LIMIT", 10.0)  # seconds, since the ranks wait for each other
 
 
+def gradients_averaged_over_ranks(patch: Patch) -> None:
+    from torch.distributed.fsdp import FSDPModule
+
+    patch.setattr(FSDPModule, "set_gradient_divide_factor", lambda self, factor: None)
+
+
 def rows_orthogonalised_alone(patch: Patch) -> None:
     patch.setattr("tinygpt.optim.apply_to_whole", lambda function, pieces, like: function(pieces))
+
+
+def digest_of_the_manifest_ignored(patch: Patch) -> None:
+    def read(real: Any, path: Path, digest: str, step: int) -> Any:
+        return real(path, checkpoint_module.read_with_digest(path)[2], step)
+
+    wrap(patch, shard_files_module, "_read_file", read)

@@ -462,7 +462,7 @@ def test_if_no_checkpoint_verifies_it_does_not_start_afresh(tmp_path: Path) -> N
 
 
 def test_resuming_nothing_names_the_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFoundError, match=r"nothing to resume in .*no file step-\*\.safetensors"):
+    with pytest.raises(CheckpointNotFoundError, match=r"nothing to resume in .*no checkpoint step-\*;"):
         make_trainer(tmp_path).fit(resume=True, progress=False)
     with pytest.raises(ConfigError, match="needs its run_dir, got run_dir=None"):
         make_trainer(None).fit(resume=True, progress=False)

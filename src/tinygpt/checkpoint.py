@@ -44,6 +44,7 @@ from tinygpt.models import (
     NGramLanguageModel,
 )
 from tinygpt.models.inspection import check_model, config_of, parts_of
+from tinygpt.sharded_tensors import is_sharded, local
 from tinygpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
@@ -76,7 +77,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
     Raises:
         InputTypeError: If ``model`` is not a language model, ``tokenizer`` is not a tokenizer, ``path`` is not a path,
             or weights are in 8 bits or complex.
-        ConfigError: If the tokenizer has more ids than the model.
+        ConfigError: If the tokenizer has more ids than the model, or several processes share the weights.
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
         CheckpointSaveError: If the file cannot be written.
@@ -91,6 +92,11 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
     check_model("model", model)
     if tokenizer is not None:
         check_tokenizer(tokenizer)
+    if any(map(is_sharded, model.parameters())):
+        raise ConfigError(
+            "a model must be whole to be saved, got one that several processes share; use the best.safetensors that "
+            "Trainer(..., run_dir=...) writes"
+        )
     write(check_path("path", path), *pack(model, tokenizer))
 
 
@@ -159,8 +165,15 @@ def load(
     return model, contained if tokenizer is None else tokenizer
 
 
-def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack(
+    model: LanguageModel, tokenizer: Tokenizer | None, weights: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a copy of a model's weights, and the payload that describes it.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        weights: Weights to copy in place of those of the model, each once.
 
     Raises:
         ConfigError: If the tokenizer has more ids than the model.
@@ -170,7 +183,8 @@ def pack(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, T
     """
     if tokenizer is not None:
         check_trained_with(model, tokenizer)
-    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in distinct(model).items()}
+    weights = distinct(model) if weights is None else weights
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
     for name, tensor in weights.items():
         if tensor.dtype not in SUPPORTED:
             raise InputTypeError(
@@ -369,7 +383,8 @@ def distinct(model: LanguageModel) -> dict[str, Tensor]:
                 f"the state of a model must contain only tensors, got {short(tensor)} as {name}; return a tensor from "
                 "get_extra_state"
             )
-        memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else id(tensor)
+        held = local(tensor)
+        memory = (held.device, held.data_ptr(), held.shape, held.stride()) if held.numel() else id(tensor)
         if memory not in seen:
             tensors[name] = tensor
         seen.add(memory)
@@ -397,8 +412,8 @@ def check_fit(path: Path, model: LanguageModel, weights: Mapping[str, Tensor], *
         raise CheckpointMismatchError(f"{show(path)} does not fit the model: {shown}{more}")
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> None:
-    """Write tensors and a payload to a self-verifying file.
+def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
+    """Write tensors and a payload to a self-verifying file, and return their digest.
 
     Raises:
         CheckpointSaveError: If the file cannot be written; the message has the bytes needed and those free.
@@ -409,7 +424,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any])
             f"cannot write {show(path)}: its tensors have {size:,} bytes, more than the {MOST_BYTES:,} that can be "
             "read back; an older file is unchanged",
         )
-    envelope = {"payload": payload, "sha256": _digest(tensors, payload)}
+    digest = _digest(tensors, payload)
+    envelope = {"payload": payload, "sha256": digest}
     raw = save_tensors(dict(tensors), metadata={KEY: to_json(envelope)})
     if (header := int.from_bytes(raw[:8], "little")) > MOST_HEADER:
         raise CheckpointSaveError(
@@ -424,6 +440,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], payload: Mapping[str, Any])
         if path.parent.is_dir():
             message += f", {shutil.disk_usage(path.parent).free:,} are free"
         raise CheckpointSaveError(error.errno, f"{message}; an older file is unchanged") from error
+    return digest
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -435,6 +452,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointVersionError: If a newer tinygpt wrote the file.
         CheckpointError: If it is not a regular file, is larger than memory, or cannot be read.
     """
+    payload, tensors, _ = read_with_digest(path)
+    return payload, tensors
+
+
+def read_with_digest(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Read a file once, verify it as :func:`read` does, and return its payload, tensors and digest."""
     payload, recorded, tensors = read_envelope(path)
     if (digest := _digest(tensors, payload)) != recorded:
         raise CheckpointCorruptError(
@@ -443,7 +466,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if spoilt := _first_nan(tensors):
         raise CheckpointCorruptError(f"{show(path)} contains NaN in {short(spoilt)}; use another copy")
-    return payload, tensors
+    return payload, tensors, digest
 
 
 def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
@@ -457,7 +480,8 @@ def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
 
 def _first_nan(tensors: Mapping[str, Tensor]) -> str:
     """Return the name of the first tensor with NaN, or an empty string."""
-    for name, tensor in tensors.items():  # infinite weights may be meant: the logarithm of 0
+    for name, tensor in ((name, local(tensor)) for name, tensor in tensors.items()):
+        # infinite weights may be meant: the logarithm of 0
         if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
             return name
     return ""

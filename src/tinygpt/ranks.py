@@ -29,6 +29,7 @@ Options = ParamSpec("Options")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT = timedelta(seconds=600)
+_OF_CONNECTION = r"by peer|[Bb]roken pipe|[Tt]imed? ?out|NCCL|gloo"  # in the messages of gloo and NCCL
 _BUCKET = 25 << 20  # bytes of gradients that are sent at once
 
 
@@ -159,9 +160,9 @@ class Ranks:
     def together(self) -> Iterator[None]:
         """Run the block on every rank; if it fails on one, all raise that error, which names the rank.
 
-        The block itself must not wait for other ranks.
+        The block itself must not wait for other ranks. Within :meth:`from_first` it stays on rank 0.
         """
-        if self.world == 1:
+        if self.world == 1 or self._is_apart:
             yield
             return
         error: Exception | None = None
@@ -200,6 +201,17 @@ class Ranks:
                     ", ".join(f"{name}={short(each.get(name))}" for name in names[:3]) for each in (other, first)
                 )
                 raise ConfigError(f"all processes must train alike, got {theirs} on rank {rank} and {ours} on rank 0")
+
+    @contextmanager
+    def naming_lost(self) -> Iterator[None]:
+        """Name a lost connection in an error of PyTorch inside the block, which exchanges sharded weights."""
+        try:
+            yield
+        except RuntimeError as error:
+            if isinstance(error, TinyGPTError) or not re.search(_OF_CONNECTION, str(error)):
+                raise
+            with self._waiting():
+                raise
 
     @contextmanager
     def _waiting(self, partner: int | None = None) -> Iterator[None]:

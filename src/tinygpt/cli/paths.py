@@ -40,7 +40,7 @@ def run_directory(given: str) -> Path:
     path = existing(given)
     if (path / SETTINGS).is_file():
         return path
-    if any(path.glob("step-*.safetensors")):
+    if any(path.glob("step-*")):
         raise CheckpointNotFoundError(
             f"{show(path)} has checkpoints but no {SETTINGS}, which names text and settings; resume it in Python with "
             "the same Trainer, or remove the directory and train again"

@@ -186,7 +186,7 @@ def _fit(run: Path, source: "TokenDataset | Path | None", mixture: bool, **optio
     """Train to the end, and say what to do next."""
     import tinygpt
 
-    name, before = shlex.quote(str(run)), max(run.glob("step-*.safetensors"), default=None)
+    name, before = shlex.quote(str(run)), max(run.glob("step-*"), default=None)
     try:
         trainer = tinygpt.train(source, run_dir=run, **options)
     except SystemExit:  # after a SIGTERM, with the run saved
@@ -195,7 +195,7 @@ def _fit(run: Path, source: "TokenDataset | Path | None", mixture: bool, **optio
     if trainer.history.stopped == "interrupted":
         note(f"to continue: tinygpt train --resume {name}")
         return 130
-    if before is not None and max(run.glob("step-*.safetensors")) == before:
+    if before is not None and max(run.glob("step-*")) == before:
         note(f"the run had no step left to take; use a --max-iters above {trainer.steps_taken:,} to train further")
         return 0
     _note_table(trainer, run / "mixture.safetensors" if mixture else None)
@@ -227,7 +227,7 @@ def _check_new(run: Path) -> None:
     """Raise if a directory has a run already or cannot be written to, before the text is read."""
     from tinygpt.training.run_directory import RunDirectory
 
-    if any(run.glob("step-*.safetensors")):
+    if any(run.glob("step-*")):
         name = shlex.quote(str(run))
         raise RunExistsError(
             f"{shown(run)} contains a run; continue it with: tinygpt train --resume {name}, choose another "

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from tinygpt.models.config import GPTConfig
 from tinygpt.models.gpt import GPTLanguageModel
 from tinygpt.models.mixture import MixtureLanguageModel
 from tinygpt.models.ngram import NGramLanguageModel
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 _STATE = ("training", "trained_symbols", "config", "built_as")  # attributes that are not settings
 
@@ -82,17 +84,26 @@ def config_of(model: LanguageModel) -> dict[str, Any] | None:
 
     A model that was composed or changed by hand cannot be rebuilt.
     """
-    if type(model) is BigramLanguageModel:
+    if _is_exactly(model, BigramLanguageModel):
         return {"vocab_size": model.vocab_size}
-    if type(model) is NGramLanguageModel:
+    if _is_exactly(model, NGramLanguageModel):
         return {"vocab_size": model.vocab_size, "order": model.order}
-    if type(model) is MixtureLanguageModel:
+    if _is_exactly(model, MixtureLanguageModel):
         parts = [{"model": type(each).__name__, "config": config_of(each)} for each in model.models]
         is_known = all(part["config"] is not None for part in parts)
         return {"models": parts, "weights": list(model.weights)} if is_known else None
-    if type(model) is not GPTLanguageModel or model.config is None or parts_of(model) != model.built_as:
+    if not _is_exactly(model, GPTLanguageModel) or model.config is None or parts_of(model) != model.built_as:
         return None
     return asdict(model.config)
+
+
+def _is_exactly(model: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Return whether a model is of a class, not of a subclass.
+
+    ``fully_shard`` gives a model a class derived from ``FSDPModule`` and its own, which counts as its own.
+    """
+    own, *others = type(model).__mro__
+    return (others[1] if others[0].__name__ == "FSDPModule" else own) is kind
 
 
 def _in_words(value: object) -> str:

@@ -52,6 +52,7 @@ MAY_CHANGE = (  # when a run is resumed, with a warning; any other change makes 
     "precision",
     "compile",
     "world",
+    "shard",
     "tinygpt",
     "torch",
     "hardware",
@@ -87,6 +88,8 @@ class TrainerConfig:
         accumulation: Micro-batches that a batch is cut into, to save memory or to share them among processes. The
             result is the same up to rounding, except for dropout, which is drawn for each. By default each process has
             one; a resumed run keeps the number that it began with.
+        shard: Whether several processes share the weights, gradients and the state of the optimizer out among them,
+            so that a model larger than one device fits. The result is that of one process up to rounding.
         eval_interval: Steps between evaluations; there is one before the first step and one after the last.
         eval_iters: None measures the whole validation split, and as many windows of the training split. Of a split with
             more than 2**20 tokens it measures as many, always the same, spread evenly. A number is the notebook's
@@ -125,6 +128,7 @@ class TrainerConfig:
     betas: tuple[float, float] | None = None
     grad_clip: float | None = 1.0
     accumulation: int | None = None
+    shard: bool = False
     eval_interval: int = 500
     eval_iters: int | None = None
     patience: int | None = None
@@ -169,6 +173,10 @@ class TrainerConfig:
         if not isinstance(self.device, str):
             raise InputTypeError(f"device must be a str, got device={short(self.device)}; use 'auto' or 'cpu'")
         check_truth("compile", self.compile)
+        check_truth("shard", self.shard)
+        if self.shard and (self.compile or self.precision == "fp16"):
+            got = "compile=True" if self.compile else "precision='fp16'"
+            raise ConfigError(f"shard=True needs compile=False and precision='bf16' or 'fp32', got {got}; leave it out")
         for name, value in vars(self).items():
             if hasattr(value, "item"):  # of NumPy
                 object.__setattr__(self, name, value.item())  # a plain number, so that JSON takes it

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinygpt.errors import ConfigError
 from tinygpt.ranks import Ranks
+from tinygpt.sharded_tensors import is_sharded
 
 
 def add_in_tree(
@@ -44,11 +45,12 @@ def add_in_tree(
 def add_over_ranks(ranks: Ranks, loss: Tensor | float, parameters: Sequence[nn.Parameter]) -> Tensor | float:
     """Go on with the tree over the ranks: add up their gradients in place, and return the sum of their losses.
 
-    A parameter without a gradient on any rank stays without: an optimizer would move it for a gradient of zero.
+    A parameter without a gradient on any rank stays without: an optimizer would move it for a gradient of zero. The
+    gradient of a sharded parameter was added over the ranks in its backward pass.
     """
     if ranks.world == 1:
         return loss
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    parameters = [parameter for parameter in parameters if parameter.requires_grad and not is_sharded(parameter)]
     if any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
         raise ConfigError("gradients must be dense with several processes, got a sparse one; use sparse=False")
     # Each rank tells which gradients it has, whether its loss is in float64, and the loss, in a position of its own.

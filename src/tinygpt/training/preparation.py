@@ -16,6 +16,7 @@ from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
 from tinygpt.optim import adamw, muon
 from tinygpt.ranks import Ranks
+from tinygpt.sharded_tensors import is_sharded
 from tinygpt.tokenizer import check_trained_with
 from tinygpt.training.config import TrainerConfig
 
@@ -42,6 +43,11 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
         data.split(split, block_size=block_size)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
+    if any(map(is_sharded, model.parameters())):
+        raise ConfigError(
+            "the model must be whole, got one that several processes share already; build it again, and load the "
+            "best.safetensors of its run with tinygpt.load(path, into=model)"
+        )
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise ConfigError(
             "the model must be made outside of torch.inference_mode(), within which tensors cannot be trained; use "

@@ -40,6 +40,7 @@ from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.models.inspection import config_of, parts_of
 from tinygpt.runtime import DTYPES, drawing_from, name_hardware
+from tinygpt.sharded_tensors import is_sharded
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.batches import digest_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
@@ -162,7 +163,11 @@ class RunRecord:
         moments, optimizer = pack_optimizer(state_of(self._model, self._optimizer, self._made))
         losses, evaluations = pack_history(state.history)
         best = {name: tensor.cpu().clone().contiguous() for name, tensor in state.best.items()}
-        best = {f"{_BEST}{name}": copy for name, copy in best.items() if not torch.equal(copy, tensors[name])}
+        best = {
+            f"{_BEST}{name}": copy
+            for name, copy in best.items()
+            if is_sharded(copy) or not torch.equal(copy, tensors[name])  # the rows of other processes may differ
+        }
         training = {name: getattr(state, name) for name in _PLAIN} | {
             "settings": self.settings,
             "corpus": self.corpus,
@@ -270,10 +275,12 @@ class RunRecord:
                 f"accumulation must be a multiple of the {world} processes, got accumulation={accumulation} in the run "
                 f"in {show(path)}; resume it on 1 process or on a divisor of {accumulation}"
             )
-        changes = differences({"world": 1, **stored}, self.settings | {"accumulation": accumulation})
+        changes = differences({"world": 1, "shard": False, **stored}, self.settings | {"accumulation": accumulation})
         began = stored.get("world", 1)
         if type(began) is int and began > 0 and is_exact(accumulation, began) and is_exact(accumulation, world):
             changes.pop("world", None)
+        if began != world and self._config.shard:
+            changes["world"] = f"world={world} (checkpoint has {short(began)}), equal up to rounding"
         if "world" not in stored and accumulation > 3:
             changes["world"] = "gradients of micro-batches are added in another order, equal up to rounding"
         return changes

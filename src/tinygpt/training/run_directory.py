@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tinygpt.checkpoint import read, save, write
+from tinygpt.checkpoint import distinct, pack, read, write
 from tinygpt.envelope import SUPPORTED
 from tinygpt.errors import (
     CheckpointCorruptError,
@@ -33,10 +33,14 @@ from tinygpt.fingerprints import contains
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
 from tinygpt.ranks import Ranks, from_first
+from tinygpt.sharded_tensors import whole_on_first
 from tinygpt.tokenizer import Tokenizer
+from tinygpt.training import shard_files
 from tinygpt.training.run_settings import SETTINGS_FILE, RunSettings
+from tinygpt.training.shard_files import Share, all_rows
 
 Accepted = TypeVar("Accepted")
+Restored = TypeVar("Restored")
 
 
 class RunDirectory:
@@ -155,7 +159,7 @@ class RunDirectory:
     def _check_begun(self) -> None:
         if not self.checkpoints():
             raise CheckpointNotFoundError(
-                f"there is nothing to resume in {self.shown}: no file step-*.safetensors; use fit() to start, in a new "
+                f"there is nothing to resume in {self.shown}: no checkpoint step-*; use fit() to start, in a new "
                 "or empty directory"
             )
 
@@ -204,7 +208,14 @@ class RunDirectory:
         """Return the checkpoints that this process sees, the newest first."""
         if self.path is None or not self.path.is_dir():
             return []
-        return sorted(filter(_has_name, self.path.glob("step-*.safetensors")), key=_step_of, reverse=True)
+        files = filter(_has_name, self.path.glob("step-*.safetensors"))
+        return sorted([*files, *filter(shard_files.is_checkpoint, self._directories())], key=_step_of, reverse=True)
+
+    def _directories(self) -> list[Path]:
+        """Return the directories of checkpoints, complete or not."""
+        assert self.path is not None
+        found = [path for path in self.path.glob("step-*") if _has_name(path) and not path.suffix]
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
 
     def save(self, step: int, tensors: Mapping[str, Tensor], payload: Mapping[str, Any], keep: int) -> str:
         """Write a checkpoint, remove older ones beyond ``keep``, and return the name of the file.
@@ -216,13 +227,18 @@ class RunDirectory:
         """
         with self._writing(f"step-{step:08d}.safetensors") as target:
             write(target, tensors, payload)
-            mine = [path for path in self.checkpoints() if path.is_file() and not path.is_symlink()]
-            for path in [path for path in mine if _step_of(path) <= step][keep:]:
-                try:
-                    path.unlink()
-                except OSError as error:
-                    warn(f"cannot remove the old checkpoint {show(path)}: {error.strerror or error}")
+            self._prune(step, keep)
         return target.name
+
+    def _prune(self, step: int, keep: int) -> None:
+        """Remove the checkpoints up to a step except the newest, and what interrupted saves have left."""
+        mine = [path for path in self.checkpoints() if not path.suffix or (path.is_file() and not path.is_symlink())]
+        old = [path for path in mine if _step_of(path) <= step][keep:]
+        for path in [*old, *(path for path in self._directories() if not shard_files.is_checkpoint(path))]:
+            try:
+                path.unlink() if path.suffix else shard_files.remove(path)
+            except OSError as error:
+                warn(f"cannot remove the old checkpoint {show(path)}: {error.strerror or error}")
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
         """Return the result of ``accept`` for the newest valid checkpoint.
@@ -237,36 +253,50 @@ class RunDirectory:
             ConfigError: If a valid checkpoint has other settings.
             CheckpointError: If one cannot be read, such as a link, and no other is accepted.
         """
-        found: list[tuple[Path, dict[str, Any], dict[str, Tensor], Accepted]] = []
+        found: list[tuple[Path, tuple[dict[str, Any], dict[str, Tensor], Accepted]]] = []
+
+        def restore(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Accepted]:
+            payload, tensors, _ = self._read(path)
+            return payload, tensors, accept(path, payload, tensors)
 
         def find() -> tuple[str, dict[str, Any], dict[str, Any]]:
-            found.append(self._newest(accept))
-            path, payload, tensors, _ = found[0]
+            self._check_begun()
+            found.append(self._first_valid(self.checkpoints(), restore))
+            path, (payload, tensors, _) = found[0]
             shapes = {name: [str(tensor.dtype), tensor.shape] for name, tensor in tensors.items()}
             return str(path), payload, shapes
 
         name, payload, shapes = self.ranks.from_first(find)
         if self.ranks.is_first:
-            self.ranks.broadcast_(found[0][2].values())
-            return found[0][3]
+            _, (_, tensors, accepted) = found[0]
+            self.ranks.broadcast_(tensors.values())
+            return accepted
         dtypes = {str(dtype): dtype for dtype in SUPPORTED}
         tensors = {key: torch.empty(shape, dtype=dtypes[dtype]) for key, (dtype, shape) in shapes.items()}
         self.ranks.broadcast_(tensors.values())
         return accept(Path(name), payload, tensors)
 
-    def _newest(
-        self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]
-    ) -> tuple[Path, dict[str, Any], dict[str, Tensor], Accepted]:
-        self._check_begun()
+    def _read(
+        self, path: Path, share: Share = all_rows, sizes: Iterable[int] = ()
+    ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, int]]:
+        """Return payload and tensors of a checkpoint, and the rows in all of the tensors of which it has only some."""
+        if not path.suffix:
+            payload, tensors, counts = shard_files.read_shards(path, share, sizes)
+        else:
+            with self._naming("read", path):
+                check_regular(path)
+            payload, tensors = read(path)
+            counts = {}
+        if payload["training"] is None or payload["training"].get("step") != _step_of(path):
+            raise CheckpointCorruptError(f"{show(path)} does not contain a run at the step of its name")
+        return payload, tensors, counts
+
+    def _first_valid(self, paths: list[Path], restore: Callable[[Path], Restored]) -> tuple[Path, Restored]:
+        """Return the first checkpoint that can be restored, with the result; each one before it is a warning."""
         failures: list[TinyGPTError] = []
-        for path in self.checkpoints():
+        for path in paths:
             try:
-                with self._naming("read", path):
-                    check_regular(path)
-                payload, tensors = read(path)
-                if payload["training"] is None or payload["training"].get("step") != _step_of(path):
-                    raise CheckpointCorruptError(f"{show(path)} does not contain a run at the step of its name")
-                accepted = accept(path, payload, tensors)
+                restored = restore(path)
             except (CheckpointMismatchError, ConfigError):
                 raise  # a valid checkpoint of another run: older ones belong to it too
             except TinyGPTError as error:
@@ -274,7 +304,7 @@ class RunDirectory:
             else:
                 for failure in failures:
                     warn(f"{failure}; going back to an older checkpoint")
-                return path, payload, tensors, accepted
+                return path, restored
         for failure in failures:
             if not isinstance(failure, CheckpointCorruptError):
                 raise failure
@@ -315,12 +345,15 @@ class RunDirectory:
         except CheckpointSaveError as error:
             warn(f"{error}; the training goes on with the log as it is")
 
-    @from_first
     def save_best(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
         """Write model and tokenizer to ``best.safetensors``."""
         if self.path is not None:
-            with self._writing("best.safetensors") as path:
-                save(path, model, savable(tokenizer))
+            self._write_best(model, tokenizer, whole_on_first(distinct(model), is_first=self.ranks.is_first))
+
+    @from_first
+    def _write_best(self, model: LanguageModel, tokenizer: Tokenizer | None, weights: Mapping[str, Tensor]) -> None:
+        with self._writing("best.safetensors") as path:
+            write(path, *pack(model, savable(tokenizer), weights))
 
 
 def _is_known(line: bytes, step: int, evaluated: Container[int]) -> bool:
@@ -347,4 +380,5 @@ def _step_of(path: Path) -> int:
 def _has_name(path: Path) -> bool:
     """Return whether a run would write a checkpoint of this name."""
     digits = path.stem.removeprefix("step-")
-    return digits.isdecimal() and len(digits) < 20 and path.name == f"step-{int(digits):08d}.safetensors"
+    names = [f"step-{int(digits):08d}{suffix}" for suffix in ("", ".safetensors") if digits.isdecimal()]
+    return len(digits) < 20 and path.name in names

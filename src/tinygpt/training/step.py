@@ -24,6 +24,7 @@ from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
 from tinygpt.ranks import Ranks
 from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
+from tinygpt.sharded_tensors import is_sharded, whole
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.gradients import add_in_tree, add_over_ranks
 from tinygpt.training.history import Evaluation
@@ -108,6 +109,8 @@ class Step:
 class Objective:
     """The training loss: the loss of a model on a batch, computed under autocast on a device.
 
+    If the model is sharded, all ranks must call it equally often, since each pass gathers its weights.
+
     Args:
         model: The model, on the device.
         device: Device to compute on; batches are moved there.
@@ -129,6 +132,7 @@ class Objective:
         self.model = model
         self.device = device
         self.dtype = dtype
+        self.is_sharded = any(map(is_sharded, model.parameters()))
         self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
@@ -154,9 +158,13 @@ class Objective:
         """
         measured: list[tuple[int, float, int]] = []  # number of the batch, loss, targets
         with evaluating(self.model):
-            for number, (x, y) in islice(enumerate(batches), self.ranks.here, None, self.ranks.world):
-                if predicted := count_targets(y):
+            numbered, here = enumerate(batches), self.ranks.here
+            while some := list(islice(numbered, self.ranks.world)):
+                number, (x, y) = some[min(here, len(some) - 1)]
+                if here < len(some) and (predicted := count_targets(y)):
                     measured.append((number, float(self(x, y)), predicted))
+                elif self.is_sharded:
+                    self(x, x)  # measured by nobody, but the other ranks wait for it
         measured = sorted(tuple(each) for part in self.ranks.gather(measured) for each in part)
         total = sum(loss * predicted for _, loss, predicted in measured)  # in float64, in the order of the batches
         count = sum(predicted for _, _, predicted in measured)
@@ -258,7 +266,9 @@ class Stepper:
         def backward(micro: int) -> Tensor | float:
             some_x, some_y = pieces[micro]
             if not (predicted := count_targets(some_y)):
-                return 0.0
+                if not self._objective.is_sharded:
+                    return 0.0
+                some_y = some_x  # a loss that counts for nothing, since the other ranks wait for its gradient
             with drawing_from(derive_seed(config.seed, "dropout", index, micro), device):
                 part = self._objective(some_x, some_y) * (predicted / count)
                 self.scaler.scale(part).backward()  # inside: activation checkpointing draws the dropout again
@@ -267,7 +277,7 @@ class Stepper:
         loss = add_in_tree(ranks.share(self.accumulation), backward, moved)
         loss = torch.as_tensor(add_over_ranks(ranks, loss, moved))
         self.scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip)
+        norm = whole(nn.utils.clip_grad_norm_(moved, math.inf if config.grad_clip is None else config.grad_clip))
         both = torch.stack([loss.to(norm.device), norm.to(loss.dtype)])  # one wait for the device, not two
         values: list[float] = both.tolist()
         return values[0], values[1]

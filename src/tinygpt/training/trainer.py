@@ -54,6 +54,8 @@ from tinygpt.training.progress import Progress
 from tinygpt.training.resume import RunRecord, RunState
 from tinygpt.training.run_directory import RunDirectory
 from tinygpt.training.run_settings import RunSettings
+from tinygpt.training.sharded_run_directory import ShardedRunDirectory
+from tinygpt.training.sharding import check_shardable, readable, shard
 from tinygpt.training.signals import Interruption, deferring_signals, finishing_the_step
 from tinygpt.training.step import Objective, Step, Stepper
 from tinygpt.windows import Batch
@@ -128,13 +130,18 @@ class Trainer:
             self.data = data
             self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
             dtype = choose_precision(config.precision, self.device, model)
+            if config.shard:
+                check_shardable(model, self.device, dtype)
             self._lr_schedule = check_schedule(lr_schedule, config)
             make, batch = windows_of(data, config, self.block_size), None
             if batches is not None:
                 make, batch = check_batches(batches, model)
-        self._run = RunDirectory(run_dir, ranks)
-        self.model = model.to(self.device)
+        self.model = model
+        self._run = self._directory(run_dir)
+        model.to(self.device)
         share_weights(ranks, model)  # before the optimizer, which may copy them
+        if config.shard:
+            shard(model, ranks, self.device, dtype)
         with ranks.together():
             self.optimizer = optimizer_for(model, config, dtype, make_optimizer)
         first = self.optimizer.param_groups[0]
@@ -165,7 +172,7 @@ class Trainer:
             is_foreign=make_optimizer is not None,
         )
         ranks.compare(lambda: self._record.settings | {"corpus": self._record.corpus, "run_dir": str(self._run.path)})
-        if ranks.world > 1 and not is_exact(accumulation, ranks.world):
+        if ranks.world > 1 and not config.shard and not is_exact(accumulation, ranks.world):
             warn(
                 "the weights will equal those of one process up to rounding only, with accumulation="
                 f"{accumulation} on {ranks.world} processes; use a power of two for the same bits"
@@ -210,7 +217,13 @@ class Trainer:
                 f"run_dir must be set before the run begins, got run_dir={short(str(path))} for a run in "
                 f"{self._run.shown}; make a new Trainer"
             )
-        self._run = RunDirectory(path, self._ranks)
+        self._run = self._directory(path)
+
+    def _directory(self, path: str | Path | None) -> RunDirectory:
+        """Return a run directory for weights that are whole or shared by the processes."""
+        if self.config.shard and self._ranks.world > 1:
+            return ShardedRunDirectory(path, self._ranks, self.model)
+        return RunDirectory(path, self._ranks)
 
     @checked_names
     def fit(
@@ -308,8 +321,9 @@ class Trainer:
             self._begin()
             while True:
                 try:
-                    self.history.stopped = reason = self._reason_to_stop(interruption)
-                    step = None if reason else self._next_step()
+                    with self._ranks.naming_lost():
+                        self.history.stopped = reason = self._reason_to_stop(interruption)
+                        step = None if reason else self._next_step()
                 except RankLostError as error:
                     error.args = (f"{error}, after step {self.steps_taken}{self._last_saved()}",)
                     raise
@@ -319,7 +333,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Save and evaluate before the first step; later, only put the weights of the last step back."""
-        with self._stepping:
+        with self._stepping, self._ranks.naming_lost():
             self._pace.start(spent=self._state.seconds)
             if self.history.bigram is None:
                 self.history.bigram = bigram_loss(self.data)
@@ -427,14 +441,16 @@ class Trainer:
         """
         if self._run.path is None:
             return None
+        write = self._write_checkpoint
         with self._stepping:
-            name = self._ranks.from_first(self._write_checkpoint)
+            name = write() if self._objective.is_sharded else self._ranks.from_first(write)
             self._has_begun, self._has_unsaved = True, False
             return self._run.path / name
 
     def _write_checkpoint(self) -> str:
         """Write a checkpoint, and the settings of a new run; return the name of the file."""
-        tensors, payload = self._record.pack(self._state, self._last)
+        with self._ranks.together():
+            tensors, payload = self._record.pack(self._state, self._last)
         with self._run.locked(starting=not self._has_begun):
             name = self._run.save(self.steps_taken, tensors, payload, self.config.keep_checkpoints)
             if not self._has_begun:  # the checkpoint comes first: it marks the directory as a run
@@ -557,10 +573,13 @@ class Trainer:
             warn(f"log failed at step {record['step']}: {reason}; the training goes on, and log is not called again")
 
     def _preview(self) -> str:
-        """Return a text that the model generates on rank 0; a failure of the tokenizer is a warning."""
+        """Return a text that the model generates; a failure of the tokenizer is a warning."""
         if not self.config.preview_tokens or self.data.tokenizer is None:
             return ""
-        return self._ranks.from_first(self._generate)
+        if not self._objective.is_sharded:
+            return self._ranks.from_first(self._generate)
+        with readable(self.model):  # on all ranks, which hold the weights together
+            return self._generate()
 
     def _generate(self) -> str:
         seed = derive_seed(self.config.seed, "preview", self.steps_taken)
