@@ -34,6 +34,7 @@ from tinygpt.layers import (
     ShortConvolution,
 )
 from tinygpt.layers import attention as attention_module
+from tinygpt.layers import quantised as quantised_module
 from tinygpt.mixtures import Mixture
 from tinygpt.models import ngram as ngram_module
 from tinygpt.ranks import Ranks
@@ -606,6 +607,21 @@ def raw_counts_below_the_top(patch: Patch) -> None:
 
 def one_discount(patch: Patch) -> None:
     wrap(patch, ngram_module, "_discounts", lambda real, counts: real(counts)[[0, 1, 1, 1]])
+
+
+def one_scale_for_a_matrix(patch: Patch) -> None:
+    wrap(patch, Tensor, "amax", lambda real, self, dim: real(self).expand(len(self)))
+
+
+def rounded_down(patch: Patch) -> None:
+    patch.setattr(Tensor, "round", Tensor.floor)
+
+
+def scales_left_out(patch: Patch) -> None:
+    def multiply(real: Any, x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
+        return real(x, weight, torch.ones_like(scale), bias)
+
+    wrap(patch, quantised_module, "linear_int8", multiply)
 
 
 def longest_context_alone(patch: Patch) -> None:

@@ -11,7 +11,7 @@ A character enters as text and passes each of these rooms once, in one direction
 ``preparing``    a corpus larger than memory: :func:`prepare`
 ``layers``       the building blocks: ``Head``, ``MultiHeadAttention``, ``FeedForward``, ``DecoderBlock``
 ``models``       :class:`GPTLanguageModel` and its :class:`GPTConfig`, :class:`BigramLanguageModel`,
-                 :class:`NGramLanguageModel`, :class:`MixtureLanguageModel`
+                 :class:`NGramLanguageModel`, :class:`MixtureLanguageModel`; :func:`quantised` for int8 weights
 ``optim``        Muon, AdamW and parameter groups
 ``schedules``    learning-rate schedules
 ``checkpoint``   one file that contains a model: :func:`save`, :func:`load`
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         LanguageModel,
         MixtureLanguageModel,
         NGramLanguageModel,
+        quantised,
     )
     from tinygpt.preparing import prepare
     from tinygpt.sampling import Sampler
@@ -70,6 +71,7 @@ __all__ = [
     "load",
     "plan",
     "prepare",
+    "quantised",
     "read_text",
     "read_texts",
     "save",
@@ -94,6 +96,7 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
             "LanguageModel",
             "MixtureLanguageModel",
             "NGramLanguageModel",
+            "quantised",
         ],
         optim=[],
         preparing=["prepare"],

@@ -44,6 +44,7 @@ from tinygpt.models import (
     NGramLanguageModel,
 )
 from tinygpt.models.inspection import check_model, config_of, parts_of
+from tinygpt.models.quantising import quantise_layers
 from tinygpt.sharded_tensors import is_sharded, local
 from tinygpt.tokenizer import (
     CharTokenizer,
@@ -68,8 +69,8 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
     Args:
         path: Where to write, by convention ``*.safetensors``.
         model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, a model that
-            :meth:`GPTConfig.build` built, a :class:`NGramLanguageModel`, and a :class:`MixtureLanguageModel` of such,
-            from the file alone, unless their parts were changed.
+            :meth:`GPTConfig.build` built, a :class:`NGramLanguageModel`, a :class:`MixtureLanguageModel` of such, and
+            what :func:`tinygpt.quantised` made of them, from the file alone, unless their parts were changed.
         tokenizer: A :class:`CharTokenizer`, :class:`~tinygpt.symbols.SymbolTokenizer` or
             :class:`~tinygpt.symbols.ByteTokenizer`, which the file contains. Of any other tokenizer the file keeps only
             a fingerprint, by which :func:`load` recognises it.
@@ -293,6 +294,8 @@ def rebuild(path: Path, name: str, config: dict[str, Any], weights: Mapping[str,
     """
     try:
         model = REBUILT[name](path, config, weights)
+        if integers := [name for name, tensor in weights.items() if tensor.dtype == torch.int8]:
+            quantise_layers(model, _empty_rows, only=integers)
     except CheckpointError:  # of a part
         raise
     except (TinyGPTError, ValueError, TypeError, LookupError, RuntimeError) as error:  # a RuntimeError without memory
@@ -334,6 +337,10 @@ REBUILT = {  # the models that a file rebuilds alone
 }
 
 
+def _empty_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+
+
 def _numbered(weights: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
     """Return the tensors ``prefix.number.name`` by number and name."""
     groups: dict[str, dict[str, Tensor]] = {}
@@ -347,12 +354,21 @@ def _numbered(weights: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str,
 
 def _assign(path: Path, model: LanguageModel, weights: Mapping[str, Tensor]) -> None:
     """Make the weights of a file the parameters of a model, without a copy."""
-    if len(dtypes := {str(tensor.dtype) for tensor in weights.values()}) > 1:
+    shared: dict[int, Tensor] = {}
+    dtypes = set()
+    for name, tensor in distinct(model).items():
+        if not isinstance(tensor, nn.Parameter):
+            shared[id(tensor)] = weights[name]
+        elif tensor.is_floating_point():
+            shared[id(tensor)] = nn.Parameter(weights[name], tensor.requires_grad)
+            dtypes.add(str(weights[name].dtype))
+        else:
+            shared[id(tensor)] = nn.Parameter(weights[name].clone(), False)  # where a CPU can read it at once
+    if len(dtypes) > 1:
         raise CheckpointMismatchError(
             f"{show(path)} must contain weights of one dtype, got {', '.join(sorted(dtypes))}; build the model and use "
             "load(path, into=model)"
         )
-    shared = {id(tensor): nn.Parameter(weights[name]) for name, tensor in distinct(model).items()}
     state = {name: shared[id(tensor)] for name, tensor in model.state_dict(keep_vars=True).items()}
     model.load_state_dict(state, assign=True)
 

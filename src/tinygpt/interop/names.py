@@ -20,7 +20,7 @@ from tinygpt.errors import (
 )
 from tinygpt.files import write_whole
 from tinygpt.models import GPTConfig, GPTLanguageModel, LanguageModel
-from tinygpt.models.inspection import check_model
+from tinygpt.models.inspection import check_floating, check_model
 from tinygpt.tokenizer import CharTokenizer, Tokenizer
 
 # here, in GPT-2, in GGUF; the LM head and the embedding are one tensor, kept under its first name
@@ -57,13 +57,14 @@ def unpack_model(
     """Return the config and a copy of the weights of a model that another program can hold.
 
     Raises:
-        InputTypeError: If ``model`` is not a language model, or ``tokenizer`` is neither a :class:`CharTokenizer` nor
-            None.
+        InputTypeError: If ``model`` is not a language model or is quantised, or ``tokenizer`` is neither a
+            :class:`CharTokenizer` nor None.
         ConfigError: If the model is not one of the layouts ``"gpt2"`` and ``"nanogpt"``, or the tokenizer has more ids.
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
     """
     check_model("model", model)
+    check_floating("model", model, f"written for {program}")
     if tokenizer is not None and not isinstance(tokenizer, CharTokenizer):
         raise InputTypeError(
             f"tokenizer must be a CharTokenizer or None for {program}, got {type(tokenizer).__name__}; "

@@ -8,6 +8,7 @@ from tinygpt.layers.feed_forward import FeedForward, relu_squared
 from tinygpt.layers.linear import Embedding, Linear
 from tinygpt.layers.normalisation import RMSNorm, SoftCap
 from tinygpt.layers.positions import LearnedPositions, RotaryPositions
+from tinygpt.layers.quantised import QuantisedEmbedding, QuantisedLinear
 
 __all__ = [
     "Chain",
@@ -19,6 +20,8 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "MultiHeadAttention",
+    "QuantisedEmbedding",
+    "QuantisedLinear",
     "RMSNorm",
     "RotaryPositions",
     "ShortConvolution",

@@ -5,7 +5,7 @@ size, autocast, compiling or tracing.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +14,10 @@ _FEW_ROWS = range(1, 33)  # with more, arithmetic takes longer than reading the 
 _LARGE = 1 << 17  # number of weights from which a second core pays
 # Whether the processor multiplies float16; otherwise PyTorch's loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
+# Whether PyTorch has vectorised loops over int8 weights; its other loops take longer than a copy in float32.
+_HAS_INT8 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+_MOST_ROWS_INT8 = 16  # with more, a copy in float32 takes less time
+_LANES = 16  # numbers that these loops read at once, from an address that must be a multiple of it
 
 
 def sizes_are_known() -> bool:
@@ -51,6 +55,44 @@ def _linear_compiled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
     product = (weight * x.reshape(1, -1)).sum(dim=-1)  # compiles to one loop over the weights
     return (product if bias is None else product + bias).view(*x.shape[:-1], weight.shape[0])
+
+
+def linear_int8(
+    x: Float[Tensor, "*leading C"], weight: Int8[Tensor, "K C"], scale: Float[Tensor, " K"], bias: Tensor | None
+) -> Float[Tensor, "*leading K"]:
+    """Multiply by int8 rows with a scale each: :func:`torch.nn.functional.linear` of ``weight * scale[:, None]``.
+
+    Without gradients on a CPU, few rows in float32 are rounded to bfloat16.
+    """
+    if _multiplies_int8(x, weight, scale):
+        product = _multiply_int8(x, weight, scale)
+        return product if bias is None else product + bias
+    return F.linear(x, weight * scale.to(x.dtype)[:, None], bias)
+
+
+def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    rows = x.reshape(-1, weight.shape[1]).to(torch.bfloat16)
+    product = torch.ops.aten._weight_int8pack_mm(rows, weight, scale).to(x.dtype)
+    return product.view(*x.shape[:-1], weight.shape[0])
+
+
+def _multiplies_int8(x: Tensor, weight: Tensor, scale: Tensor) -> bool:
+    """Return whether PyTorch's loops over int8 weights are faster, and safe: they read beyond other shapes."""
+    if torch.is_grad_enabled() or not x.is_cpu or torch.is_autocast_enabled("cpu") or not sizes_are_known():
+        return False
+    is_compiling = torch.compiler.is_compiling()
+    return (
+        _HAS_INT8
+        # an export must not compare the number of rows: a dynamic length would become a constant
+        and not torch.compiler.is_exporting()
+        and (is_compiling or (type(x) is Tensor and not x.is_nested))
+        and x.dtype is torch.float32
+        and scale.dtype is torch.bfloat16
+        and weight.shape[1] % _LANES == 0
+        and 0 < x.numel() <= _MOST_ROWS_INT8 * weight.shape[1]
+        and x.shape[-1] == weight.shape[1]
+        and (is_compiling or (weight.is_contiguous() and weight.data_ptr() % _LANES == 0))
+    )
 
 
 def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

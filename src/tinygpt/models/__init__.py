@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tinygpt.models.gpt import GPTLanguageModel
     from tinygpt.models.mixture import MixtureLanguageModel
     from tinygpt.models.ngram import NGramLanguageModel
+    from tinygpt.models.quantising import quantised
     from tinygpt.models.resizing import resized
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MixtureLanguageModel",
     "ModelOutput",
     "NGramLanguageModel",
+    "quantised",
     "resized",
 ]
 
@@ -33,5 +35,6 @@ if not TYPE_CHECKING:  # a type checker should report unknown names
         gpt=["GPTLanguageModel"],
         mixture=["MixtureLanguageModel"],
         ngram=["NGramLanguageModel"],
+        quantising=["quantised"],
         resizing=["resized"],
     )

@@ -32,6 +32,15 @@ def check_model(name: str, model: Any) -> None:
         raise InputTypeError(f"{name} must have all its parameters, got some without a shape; call it once on some ids")
 
 
+def check_floating(name: str, model: nn.Module, use: str) -> None:
+    """Raise :class:`InputTypeError` if a model is quantised, which rules out a use, such as "trained"."""
+    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+        raise InputTypeError(
+            f"{name} must have weights in floating point to be {use}, got a quantised one with int8 weights; use the "
+            "model that it was made from"
+        )
+
+
 def _described(model: Any) -> tuple[str, str]:
     """Return the kind of an object that is not a language model, and how to get a model from it."""
     kind = type(model).__name__

@@ -11,7 +11,7 @@ from tinygpt.models.base import LanguageModel
 from tinygpt.models.bigram import BigramLanguageModel
 from tinygpt.models.config import GPTConfig
 from tinygpt.models.gpt import GPTLanguageModel
-from tinygpt.models.inspection import check_model, config_of
+from tinygpt.models.inspection import check_floating, check_model, config_of
 
 
 @overload
@@ -47,7 +47,7 @@ def resized(model: LanguageModel, *, vocab_size: int | None = None, block_size: 
 
     Raises:
         ConfigError: If a number is out of range, or the model has no ``block_size``.
-        InputTypeError: If the model was composed or changed by hand.
+        InputTypeError: If the model was composed or changed by hand, or is quantised.
 
     Example:
         >>> model = GPTConfig(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4, layout="gpt2").build()
@@ -58,6 +58,7 @@ def resized(model: LanguageModel, *, vocab_size: int | None = None, block_size: 
         True
     """
     check_model("model", model)
+    check_floating("model", model, "resized")
     settings = config_of(model)
     if settings is None:
         raise InputTypeError(

@@ -13,7 +13,7 @@ from tinygpt.envelope import MOST_BYTES
 from tinygpt.errors import ConfigError, InputTypeError, check_number, cut, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
-from tinygpt.models.inspection import check_model
+from tinygpt.models.inspection import check_floating, check_model
 from tinygpt.optim import adamw, muon
 from tinygpt.ranks import Ranks
 from tinygpt.sharded_tensors import is_sharded
@@ -41,6 +41,7 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
         check_trained_with(model, data.tokenizer)
     for split in ("train", "val"):
         data.split(split, block_size=block_size)
+    check_floating("model", model, "trained")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("the model must have a parameter that can move, got none; use model.requires_grad_(True)")
     if any(map(is_sharded, model.parameters())):
