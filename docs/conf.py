@@ -39,6 +39,7 @@ nitpick_ignore = [
     ("py:class", "tinygpt.models.gpt.GPTCache"),  # signatures show these, but no user makes them
     ("py:class", "tinygpt.layers.convolution.ConvolutionCache"),
     ("py:class", "tinygpt.models.config.Model"),
+    ("py:class", "tinygpt.models.quantising.Model"),
     ("py:class", "tinygpt.sampling.prompts.Prompt"),
     ("py:class", "tinygpt.errors.Settings"),
     ("py:class", "tinygpt.errors.Target"),
