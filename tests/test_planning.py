@@ -1,5 +1,6 @@
 """Plans of trainings, beside formulas, counters, files and what a run needs."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,30 @@ def test_the_verdict_says_what_fits(memory: float | None, verdict: str) -> None:
 def test_a_checkpoint_larger_than_a_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MOST_BYTES", 1000)
     verdict = plan(GPTConfig(**SIZES), **H100).verdicts[-1]
-    assert verdict == "a checkpoint of 2.0 MB is more than one file holds: use run_dir=None"
+    assert (
+        verdict
+        == "a checkpoint of 2.0 MB is more than one file holds: use run_dir=None, or shard=True on several devices"
+    )
+
+
+def test_a_sharded_training_shares_its_state() -> None:
+    config, training = GPTConfig.gpt2(), TrainerConfig(batch_size=8, precision="fp32")
+    whole = plan(config, training, devices=4, **H100)
+    shared = plan(config, replace(training, shard=True), devices=4, **H100)
+    assert all(shared.memory[name] == whole.memory[name] / 4 for name in ("weights", "gradients", "state of muon"))
+    assert sum(shared.memory.values()) < sum(whole.memory.values())
+    assert shared.sent > whole.sent
+
+
+def test_the_advice_to_shard_is_one_that_fits() -> None:
+    training = TrainerConfig(batch_size=64, accumulation=64)
+    given = dict[str, Any](memory=6e9, flops=989e12)
+    advice = plan(GPTConfig.gpt2(), training, **given).verdicts[0]
+    match = re.search(r"or shard=True on (\d+) devices$", advice)
+    assert match
+    assert int(match[1]) > 1
+    fits = plan(GPTConfig.gpt2(), replace(training, shard=True), devices=int(match[1]), **given)
+    assert fits.verdicts[0].startswith("fits: ")
 
 
 def test_the_table_shows_each_cost() -> None:

@@ -26,6 +26,7 @@ from tinygpt.runtime import DTYPES, choose_device, choose_precision
 from tinygpt.training.advice import measured_step
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.preparation import micro_batches, optimizer_for
+from tinygpt.training.sharding import separate_blocks
 
 _OVERHEAD = 1.4  # memory in use beside what the graph keeps, as a factor: temporary results, and pieces that are free
 _FLAT = 50_000_000  # parameters up to which the gradients of several devices are added in one buffer
@@ -46,7 +47,8 @@ class Plan:
         tokens_per_step: Tokens in each step, over all devices.
         flops_per_token: Floating-point operations of the forward pass per token; a step takes three times as many.
         memory: Bytes on each device, by what they hold.
-        checkpoint: Bytes of a checkpoint, without the record of the losses, 8 for each step.
+        checkpoint: Bytes of a checkpoint, without the record of the losses, 8 for each step; of a sharded training
+            those of all files.
         sent: Bytes that each device sends in a step.
         computing: Seconds of arithmetic in a step.
         sending: Seconds of sending in a step, if nothing of it overlaps with arithmetic; 0 if the bandwidth is unknown.
@@ -154,27 +156,29 @@ def plan(
     block_size = config.block_size or built.block_size or WINDOW
     tokens = config.batch_size * block_size
     forward = sum(_operations(part, block_size) for part in _computing(built)) / block_size
-    parts = _state(built, config, devices, each)
+    parts = _state(built, config, devices, each, foreign=flops is not None)
     state = sum(parts.values())
     kept = sum(_activations(part, config, rows, block_size, foreign=flops is not None) for part in _computing(built))
     parts[f"activations of {rows} x {block_size}"] = kept
     checkpoint = _checkpoint(built, config)
-    weights = sum(map(_size, built.parameters()))
-    sent = 2 * (devices - 1) / devices * weights
+    sent = (devices - 1) / devices * _exchanged(built, config, devices, each, foreign=flops is not None)
     if flops is not None:
         computing = 3 * forward * tokens / devices / (utilisation * flops)
     else:
         computing = each * _timed(model, config, rows, block_size, state + kept, memory or math.inf)
     sending = sent / bandwidth if bandwidth else 0.0
     verdicts = [_fit(state, kept, memory, config.batch_size, accumulation)]
+    if memory is not None and state + kept > memory and (several := _devices_to_share(built, config, kept, memory)):
+        verdicts[0] += f", or shard=True on {several} devices"
     if sending > _BEARABLE * computing:
         enough = tokens / devices * sending / computing / _BEARABLE
         verdicts.append(
             f"sending takes {sending / computing:.0%} of the time of computing: {enough:,.0f} tokens per device make "
             f"it {_BEARABLE:.0%}, got {tokens / devices:,.0f}"
         )
-    if checkpoint > MOST_BYTES:
-        verdicts.append(f"a checkpoint of {_bytes(checkpoint)} is more than one file holds: use run_dir=None")
+    if checkpoint / (devices if config.shard else 1) > MOST_BYTES:
+        more = "more devices" if config.shard else "run_dir=None, or shard=True on several devices"
+        verdicts.append(f"a checkpoint of {_bytes(checkpoint)} is more than one file holds: use {more}")
     return Plan(
         parameters=built.num_parameters(),
         devices=devices,
@@ -253,7 +257,7 @@ def _tensors(model: LanguageModel) -> list[tuple[str, Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
-def _state(model: LanguageModel, config: TrainerConfig, devices: int, each: int) -> dict[str, float]:
+def _state(model: LanguageModel, config: TrainerConfig, devices: int, each: int, *, foreign: bool) -> dict[str, float]:
     """Return the bytes on each device, with ``each`` micro-batches, that do not depend on the number of rows."""
     weights = float(sum(map(_size, model.parameters())))
     trained = float(sum(_size(parameter) for parameter in model.parameters() if parameter.requires_grad))
@@ -263,10 +267,49 @@ def _state(model: LanguageModel, config: TrainerConfig, devices: int, each: int)
         f"state of {config.optimizer}": _optimizer_state(model, config),
         "best and last weights": 2 * weights,
     }
-    sums = trained * math.log2(each)
-    if devices > 1:
-        sums += trained if model.num_parameters() <= _FLAT else 0
-    return parts | ({"sums of gradients": sums} if sums else {})
+    if sums := trained * math.log2(each):
+        parts["sums of gradients"] = sums
+    if devices == 1:
+        return parts
+    if config.shard:
+        rest, blocks = _gathered(model, config, foreign=foreign)
+        shares = {name: count / devices for name, count in parts.items()}
+        return shares | {"gathered weights and their gradients": 2 * (rest + max(blocks, default=0))}
+    if model.num_parameters() <= _FLAT:
+        parts["sums of gradients"] = sums + trained
+    return parts
+
+
+def _gathered(model: LanguageModel, config: TrainerConfig, *, foreign: bool) -> tuple[float, list[float]]:
+    """Return the bytes of the whole weights outside the blocks and in each block, as a sharded training gathers them.
+
+    Blocks are gathered in the dtype of the products, the rest in its own.
+    """
+    dtype = _dtype(model, config, foreign)
+    blocks = [[*block.parameters()] for block in separate_blocks(model)]
+    rest = sum(map(_size, model.parameters())) - sum(_size(each) for block in blocks for each in block)
+    small = dtype != torch.float32
+    return rest, [sum(dtype.itemsize * p.numel() if small else _size(p) for p in block) for block in blocks]
+
+
+def _exchanged(model: LanguageModel, config: TrainerConfig, devices: int, each: int, *, foreign: bool) -> float:
+    """Return the bytes of the tensors that the devices gather or add up in a step."""
+    weights = sum(map(_size, model.parameters()))
+    if not config.shard or devices == 1:
+        return 2.0 * weights
+    rest, blocks = _gathered(model, config, foreign=foreign)
+    trained = sum(_size(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    return each * (rest + 2.0 * sum(blocks) + trained)  # a block is gathered again for its backward pass
+
+
+def _devices_to_share(model: LanguageModel, config: TrainerConfig, kept: float, memory: float) -> int | None:
+    """Return the smallest power of two of devices that could train a model sharded, with the same activations."""
+    for devices in (2**power for power in range(1, 11)):
+        each = max(1, (config.accumulation or devices) // devices)
+        shared = replace(config, shard=True, compile=False)
+        if sum(_state(model, shared, devices, each, foreign=True).values()) + kept <= memory:
+            return devices
+    return None
 
 
 def _optimizer_state(model: LanguageModel, config: TrainerConfig) -> float:
