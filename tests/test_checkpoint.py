@@ -30,7 +30,6 @@ from tinygpt.errors import (
     InputTypeError,
 )
 from tinygpt.files import to_json
-from tinygpt.layers import SoftCap
 
 TOKENIZER = CharTokenizer(["a", "b", "\ud83d", "\udc4d", "\n"], on_unknown="skip")
 
@@ -179,13 +178,13 @@ def change_norm(model: GPTLanguageModel) -> None:
     model.blocks[0].attention_norm = nn.Identity()
 
 
-def change_cap(model: GPTLanguageModel) -> None:
-    model.head = nn.Sequential(model.head.get_submodule("0"), SoftCap(30.0))
+def change_activation(model: GPTLanguageModel) -> None:
+    model.get_submodule("blocks.0.feed_forward").activation = nn.Tanh()
 
 
-@pytest.mark.parametrize("change", [change_norm, change_cap])
+@pytest.mark.parametrize("change", [change_norm, change_activation])
 def test_a_change_without_weights_is_noticed(change: Callable[[GPTLanguageModel], None], tmp_path: Path) -> None:
-    """The norm and the cap of the logits have no weights."""
+    """The norm and the activation have no weights."""
     changed, again = (
         GPTConfig.modern(vocab_size=5, block_size=8, n_layer=1, n_head=1, n_embd=4).build() for _ in range(2)
     )

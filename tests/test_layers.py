@@ -29,7 +29,6 @@ from tinygpt.layers import (
     RMSNorm,
     RotaryPositions,
     ShortConvolution,
-    SoftCap,
     relu_squared,
 )
 from tinygpt.testing import (
@@ -479,13 +478,9 @@ def test_learned_positions_start_at_the_offset() -> None:
 
 
 @given(d=sizes())
-def test_rms_norm_and_soft_cap_keep_their_bounds(d: Sizes) -> None:
-    """The mean square is one, and the cap is not exceeded."""
+def test_rms_norm_makes_the_mean_square_one(d: Sizes) -> None:
     x = d.stream()
     torch.testing.assert_close(RMSNorm(d.n_embd)(x), x / x.square().mean(-1, keepdim=True).sqrt(), rtol=0, atol=1e-9)
-    capped = SoftCap(2.0)(100 * x)
-    assert float(capped.abs().max()) <= 2.0
-    torch.testing.assert_close(SoftCap(2.0)(1e-5 * x), 1e-5 * x, rtol=1e-8, atol=0)
 
 
 class Doubled(nn.Module):

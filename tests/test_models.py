@@ -210,10 +210,9 @@ def test_weights_start_as_the_notebooks() -> None:
 def test_losses_at_the_start_are_those_of_an_even_guess() -> None:
     torch.manual_seed(0)
     idx, targets = torch.randint(65, (2, 4, 64)).unbind()
-    gpt = GPTConfig(vocab_size=65, n_layer=2).build()
-    assert math.log(65) - 0.02 < gpt(idx, targets).loss.item() < math.log(65) + 384 * 0.02**2 / 2 + 0.05
-    modern = GPTConfig.modern(vocab_size=65, n_layer=2).build()
-    assert modern(idx, targets).loss.item() == pytest.approx(math.log(65), abs=1e-12)
+    for config in (GPTConfig(vocab_size=65, n_layer=2), GPTConfig.modern(vocab_size=65, n_layer=2)):
+        loss = config.build()(idx, targets).loss.item()
+        assert math.log(65) - 0.02 < loss < math.log(65) + 384 * 0.02**2 / 2 + 0.05
     bigram = BigramLanguageModel(65)
     assert bigram(idx, targets).loss.item() == pytest.approx(math.log(65) + 0.5, abs=0.1)
     nn.init.zeros_(bigram.table.weight)

@@ -893,7 +893,7 @@ for layout in ("notebook", "modern"):
 
         if dtype == torch.float64:
             assert same("ab") and same(prompts)
-            torch.nn.init.normal_(model.head.weight if layout == "notebook" else model.head[0].weight)
+            torch.nn.init.normal_(model.head.weight)
             assert same("ab")  # weights may change
 assert counters["stats"]["unique_graphs"] >= 16, counters["stats"]  # for each layout and dtype, one row and several
 """

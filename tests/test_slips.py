@@ -20,7 +20,6 @@ from tinygpt.layers import (
     MultiHeadAttention,
     RMSNorm,
     RotaryPositions,
-    SoftCap,
 )
 from tinygpt.optim import Muon
 
@@ -116,7 +115,6 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         "vectors must be as wide as head_size, got 8 and head_size=2; use RotaryPositions\\(8\\)",
     ),
     (lambda: KVCache(0), ConfigError, "block_size must be an integer of at least 1, got block_size=0"),
-    (lambda: SoftCap(0), ConfigError, "cap must be a number above 0, got cap=0"),
     (
         lambda: LearnedPositions(4, n_embd=8)(torch.ones(1, 3, 8), 2),
         ShapeError,

@@ -6,7 +6,7 @@ from tinygpt.layers.cache import Chain, KVCache, call_with_cache, new_cache
 from tinygpt.layers.convolution import ShortConvolution
 from tinygpt.layers.feed_forward import FeedForward, relu_squared
 from tinygpt.layers.linear import Embedding, Linear
-from tinygpt.layers.normalisation import RMSNorm, SoftCap
+from tinygpt.layers.normalisation import RMSNorm
 from tinygpt.layers.positions import LearnedPositions, RotaryPositions
 from tinygpt.layers.quantised import QuantisedEmbedding, QuantisedLinear
 
@@ -25,7 +25,6 @@ __all__ = [
     "RMSNorm",
     "RotaryPositions",
     "ShortConvolution",
-    "SoftCap",
     "call_with_cache",
     "new_cache",
     "relu_squared",

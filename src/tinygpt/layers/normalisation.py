@@ -1,11 +1,10 @@
 """Normalisation: RMSNorm for vectors, a soft cap for logits."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinygpt.errors import check_integer, check_number
+from tinygpt.errors import check_integer
 
 
 class RMSNorm(nn.Module):
@@ -41,36 +40,3 @@ class RMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Show the width in ``repr``."""
         return f"n_embd={self.n_embd}"
-
-
-class SoftCap(nn.Module):
-    """Limits values smoothly to a cap: ``cap * tanh(x / cap)``.
-
-    Args:
-        cap: Largest absolute value.
-
-    Shape:
-        Any shape in, the same out.
-
-    Raises:
-        ConfigError: If ``cap`` is not above 0.
-
-    Example:
-        >>> SoftCap(2.0)(torch.tensor([0.0, 100.0]))
-        tensor([0., 2.])
-
-    Source:
-        Gemma Team, *Gemma 2*, 2024, section 2. https://arxiv.org/abs/2408.00118
-    """
-
-    def __init__(self, cap: float) -> None:
-        super().__init__()
-        self.cap = check_number("cap", cap, "above 0", lambda number: number > 0)
-
-    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Limit the values."""
-        return self.cap * torch.tanh(x / self.cap)
-
-    def extra_repr(self) -> str:
-        """Show the cap in ``repr``."""
-        return f"cap={self.cap:g}"

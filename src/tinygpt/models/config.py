@@ -45,8 +45,7 @@ class GPTConfig:
             the embedding.
             ``"nanogpt"``: the same with the exact GELU, as in nanoGPT.
             ``"modern"``: a causal convolution after the embedding, rotary positions, RMSNorm without gains (on queries
-            and keys too), ReLU², no biases, output projections that start at zero, a soft cap on the logits. For any
-            other combination pass the parts to :class:`GPTLanguageModel`.
+            and keys too), ReLU², no biases. For any other combination pass the parts to :class:`GPTLanguageModel`.
 
     Raises:
         ConfigError: If a name is unknown, a value is out of range, or ``n_head`` does not divide ``n_embd``.

@@ -19,7 +19,6 @@ from tinygpt.layers import (
     RMSNorm,
     RotaryPositions,
     ShortConvolution,
-    SoftCap,
     relu_squared,
 )
 from tinygpt.layers.linear import STD, Embedding, Linear
@@ -110,11 +109,10 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
                 n_head=c.n_head,
                 dropout=c.dropout,
                 output_bias=False,
-                output_std=0.0,
                 norm=RMSNorm(size),
                 positions=rotary,
             ),
-            feed_forward=FeedForward(c.n_embd, activation=relu_squared, dropout=c.dropout, bias=False, output_std=0.0),
+            feed_forward=FeedForward(c.n_embd, activation=relu_squared, dropout=c.dropout, bias=False),
             norm=RMSNorm,
         )
         for _ in range(c.n_layer)
@@ -126,5 +124,5 @@ def _modern(config: GPTConfig) -> dict[str, Any]:
         ),
         "positions": None,
         "norm": RMSNorm,
-        "head": nn.Sequential(Linear(c.n_embd, c.vocab_size, bias=False, std=0.0), SoftCap(15.0)),
+        "head": Linear(c.n_embd, c.vocab_size, bias=False),
     }
