@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -23,7 +24,7 @@ from tinygpt.models.base import check_values, count_targets, skip_value_checks
 from tinygpt.models.modes import evaluating, training
 from tinygpt.randomness import derive_seed
 from tinygpt.ranks import Ranks
-from tinygpt.runtime import compile_or_warn, drawing_from, flushing_denormals
+from tinygpt.runtime import compile_or_warn, compile_whole, drawing_from, flushing_denormals
 from tinygpt.sharded_tensors import is_sharded, whole
 from tinygpt.training.config import TrainerConfig
 from tinygpt.training.gradients import add_in_tree, add_over_ranks
@@ -133,7 +134,8 @@ class Objective:
         self.device = device
         self.dtype = dtype
         self.is_sharded = any(map(is_sharded, model.parameters()))
-        self._call: Callable[..., Any] = compile_or_warn(model) if compile else model
+        compiled = partial(compile_whole, on_gpu=device.type == "cuda")
+        self._call: Callable[..., Any] = compile_or_warn(model, compiled) if compile else model
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Return the mean loss of a batch, in nats."""
