@@ -13,7 +13,7 @@ from strategies import TOLERANCE
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinygpt.layers import kernels
+from tinygpt.layers import MultiHeadAttention, kernels
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -66,11 +66,11 @@ def check_equal(
 
 
 @contextmanager
-def branches(way: str, multiplies_half: bool = False) -> Iterator[None]:
+def branches(way: str, *, multiplies_half: bool = False, has_amx: bool = False) -> Iterator[None]:
     """Take the branches of a compiler or another processor, and those of large weights for small ones."""
     with (
         patch.object(torch.compiler, "is_compiling", lambda: way == "compiling"),
-        patch.multiple(kernels, _LARGE=0, _MULTIPLIES_HALF=multiplies_half),
+        patch.multiple(kernels, _LARGE=0, _MULTIPLIES_HALF=multiplies_half, _HAS_AMX=has_amx),
     ):
         yield
 
@@ -82,9 +82,12 @@ def branches(way: str, multiplies_half: bool = False) -> Iterator[None]:
     leading=st.sampled_from(LEADING),
     has_bias=st.booleans(),
     multiplies_half=st.booleans(),
+    has_amx=st.booleans(),
     seed=st.integers(0, 99),
 )
-@example(weight="plain", dtype=torch.float64, leading=(2, 4), has_bias=True, multiplies_half=False, seed=0)
+@example(
+    weight="plain", dtype=torch.float64, leading=(2, 4), has_bias=True, multiplies_half=False, has_amx=False, seed=0
+)
 def test_linear_is_that_of_pytorch(
     way: str,
     weight: str,
@@ -92,6 +95,7 @@ def test_linear_is_that_of_pytorch(
     leading: tuple[int, ...],
     has_bias: bool,
     multiplies_half: bool,
+    has_amx: bool,
     seed: int,
 ) -> None:
     """For all shapes and kinds of weights, and rows that are not contiguous."""
@@ -101,7 +105,7 @@ def test_linear_is_that_of_pytorch(
         dtype, has_bias = torch.float64, False  # PyTorch has no other such product
     rows = torch.randn(*leading, 2 * matrix.shape[1])[..., ::2].to(dtype)
     inputs = [rows, matrix.to(dtype), *([torch.randn(len(matrix)).to(dtype)] if has_bias else [])]
-    with branches(way, multiplies_half):
+    with branches(way, multiplies_half=multiplies_half, has_amx=has_amx):
         check_equal(lambda x, w, b=None: kernels.linear(x, w, b), F.linear, inputs, way == "learning")
 
 
@@ -111,6 +115,7 @@ def test_linear_is_that_of_pytorch(
     sizes=st.tuples(*(st.integers(1, 3) for _ in range(4))),
     length=st.integers(1, 3),
     kind=st.sampled_from(["mask", "causal", "all"]),
+    has_amx=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_attend_is_that_of_pytorch(
@@ -119,9 +124,10 @@ def test_attend_is_that_of_pytorch(
     sizes: tuple[int, ...],
     length: int,
     kind: str,
+    has_amx: bool,
     seed: int,
 ) -> None:
-    """With a mask, the causal one or none, for values of another width, and for one query."""
+    """With a mask, the causal one or none, for values of another width, for one query, and from a cache."""
     torch.manual_seed(seed)
     batch, heads, past, width = sizes
     query, key, value = (
@@ -129,10 +135,32 @@ def test_attend_is_that_of_pytorch(
         for shape in ((length, width), (past + length, width), (past + length, 5))
     )
     mask = torch.ones(length, past + length, dtype=torch.bool).tril(past) if kind == "mask" else None
-    with branches(way):
+    with branches(way, has_amx=has_amx):
         check_equal(
-            lambda q, k, v: kernels.attend(q, k, v, mask=mask, is_causal=kind == "causal"),
+            lambda q, k, v: kernels.attend(
+                q, kernels.to_attend(k), kernels.to_attend(v), mask=mask, is_causal=kind == "causal"
+            ),
             lambda q, k, v: F.scaled_dot_product_attention(q, k, v, mask, is_causal=kind == "causal"),
             [query, key, value],
             way == "learning",
         )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_amx", "kept"),
+    [
+        (torch.bfloat16, False, torch.float32),
+        (torch.bfloat16, True, torch.bfloat16),
+        (torch.float16, True, torch.float32),
+        (torch.float64, False, torch.float64),
+    ],
+)
+def test_a_cache_keeps_what_attention_reads(dtype: torch.dtype, has_amx: bool, kept: torch.dtype) -> None:
+    """In float32, unless the processor multiplies matrices of bfloat16."""
+    attention = MultiHeadAttention(8, n_head=2).to(dtype)
+    cache = attention.new_cache(1, 4)
+    assert cache is not None
+    with branches("eager", has_amx=has_amx), torch.no_grad():
+        attention(torch.zeros(1, 3, 8, dtype=dtype), cache)
+    assert cache.key is not None
+    assert cache.key.dtype == kept

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tinygpt.errors import InputTypeError, check_dropout, check_head_size, check_integer, checked_names, short
 from tinygpt.layers.cache import KVCache
-from tinygpt.layers.kernels import attend
+from tinygpt.layers.kernels import attend, to_attend
 from tinygpt.layers.linear import STD, Linear
 
 
@@ -144,7 +144,7 @@ class MultiHeadAttention(nn.Module):
         query, key, value = self._project(x, past)
         # take the earlier keys and values from the cache
         if cache is not None:
-            key, value = cache.append(key, value)
+            key, value = cache.append(to_attend(key), to_attend(value))
         # hide later positions; the kernel's own mask assumes that there are no earlier ones
         length = x.shape[1]
         mask = None

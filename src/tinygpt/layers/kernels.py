@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 _PIECES = 4  # number of products that the weights are split into, so that several cores read them
 _FEW_ROWS = range(1, 33)  # with more, arithmetic takes longer than reading the weights
-_LARGE = 1 << 17  # number of weights from which a second core pays
+_LARGE = 1 << 18  # number of weights from which a second core pays
+# Whether the processor multiplies matrices of bfloat16. Then it attends in 16 bits, and pieces gain nothing.
+_HAS_AMX = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 # Whether the processor multiplies float16; otherwise PyTorch's loops take longer than a copy in float32.
 _MULTIPLIES_HALF = getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)()
 # Whether PyTorch has vectorised loops over int8 weights; its other loops take longer than a copy in float32.
@@ -39,7 +41,7 @@ def _linear_on_cpu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     count = numbers // (x.size(-1) or 1)
     if x.dtype == weight.dtype == torch.float16 and not _MULTIPLIES_HALF and count > 4:
         return _linear_on_cpu(x.float(), weight.float(), None if bias is None else bias.float()).half()
-    if count not in _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:
+    if _HAS_AMX or count not in _FEW_ROWS or weight.numel() < _LARGE or weight.itemsize < 4:
         return F.linear(x, weight, bias)
     if len(weight) % _PIECES or not _is_plain(x, weight, bias):
         return F.linear(x, weight, bias)
@@ -120,9 +122,7 @@ def attend(
     is_causal: bool = False,
 ) -> Float[Tensor, "B H T E"]:
     """Average values by scores: :func:`torch.nn.functional.scaled_dot_product_attention`."""
-    if query.is_cpu and (query.dtype == torch.float16 or torch.is_autocast_enabled("cpu")):
-        # a CPU attends faster in float32, above all backward
-        wide = torch.promote_types(query.dtype, torch.float32)
+    if (wide := _dtype_to_attend_in(query)) != query.dtype or torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             mixed = attend(
                 query.to(wide), key.to(wide), value.to(wide), mask=mask, dropout=dropout, is_causal=is_causal
@@ -134,3 +134,18 @@ def attend(
         scores = (query * query.shape[-1] ** -0.5 * key).sum(dim=-1)  # B H S, compiles to two short loops
         return (scores.softmax(dim=-1).unsqueeze(-1) * value).sum(dim=2, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal)
+
+
+def to_attend(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+    """Convert keys or values to the dtype that :func:`attend` computes in, so that a cache keeps them converted."""
+    return x.to(_dtype_to_attend_in(x))
+
+
+def _dtype_to_attend_in(x: Tensor) -> torch.dtype:
+    """Return float32 instead of 16 bits on a CPU, which is faster, except where it multiplies matrices of bfloat16."""
+    if not x.is_cpu:
+        return x.dtype
+    narrow = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if _HAS_AMX and narrow == torch.bfloat16 and not torch.is_grad_enabled():
+        return narrow
+    return torch.promote_types(x.dtype, torch.float32)
