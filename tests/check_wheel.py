@@ -1,4 +1,7 @@
-"""Compare the source distribution with the repository, and use the wheel in an empty environment."""
+"""Build both distributions into dist/, compare the sdist with the repository, and use the wheel alone.
+
+Run:   python tests/check_wheel.py
+"""
 
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DIST = ROOT / "dist"
 USE = """
 import tinygpt
 assert tinygpt.__version__ == {version!r}, tinygpt.__version__
@@ -18,6 +22,22 @@ assert model.num_parameters() == 10_844_297
 tokenizer = tinygpt.CharTokenizer("ab")
 assert "<canvas" in tinygpt.views.read(tinygpt.BigramLanguageModel(2), tokenizer, "abba").page()
 """
+
+
+def build() -> tuple[Path, Path]:
+    """Build the sdist, and the wheel from it again, without those of older versions."""
+    for old in DIST.glob("tinygpt-*"):
+        old.unlink()
+    done = subprocess.run([sys.executable, "-m", "build", "--outdir", DIST, ROOT], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return distributions()
+
+
+def distributions() -> tuple[Path, Path]:
+    """Return the sdist and the wheel that were built last."""
+    (sdist,), (wheel,) = DIST.glob("tinygpt-*.tar.gz"), DIST.glob("tinygpt-*.whl")
+    return sdist, wheel
 
 
 def check_sdist(sdist: Path) -> None:
@@ -35,6 +55,15 @@ def check_sdist(sdist: Path) -> None:
     print(f"{sdist.name}: the {len(found)} files of the repository")
 
 
+def install(folder: str, *requirements: str) -> str:
+    """Install into a new environment what constraints.txt pins, and return the path of its Python."""
+    venv.create(folder, with_pip=True)
+    python = str(Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, *requirements], check=True)
+    return python
+
+
 def check_wheel(wheel: Path) -> None:
     """Check what is in the wheel, install it and import it."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -43,10 +72,7 @@ def check_wheel(wheel: Path) -> None:
     if outside or "tinygpt/py.typed" not in names or not any(name.endswith("/LICENSE") for name in names):
         sys.exit(f"the wheel must hold tinygpt, py.typed and the license alone, got {names}")
     with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
-        python = str(Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python")
-        install = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-        subprocess.run([*install, "-c", str(ROOT / "constraints.txt"), str(wheel)], check=True)
+        python = install(folder, str(wheel))
         use = [python, "-W", "error", "-c", USE.format(version=version)]
         done = subprocess.run(use, check=True, cwd=folder, capture_output=True, text=True)
         if done.stdout or done.stderr:
@@ -59,6 +85,6 @@ def check_wheel(wheel: Path) -> None:
 
 
 if __name__ == "__main__":
-    (sdist,), (wheel,) = Path(sys.argv[1]).glob("*.tar.gz"), Path(sys.argv[1]).glob("*.whl")
+    sdist, wheel = build()
     check_sdist(sdist)
     check_wheel(wheel)
