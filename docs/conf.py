@@ -1,7 +1,12 @@
+import hashlib
+import os
+import re
 import typing
+from pathlib import Path
 
 typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt, so that jaxtyping shows short names
 
+import torch  # noqa: E402
 from sphinx.domains.python import PyObject  # noqa: E402
 
 import tinygpt  # noqa: E402
@@ -11,8 +16,34 @@ author = "The tinygpt maintainers"
 copyright = f"2026, {author}"
 version = release = tinygpt.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
+
+
+def digest_of_sources():
+    """Return a digest of all that the output of a page depends on, except the page."""
+    folder = Path(tinygpt.__file__).parent
+    sources = [path.read_bytes() for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".html")]
+    return hashlib.sha256(b"\0".join([torch.__version__.encode(), *sources])).hexdigest()[:16]
+
+
+# A page runs once for its code and for this state of the library. Pages with the same code share their outputs.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "outputs" / digest_of_sources())
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 180  # seconds for a cell
+nb_merge_streams = True
+nb_output_stderr = "remove-warn"  # a warning on a page fails the build
+os.environ["TQDM_DISABLE"] = "1"  # no bar in a page, only the lines of each evaluation
+os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else the debugger of the kernel warns of Python's frozen modules
 
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr, reset_parameters"}  # PyTorch's own names
 autodoc_member_order = "bysource"
@@ -22,6 +53,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # an attribute is described once, in the docstring of its class
 napoleon_custom_sections = ["Shape", "Source"]
 
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -62,7 +94,16 @@ def find_by_short_name(app, env, node, contnode):
     return None
 
 
+CELL_WITH_VALUES = re.compile(r"^```\{code-cell\} python\n(?=[^`]*  # -> )", re.MULTILINE)
+
+
+def show_each_value_once(app, docname, source):
+    """Hide the outputs of the cells that show their values beside the code, where the tests check them."""
+    source[0] = CELL_WITH_VALUES.sub("\\g<0>:tags: [remove-output]\n\n", source[0])
+
+
 def setup(app):
+    app.connect("source-read", show_each_value_once)
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"  # the word of the docstrings; Sphinx says "Variables"

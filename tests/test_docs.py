@@ -18,11 +18,13 @@ from tinygpt import interop, layers, models, sampling, testing, training, views
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SHOWN = re.compile(r"# -> (.+)$")
+BLOCK = re.compile(r"^```(?:python|\{code-cell\} python)\n(?::.*\n)*(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"# -> (.+)$", re.MULTILINE)
 PAGES = [
     path for path in (*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))) if BLOCK.search(path.read_text("utf-8"))
 ]
+PAGES_OF_CELLS = [page for page in PAGES if CELL.search(page.read_text("utf-8"))]
 OTHER_NAMES_FOR_TESTS = ["CheckError", "Sizes", "sizes", "randomise"]
 EXPERIMENTS = sorted((DOCS / "experiments").glob("*.py"))
 
@@ -58,7 +60,7 @@ def test_snippets_run_and_show_true_values(page: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path / "work")
     cap_budget(monkeypatch, tmp_path / "cache")
     compared = run_snippets(page.read_text(encoding="utf-8"), page.name)
-    assert compared == len(re.findall(SHOWN.pattern, page.read_text(encoding="utf-8"), re.MULTILINE))
+    assert compared == len(SHOWN.findall(page.read_text(encoding="utf-8")))
 
 
 def test_the_first_program_needs_no_file_no_network_and_no_help(
@@ -90,6 +92,19 @@ def test_a_file_that_is_not_there_is_noticed(monkeypatch: pytest.MonkeyPatch, tm
     cap_budget(monkeypatch, tmp_path / "cache")
     with pytest.raises(FileNotFoundError, match=r"input\.txt"):
         run_snippets("```python\nimport tinygpt\n\ntext = tinygpt.read_text('input.txt')\n```\n", "page")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if CELL.search(page.read_text("utf-8"))], ids=lambda page: page.name
+)
+def test_page_of_cells_shows_no_typed_output(page: Path) -> None:
+    """The build runs each snippet of the page, and shows each value once."""
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n")
+    assert "\n```python\n" not in text, "the build does not run it, so write a cell"
+    assert not re.search(r"^```\n\n```text$", text, re.MULTILINE), "the build shows the output of a cell"
+    for cell in CELL.finditer(text):
+        assert not (SHOWN.search(cell[1]) and "print(" in cell[1]), "the build hides the output of a cell with values"
 
 
 def test_a_false_value_is_noticed() -> None:
