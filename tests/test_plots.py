@@ -66,6 +66,12 @@ def test_runs_are_drawn_from_their_logs(tmp_path: Path) -> None:
     assert words_of(axes) == {"small 2.200", "wide 1.900", "even guess 4.050", "bigram 2.500"}
 
 
+def test_a_notebook_shows_a_figure_as_an_image(tmp_path: Path) -> None:
+    """Without pyplot, which alone tells a notebook to show the figures of matplotlib."""
+    figure: Any = plot_runs({"gpt": write(tmp_path / "gpt", *EVALUATIONS)})
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_a_step_that_was_evaluated_again_counts_once(tmp_path: Path) -> None:
     run = write(tmp_path / "run", *EVALUATIONS, EVALUATIONS[1] | {"val_loss": 2.1})
     assert lines_of(plot_runs({"run": run}).axes[0])[1][:2] == ([0, 10], [4.1, 2.1])

@@ -110,8 +110,9 @@ class Comparison:
         Raises:
             ConfigError: If ``x`` is another word.
         """
-        from matplotlib.figure import Figure
         from matplotlib.ticker import LogLocator
+
+        from tinygpt.views.figure import Figure
 
         check_choice("x", x, ("parameters", "seconds"))
         figure = Figure(figsize=(7, 4), layout="constrained")

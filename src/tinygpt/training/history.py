@@ -185,8 +185,7 @@ class History:
             InputTypeError: If ``path`` is neither a str nor a path.
             ConfigError: If ``path`` cannot be the name of a file.
         """
-        from matplotlib.figure import Figure
-
+        from tinygpt.views.figure import Figure
         from tinygpt.views.plots import Curves, draw_losses
 
         path = None if path is None else check_path("path", path)

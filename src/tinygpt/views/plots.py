@@ -63,7 +63,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
         >>> from tinygpt.views import plot_runs
         >>> figure = plot_runs({"small": "runs/small", "wide": "runs/wide"}, "runs.png")  # doctest: +SKIP
     """
-    from matplotlib.figure import Figure
+    from tinygpt.views.figure import Figure
 
     if not isinstance(runs, Mapping) or not runs:
         raise InputTypeError(f"runs must be directories by name, e.g. {{'small': 'runs/small'}}, got {short(runs)}")
@@ -161,7 +161,7 @@ def plot_embedding(
         DataError: If the model has no such table.
         InputTypeError: If the tokenizer lacks one of its three names.
     """
-    from matplotlib.figure import Figure
+    from tinygpt.views.figure import Figure
 
     target = None if path is None else check_path("path", path)
     symbols = symbols_of(check_tokenizer(tokenizer))
@@ -211,7 +211,8 @@ def plot_head(reading: "Reading", name: str, head: int, path: str | os.PathLike[
         DataError: If the reading has no attention.
     """
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
+
+    from tinygpt.views.figure import Figure
 
     target = None if path is None else check_path("path", path)
     if not reading.attention:
