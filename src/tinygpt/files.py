@@ -30,7 +30,7 @@ __all__ = [
     "check_writable",
     "memory_bytes",
     "parse_json",
-    "read_lines",
+    "read_log",
     "read_whole",
     "sweep",
     "to_json",
@@ -232,10 +232,11 @@ def append_line(path: Path, line: bytes) -> None:
         os.close(handle)
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a regular file, with their ends.
+def read_log(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the lines of a log, with their ends, and the record of each: a JSON object with the number of a step.
 
-    Incomplete lines and lines of more than a megabyte are skipped.
+    Other lines are skipped: half a line of a killed process, a line of more than a megabyte, or what a damaged disk
+    returns.
 
     Raises:
         OSError: If the path is not that of a regular file, or the file cannot be read.
@@ -243,8 +244,10 @@ def read_lines(path: Path) -> Iterator[bytes]:
     check_regular(path)
     with open(path, "rb") as file:
         while line := file.readline(_MOST_LINE):
-            if line.endswith(b"\n"):
-                yield line
+            with suppress(ValueError):
+                record = parse_json(line) if line.endswith(b"\n") else None
+                if isinstance(record, dict) and type(record.get("step")) is int:
+                    yield line, record
             while line and not line.endswith(b"\n"):
                 line = file.readline(_MOST_LINE)
 

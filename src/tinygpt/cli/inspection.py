@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from tinygpt.cli.paths import existing, is_model, model_file
 from tinygpt.cli.reading import show, show_json
 from tinygpt.errors import TinyGPTError
-from tinygpt.files import parse_json, read_lines
+from tinygpt.files import read_log
 
 if TYPE_CHECKING:
     from tinygpt.training.history import History
@@ -79,9 +79,9 @@ def run_facts(run: Path, vocab_size: int | None) -> dict[str, Any]:
     from tinygpt.training.history import History
 
     log, history = run / "metrics.jsonl", History(even_guess=math.log(vocab_size) if vocab_size else None)
-    for line in read_lines(log) if log.is_file() else ():
-        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):  # a damaged line
-            _take_over(parse_json(line), history)
+    for _, record in read_log(log) if log.is_file() else ():
+        with suppress(ValueError, TypeError, KeyError, OverflowError):  # a record of something else
+            _take_over(record, history)
     if not history.evaluations:
         return {}
     best, last, stored = history.best, history.last, settings_of(run)

@@ -28,7 +28,7 @@ from tinygpt.errors import (
     show,
     warn,
 )
-from tinygpt.files import append_line, check_path, check_regular, check_writable, parse_json, read_lines, write_whole
+from tinygpt.files import append_line, check_path, check_regular, check_writable, read_log, write_whole
 from tinygpt.fingerprints import contains
 from tinygpt.lock import Lock
 from tinygpt.models import LanguageModel
@@ -339,7 +339,7 @@ class RunDirectory:
             with self._writing("metrics.jsonl") as path:
                 if not path.exists():
                     return
-                kept = b"".join(line for line in read_lines(path) if _is_known(line, step, evaluated))
+                kept = b"".join(line for line, record in read_log(path) if _is_known(record, step, evaluated))
                 if len(kept) < path.stat().st_size:
                     write_whole(path, kept)
         except CheckpointSaveError as error:
@@ -356,16 +356,9 @@ class RunDirectory:
             write(path, *pack(model, savable(tokenizer), weights))
 
 
-def _is_known(line: bytes, step: int, evaluated: Container[int]) -> bool:
-    """Return whether a line of the log is not later than a checkpoint."""
-    try:
-        record = parse_json(line.decode("utf-8"))
-    except ValueError:  # half a line of a killed process, or a damaged disk
-        return False
-    number = record.get("step") if isinstance(record, dict) else None
-    if type(number) is not int:
-        return False
-    return number in evaluated if "val_loss" in record else number <= step
+def _is_known(record: Mapping[str, Any], step: int, evaluated: Container[int]) -> bool:
+    """Return whether a record of the log is not later than a checkpoint."""
+    return record["step"] in evaluated if "val_loss" in record else record["step"] <= step
 
 
 def savable(tokenizer: Tokenizer | None) -> Tokenizer | None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from tinygpt.errors import DataError, InputTypeError, check_choice, check_integer, checked_names, short, show
-from tinygpt.files import check_path, parse_json, read_lines
+from tinygpt.files import check_path, read_log
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, symbols_of
 from tinygpt.views.colours import shown
 
@@ -82,12 +82,8 @@ def read_curves(path: Path) -> Curves:
     """
     file = path / "metrics.jsonl" if path.is_dir() else path
     found: dict[int, dict[str, Any]] = {}
-    for line in read_lines(file):
-        try:
-            record = parse_json(line)
-        except ValueError:  # half a line of a killed process, or a damaged disk
-            continue
-        if isinstance(record, dict) and _is_number(record.get("step")) and "val_loss" in record:
+    for _, record in read_log(file):
+        if "val_loss" in record:
             found[record["step"]] = record
     if not found:
         raise DataError(f"a run must have an evaluation to be drawn, got none in {show(file)}")
