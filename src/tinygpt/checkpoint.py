@@ -45,7 +45,6 @@ from tinygpt.models import (
 )
 from tinygpt.models.inspection import check_model, config_of, parts_of
 from tinygpt.models.quantising import quantise_layers
-from tinygpt.sharded_tensors import is_sharded, local
 from tinygpt.tokenizer import (
     CharTokenizer,
     Tokenizer,
@@ -93,11 +92,6 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
     check_model("model", model)
     if tokenizer is not None:
         check_tokenizer(tokenizer)
-    if any(map(is_sharded, model.parameters())):
-        raise ConfigError(
-            "a model must be whole to be saved, got one that several processes share; use the best.safetensors that "
-            "Trainer(..., run_dir=...) writes"
-        )
     write(check_path("path", path), *pack(model, tokenizer))
 
 
@@ -177,7 +171,7 @@ def pack(
         weights: Weights to copy in place of those of the model, each once.
 
     Raises:
-        ConfigError: If the tokenizer has more ids than the model.
+        ConfigError: If the tokenizer has more ids than the model, or a weight is not in the memory of this process.
         InputTypeError: If weights are in 8 bits or complex.
         NonFiniteError: If a weight is NaN.
         TokenizerError: If the model was trained with other symbols than those of the tokenizer.
@@ -185,13 +179,18 @@ def pack(
     if tokenizer is not None:
         check_trained_with(model, tokenizer)
     weights = distinct(model) if weights is None else weights
-    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
     for name, tensor in weights.items():
         if tensor.dtype not in SUPPORTED:
             raise InputTypeError(
                 f"weights must be in float64, float32, bfloat16 or float16, buffers also in integers, to be saved, got "
                 f"{tensor.dtype} in {name}; use model.float()"
             )
+        if tensor.numel() and not tensor.data_ptr():
+            raise ConfigError(
+                f"weights must be in the memory of this process to be saved, got {short(name)} without memory; of a "
+                "model that several processes share, use the best.safetensors that Trainer(..., run_dir=...) writes"
+            )
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
     if spoilt := _first_nan(weights):
         raise NonFiniteError(f"weights must not be NaN to be saved, got NaN in {spoilt}; an older file is unchanged")
     entry: dict[str, Any] | None = None
@@ -399,8 +398,8 @@ def distinct(model: LanguageModel) -> dict[str, Tensor]:
                 f"the state of a model must contain only tensors, got {short(tensor)} as {name}; return a tensor from "
                 "get_extra_state"
             )
-        held = local(tensor)
-        memory = (held.device, held.data_ptr(), held.shape, held.stride()) if held.numel() else id(tensor)
+        pointer = tensor.data_ptr()  # 0 without elements, and where several processes share them
+        memory = (tensor.device, pointer, tensor.shape, tensor.stride()) if pointer else id(tensor)
         if memory not in seen:
             tensors[name] = tensor
         seen.add(memory)
@@ -496,7 +495,7 @@ def _digest(tensors: Mapping[str, Tensor], payload: Mapping[str, Any]) -> str:
 
 def _first_nan(tensors: Mapping[str, Tensor]) -> str:
     """Return the name of the first tensor with NaN, or an empty string."""
-    for name, tensor in ((name, local(tensor)) for name, tensor in tensors.items()):
+    for name, tensor in tensors.items():
         # infinite weights may be meant: the logarithm of 0
         if tensor.is_floating_point() and tensor.numel() and math.isnan(float(tensor.sum())) and tensor.isnan().any():
             return name

@@ -40,7 +40,7 @@ from tinygpt.files import parse_json, to_json
 from tinygpt.models import LanguageModel
 from tinygpt.models.inspection import config_of, parts_of
 from tinygpt.runtime import DTYPES, drawing_from, name_hardware
-from tinygpt.sharded_tensors import is_sharded
+from tinygpt.sharded_tensors import is_sharded, local
 from tinygpt.tokenizer import first_difference, symbols_of
 from tinygpt.training.batches import digest_of
 from tinygpt.training.config import MAY_CHANGE, OF_GROUPS, TrainerConfig
@@ -158,8 +158,11 @@ class RunRecord:
 
     def pack(self, state: RunState, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and the payload of a checkpoint; ``weights`` replace those that the model has now."""
-        tensors, payload = pack(self._model, savable(self._data.tokenizer))
-        tensors |= {name: tensor.cpu() for name, tensor in weights.items()}
+        current = distinct(self._model)
+        held = {name: local(tensor) for name, tensor in current.items()}
+        tensors, payload = pack(self._model, savable(self._data.tokenizer), held)
+        others = {name: tensor for name, tensor in current.items() if is_sharded(tensor)} | dict(weights)
+        tensors |= {name: tensor.cpu() for name, tensor in others.items()}
         moments, optimizer = pack_optimizer(state_of(self._model, self._optimizer, self._made))
         losses, evaluations = pack_history(state.history)
         best = {name: tensor.cpu().clone().contiguous() for name, tensor in state.best.items()}
