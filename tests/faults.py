@@ -663,6 +663,10 @@ def foreign_ids_trusted(patch: Patch) -> None:
     wrap(patch, tinygpt.shards, "open_files", lambda real, name, source, size: real(name, source, 2**40))
 
 
+def files_read_ahead(patch: Patch) -> None:
+    patch.setattr(tinygpt.shards, "_advise", lambda pages, advice: None)
+
+
 def bytes_not_compared(patch: Patch) -> None:
     patch.setattr("tinygpt.data.check_shard", lambda shard: None)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import mmap
+import re
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -336,6 +338,21 @@ def test_a_corpus_larger_than_memory_opens_at_once(tmp_path: Path) -> None:
     assert len(data.train) + len(data.val) == 30 * count
     assert peak < 1 << 20
     assert seconds < 1
+
+
+@broken_by(faults.files_read_ahead)
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says how much of a file is in memory")
+def test_a_batch_reads_only_the_pages_of_its_windows(tmp_path: Path) -> None:
+    """Although the system would read more around each of them."""
+    path = tmp_path / "ids.bin"
+    with path.open("wb") as file:
+        file.truncate(1 << 28)  # sparse
+    data = TokenDataset.open(path, vocab_size=1)
+    data.batch("train", step=0, batch_size=64, block_size=256)
+    maps = Path("/proc/self/smaps").read_text(encoding="utf-8")
+    resident = re.search(rf"{re.escape(str(path))}\n(?:.*\n)*?Rss: +(\d+) kB", maps)
+    assert resident is not None
+    assert 64 * 4 <= int(resident[1]) <= 2 * 64 * mmap.PAGESIZE // 1024
 
 
 def test_a_corpus_is_counted_without_a_list_of_its_ids(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tinygpt.fingerprints import entry_of
 from tinygpt.ids import Ids
 from tinygpt.mixtures import Mixture
 from tinygpt.randomness import check_seed, derive_seed
-from tinygpt.shards import Shard, check_shard, open_corpus
+from tinygpt.shards import Shard, check_shard, open_corpus, reading_ahead
 from tinygpt.sources import as_ids, as_mask
 from tinygpt.tokenizer import (
     CharTokenizer,
@@ -492,10 +492,11 @@ class TokenDataset:
         if self._digest is not None:
             return self._digest
         digest = hashlib.sha256(f"{self.train.dtype.str} {len(self.train)} {len(self.val)}".encode())
-        for split in self.splits.values():
-            for array in (split.ids, split.mask, *(split.rows or ())):
-                for start in range(0, 0 if array is None else len(array), _HASHED_TOGETHER):
-                    digest.update(np.ascontiguousarray(array[start : start + _HASHED_TOGETHER]).data)
+        with reading_ahead(self._shards):
+            for split in self.splits.values():
+                for array in (split.ids, split.mask, *(split.rows or ())):
+                    for start in range(0, 0 if array is None else len(array), _HASHED_TOGETHER):
+                        digest.update(np.ascontiguousarray(array[start : start + _HASHED_TOGETHER]).data)
         return digest.hexdigest()
 
     def characters_per_id(self, split: str) -> float:

@@ -11,10 +11,12 @@ whenever they are read.
 
 import glob
 import hashlib
+import mmap
 import operator
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +29,7 @@ from tinygpt.ids import Joined
 from tinygpt.manifests import MANIFEST, PROGRESS, Manifest, shard_path
 from tinygpt.tokenizer import Tokenizer, check_tokenizer
 
-__all__ = ["Shard", "Stored", "check_shard", "open_corpus", "open_files", "open_shards"]
+__all__ = ["Shard", "Stored", "check_shard", "open_corpus", "open_files", "open_shards", "reading_ahead"]
 
 _HEADER = 256  # 32-bit integers
 _HEADERS = {(20240520, 1): "<u2", (20240801, 7): "<u4"}  # magic number and version: GPT-2 and Llama 3 in llm.c
@@ -36,16 +38,18 @@ _AT_ONCE = 1 << 22  # ids that a check reads
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A file of ids, mapped into memory: the system reads the pages that are used.
+    """A file of ids, mapped into memory: the system reads the pages that are used, and no others.
 
     Attributes:
         path: The file.
+        pages: The file in memory.
         array: Its ids.
         limit: If the ids are not known to be below it, the number of ids in the vocabulary, else None.
         entry: What the manifest says about the file; empty without a manifest.
     """
 
     path: Path
+    pages: mmap.mmap
     array: np.ndarray
     limit: int | None
     entry: Mapping[str, Any]
@@ -214,8 +218,29 @@ def _map(
             f"{show(path)} must have {max(count, 1):,} ids in {max(expected, offset + dtype.itemsize):,} bytes, got "
             f"{size:,} bytes; the file is cut short or of another kind, so copy it or prepare it again"
         )
-    array = np.memmap(path, dtype, "r", offset, (count,)).view(np.ndarray)  # a slice of a memmap is slow
-    return Shard(path, array, None if limit is None or limit > np.iinfo(dtype).max else limit, entry)
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _advise(pages, "MADV_RANDOM")  # else each window would read megabytes around it
+    array = np.frombuffer(pages, dtype, count, offset)
+    return Shard(path, pages, array, None if limit is None or limit > np.iinfo(dtype).max else limit, entry)
+
+
+@contextmanager
+def reading_ahead(shards: Sequence[Shard]) -> Iterator[None]:
+    """Let the system read ahead inside the block, in which files are read from start to end."""
+    for shard in shards:
+        _advise(shard.pages, "MADV_SEQUENTIAL")
+    try:
+        yield
+    finally:
+        for shard in shards:
+            _advise(shard.pages, "MADV_RANDOM")
+
+
+def _advise(pages: mmap.mmap, advice: str) -> None:
+    """Say how a file in memory will be read, where the system asks."""
+    if hasattr(mmap, advice):
+        pages.madvise(getattr(mmap, advice))
 
 
 def _size_of(path: Path) -> int:
@@ -237,11 +262,12 @@ def check_shard(shard: Shard) -> None:
     """
     digest = hashlib.sha256()
     lowest, highest = [], []
-    for start in range(0, len(shard), _AT_ONCE):
-        ids = shard[start : start + _AT_ONCE]
-        lowest.append(int(ids.min()))
-        highest.append(int(ids.max()))
-        digest.update(ids.data)
+    with reading_ahead([shard]):
+        for start in range(0, len(shard), _AT_ONCE):
+            ids = shard[start : start + _AT_ONCE]
+            lowest.append(int(ids.min()))
+            highest.append(int(ids.max()))
+            digest.update(ids.data)
     found = {"sha256": digest.hexdigest(), "lowest": min(lowest), "highest": max(highest)}
     changed = [name for name, value in found.items() if name in shard.entry and shard.entry[name] != value]
     if changed:
