@@ -30,6 +30,7 @@ from tinygpt.errors import (
     RunExistsError,
     RunLockedError,
 )
+from tinygpt.training.preparation import check_checkpoint_size
 
 QUICK: dict[str, Any] = {"max_iters": 6, "batch_size": 2, "eval_interval": 3, "save_interval": 2, "preview_tokens": 0}
 NAMES = ["best.safetensors", "config.json", "metrics.jsonl", "step-00000000.safetensors"]
@@ -750,6 +751,12 @@ def test_a_run_with_too_large_checkpoints_does_not_start(tmp_path: Path, monkeyp
     with pytest.raises(ConfigError, match=r"at most 0.0 GB, got at least .* for [\d,]+ parameters; use run_dir=None"):
         make(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    table = BigramLanguageModel(10).float()  # of 400 bytes
+    with pytest.raises(ConfigError, match=r"shard=True in more processes"):
+        check_checkpoint_size(table, 1)
+    check_checkpoint_size(table, 2)
+    with pytest.raises(ConfigError, match="a file of a run"):  # the best weights are in one file
+        check_checkpoint_size(BigramLanguageModel(20).float(), 100)
     torch.manual_seed(0)
     Trainer(BigramLanguageModel(DATA.vocab_size), DATA, TrainerConfig(**QUICK))
 

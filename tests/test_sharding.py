@@ -14,7 +14,7 @@ from typing import Any
 import faults
 import pytest
 import torch
-from builders import DATA, make_gpt
+from builders import DATA, TEXT, make_gpt
 from faults import broken_by
 from ranked import on_ranks, results
 from test_ranks import at_step, send
@@ -196,6 +196,20 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert tokenizer == DATA.tokenizer
     for mine, theirs in zip(best.parameters(), found[0][0], strict=True):
         torch.testing.assert_close(mine.flatten(), torch.tensor(theirs), rtol=0, atol=0)
+
+
+def test_one_call_resumes_a_sharded_run(tmp_path: Path) -> None:
+    (tmp_path / "verse.txt").write_text(TEXT)
+    settings: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "batch_size": 4}
+
+    def train(here: int) -> list[int]:
+        told: Any = {"run_dir": tmp_path / "run", "resume": "auto", "progress": False}
+        begun = tinygpt.train(tmp_path / "verse.txt", shard=True, max_iters=2, **settings, **told)
+        return [begun.steps_taken, tinygpt.train(max_iters=4, **told).steps_taken]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # max_iters was changed
+        assert results(on_ranks(2, train)) == [[2, 4]] * 2
 
 
 @pytest.fixture(scope="module")

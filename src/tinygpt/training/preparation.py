@@ -57,17 +57,23 @@ def window_length(model: LanguageModel, data: TokenDataset, config: TrainerConfi
     return block_size
 
 
-def check_checkpoint_size(model: LanguageModel) -> None:
-    """Raise before a run whose checkpoints would be too large to be read back.
+def check_checkpoint_size(model: LanguageModel, processes: int) -> None:
+    """Raise before a run whose files would be too large to be read back.
+
+    Args:
+        model: The model.
+        processes: Number of processes that share the weights, each with a file of a checkpoint.
 
     Raises:
-        ConfigError: If the weights, the best ones, and one tensor of the optimizer for each exceed a file.
+        ConfigError: If the best weights exceed a file, or a process' share of the weights, the best ones, and one
+            tensor of the optimizer for each.
     """
-    least = 3 * sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    weights = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    least = max(weights, 3 * weights / processes)
     if least > MOST_BYTES:
         raise ConfigError(
-            f"a checkpoint must have at most {MOST_BYTES / 1e9:.1f} GB, got at least {least / 1e9:.1f} GB for "
-            f"{model.num_parameters():,} parameters; use run_dir=None or a smaller model"
+            f"a file of a run must have at most {MOST_BYTES / 1e9:.1f} GB, got at least {least / 1e9:.1f} GB for "
+            f"{model.num_parameters():,} parameters; use run_dir=None, shard=True in more processes, or a smaller model"
         )
 
 

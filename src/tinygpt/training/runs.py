@@ -148,7 +148,8 @@ def _check_sizes(run: RunDirectory, model: GPTConfig, data: TokenDataset) -> Non
     weights = 12 * model.n_layer * width**2 + model.vocab_size * width
     if model.layout != "modern":  # the others have learned positions
         weights += model.block_size * width
-    largest = max((path.stat().st_size for path in run.checkpoints()), default=0)
+    files = [[path] if path.suffix else [*path.glob("rank-*")] for path in run.checkpoints()]
+    largest = max((sum(path.stat().st_size for path in each) for each in files), default=0)
     if model.vocab_size != data.vocab_size or 2 * weights > largest > 0:
         raise CheckpointMismatchError(
             f"{run.shown} must have checkpoints of the model in its config.json, got a file of {largest:,} bytes and "

@@ -125,7 +125,7 @@ class Trainer:
             self.config = config = check_config(config)
             self.block_size = window_length(model, data, config)
             if run_dir is not None:
-                check_checkpoint_size(model)
+                check_checkpoint_size(model, ranks.world if config.shard else 1)
             accumulation = micro_batches(config.accumulation, config.batch_size, ranks.world)
             self.data = data
             self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
