@@ -2,13 +2,17 @@
 
 import errno
 import hashlib
+import io
 import math
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 
 import tinygpt
 from tinygpt import TokenDataset, Trainer, TrainerConfig
+from tinygpt.cli import main
 from tinygpt.errors import CheckpointSaveError, ConfigError, NonFiniteError
 from tinygpt.models.config import Layout
 from tinygpt.ranks import Ranks, join
@@ -177,6 +182,43 @@ def test_one_call_trains_a_text_in_several_processes(tmp_path: Path) -> None:
     first, second = results(on_ranks(2, train))
     assert first == second
     assert first[0] == first[1]
+
+
+def first_process_speaks(directory: Path, *flags: str) -> None:
+    """Assert that of two processes of a command line the first alone writes notes."""
+    (directory / "verse.txt").write_text(TEXT)
+    settings = {"n-layer": 1, "n-head": 2, "n-embd": 8, "block-size": 8, "batch-size": 4, "max-iters": 3}
+    run, sizes = str(directory / "run"), [f"--{name}={value}" for name, value in settings.items()]
+
+    def train(here: int) -> list[Any]:
+        with redirect_stderr(io.StringIO()) as said:
+            begun = main(["train", str(directory / "verse.txt"), "-o", run, *sizes, *flags])
+            again = main(["train", "--resume", run])
+        return [begun, again, said.getvalue()]
+
+    first, other = results(on_ranks(2, train))
+    assert (first[:2], other) == ([0, 0], [0, 0, ""])
+    for told in ("the settings as flags: ", "a table of counted 7-grams has ", "now try:", "no step left to take"):
+        assert first[2].count(told) == 1
+    assert "error" not in first[2]
+
+
+def test_only_the_first_process_speaks_on_the_command_line(tmp_path: Path) -> None:
+    first_process_speaks(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_first_program_runs_in_two_processes(tmp_path: Path) -> None:
+    """That of README.md, started by torchrun, with fewer steps."""
+    page = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    program = re.search("```python\n(.*?)```", page, re.DOTALL)
+    assert program is not None
+    (tmp_path / "first.py").write_text(program[1].replace("max_iters=1000", "max_iters=20"), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "first.py"]
+    done = subprocess.run(torchrun, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("The ") >= 2
+    assert done.stderr.count("best validation loss") == 1  # the first process alone shows the training
 
 
 def test_muon_and_uneven_rows_train_as_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from builders import DATA, TEXT, make_gpt
 from faults import broken_by
 from ranked import on_ranks, results
-from test_ranks import at_step, send
+from test_ranks import at_step, first_process_speaks, send
 from test_sharded_tensors import cut
 from torch import nn
 
@@ -196,6 +196,12 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert tokenizer == DATA.tokenizer
     for mine, theirs in zip(best.parameters(), found[0][0], strict=True):
         torch.testing.assert_close(mine.flatten(), torch.tensor(theirs), rtol=0, atol=0)
+
+
+def test_the_command_line_trains_a_shared_model(tmp_path: Path) -> None:
+    """And saves the mixture of the whole model with a table."""
+    first_process_speaks(tmp_path, "--shard", "--mixture")
+    assert isinstance(tinygpt.load(tmp_path / "run" / "mixture.safetensors")[0], tinygpt.MixtureLanguageModel)
 
 
 def test_one_call_resumes_a_sharded_run(tmp_path: Path) -> None:

@@ -177,49 +177,67 @@ def _advised(
         data = tinygpt.TokenDataset.from_file(path, encoding=encoding, val_fraction=val_fraction)
     advice = tinygpt.advise(data, minutes=minutes, **settings)
     for reason in advice.reasons:
-        note(reason)
-    note(f"the settings as flags: {shlex.join(advice.flags)}\n")
+        _tell(reason)
+    _tell(f"the settings as flags: {shlex.join(advice.flags)}\n")
     return data, advice
 
 
 def _fit(run: Path, source: "TokenDataset | Path | None", mixture: bool, **options: Any) -> int:
     """Train to the end, and say what to do next."""
     import tinygpt
+    from tinygpt.ranks import join
 
-    name, before = shlex.quote(str(run)), max(run.glob("step-*"), default=None)
+    def newest() -> str:
+        """Return the newest checkpoint, as the first of several processes sees it."""
+        return join().from_first(lambda: str(max(run.glob("step-*"), default="")))
+
+    name, before = shlex.quote(str(run)), newest()
     try:
         trainer = tinygpt.train(source, run_dir=run, **options)
     except SystemExit:  # after a SIGTERM, with the run saved
-        note(f"to continue: tinygpt train --resume {name}")
+        _tell(f"to continue: tinygpt train --resume {name}")
         raise
     if trainer.history.stopped == "interrupted":
-        note(f"to continue: tinygpt train --resume {name}")
+        _tell(f"to continue: tinygpt train --resume {name}")
         return 130
-    if before is not None and max(run.glob("step-*")) == before:
-        note(f"the run had no step left to take; use a --max-iters above {trainer.steps_taken:,} to train further")
+    if before and newest() == before:
+        _tell(f"the run had no step left to take; use a --max-iters above {trainer.steps_taken:,} to train further")
         return 0
-    _note_table(trainer, run / "mixture.safetensors" if mixture else None)
-    note(f"the model of {trainer.model.num_parameters():,} parameters is in {run / BEST}; now try:")
-    note(f"  tinygpt write {name}\n  tinygpt info {name}")
+    _tell_of_a_table(trainer, run, mixture)
+    _tell(f"the model of {trainer.model.num_parameters():,} parameters is in {run / BEST}; now try:")
+    _tell(f"  tinygpt write {name}\n  tinygpt info {name}")
     return 0
 
 
-def _note_table(trainer: "Trainer", path: Path | None) -> None:
-    """Compare the model with a table of n-grams, and save their mixture if a path is given."""
+def _tell(text: str) -> None:
+    """Write a note, in the first of several processes."""
+    from tinygpt.ranks import join
+
+    if join().is_first:
+        note(text)
+
+
+def _tell_of_a_table(trainer: "Trainer", run: Path, mixture: bool) -> None:
+    """Compare the model with a table of n-grams, and save their mixture if asked to."""
     import tinygpt
+    from tinygpt.ranks import join
 
     data, order = trainer.data, min(_ORDER, len(trainer.data.train))
     if len(data.train) > _MOST_COUNTED:
-        note(f"the text is too long to count {order}-grams beside the model: over {_MOST_COUNTED:,} tokens")
+        _tell(f"the text is too long to count {order}-grams beside the model: over {_MOST_COUNTED:,} tokens")
+        return
+    own = trainer.evaluate().nats  # by all processes together
+    if not join().is_first:
         return
     table = tinygpt.NGramLanguageModel.count(data.train, vocab_size=trainer.model.vocab_size, order=order)
-    own = trainer.evaluate().nats
     counted = tinygpt.evaluate(table, data, block_size=trainer.block_size).nats
     note(f"its loss is {own:.3f} nats on the validation split; a table of counted {order}-grams has {counted:.3f}")
-    if path is not None:
-        mixture = tinygpt.MixtureLanguageModel([trainer.model, table], weights=_WEIGHTS)
-        nats = tinygpt.evaluate(mixture, data, block_size=trainer.block_size).nats
-        tinygpt.save(path, mixture, data.tokenizer)
+    if mixture:
+        path = run / "mixture.safetensors"
+        model = tinygpt.load(run / BEST)[0] if trainer.config.shard else trainer.model  # whole
+        both = tinygpt.MixtureLanguageModel([model, table], weights=_WEIGHTS)
+        nats = tinygpt.evaluate(both, data, block_size=trainer.block_size).nats
+        tinygpt.save(path, both, data.tokenizer)
         note(f"their mixture, {_WEIGHTS[0]:g} of the model and {_WEIGHTS[1]:g} of the table, has {nats:.3f}: {path}")
 
 
