@@ -116,10 +116,10 @@ def test_sending_is_compared_with_computing() -> None:
 @pytest.mark.parametrize(
     ("memory", "verdict"),
     [
-        (80e9, "fits: 4.1 GB of state, 27.9 GB of activations in 80.0 GB"),
-        (24e9, "does not fit one device by 8.0 GB: use accumulation=128"),
-        (3e9, "does not fit one device by 29.0 GB: use a smaller model or shorter windows"),
-        (None, "needs 32.0 GB on each device: 4.1 GB of state, 27.9 GB of activations"),
+        (80e9, "fits: 4.3 GB of state, 27.9 GB of activations in 80.0 GB"),
+        (24e9, "does not fit one device by 8.2 GB: use accumulation=128"),
+        (3e9, "does not fit one device by 29.2 GB: use a smaller model or shorter windows"),
+        (None, "needs 32.2 GB on each device: 4.3 GB of state, 27.9 GB of activations"),
     ],
 )
 def test_the_verdict_says_what_fits(memory: float | None, verdict: str) -> None:

@@ -89,7 +89,7 @@ def test_a_sum_over_ranks_is_that_of_the_tree(world: int, size: int) -> None:
 
 def test_tensors_of_all_kinds_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several shapes, dtypes and memory orders, in several buckets."""
-    monkeypatch.setattr("tinygpt.ranks._BUCKET", 100)
+    monkeypatch.setattr("tinygpt.ranks.BUCKET", 100)
     shapes = [(3, 5), (2,), (0,), (), (4, 4, 2), (30,)]
     kinds = [torch.float32, torch.float64, torch.bfloat16]
 

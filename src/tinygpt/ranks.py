@@ -30,7 +30,7 @@ Options = ParamSpec("Options")
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _TIMEOUT = timedelta(seconds=600)
 _OF_CONNECTION = r"by peer|[Bb]roken pipe|[Tt]imed? ?out|NCCL|gloo"  # in the messages of gloo and NCCL
-_BUCKET = 25 << 20  # bytes of gradients that are sent at once
+BUCKET = 25 << 20  # bytes of gradients that are sent at once
 
 
 class Ranks:
@@ -305,11 +305,11 @@ def _disconnect() -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Group tensors of one device and dtype, in their order, up to ``_BUCKET`` bytes."""
+    """Group tensors of one device and dtype, in their order, up to ``BUCKET`` bytes."""
     alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         bucket = alike.setdefault((tensor.device, tensor.dtype), [])
-        if bucket and sum(each.nbytes for each in bucket) + tensor.nbytes > _BUCKET:
+        if bucket and sum(each.nbytes for each in bucket) + tensor.nbytes > BUCKET:
             yield bucket.copy()
             bucket.clear()
         bucket.append(tensor)

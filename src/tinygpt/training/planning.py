@@ -22,6 +22,7 @@ from tinygpt.models import GPTConfig, LanguageModel, MixtureLanguageModel, NGram
 from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
 from tinygpt.models.modes import training
+from tinygpt.ranks import BUCKET
 from tinygpt.runtime import DTYPES, choose_device, choose_precision
 from tinygpt.training.advice import measured_step
 from tinygpt.training.config import TrainerConfig, check_config
@@ -29,7 +30,6 @@ from tinygpt.training.preparation import micro_batches, optimizer_for
 from tinygpt.training.sharding import separate_blocks
 
 _OVERHEAD = 1.4  # memory in use beside what the graph keeps, as a factor: temporary results, and pieces that are free
-_FLAT = 50_000_000  # parameters up to which the gradients of several devices are added in one buffer
 _TOKENS_PER_PARAMETER = 20
 _BEARABLE = 0.1  # of the time of computing, for sending
 
@@ -138,7 +138,7 @@ def plan(
         >>> f"{costs.parameters:,}", f"{costs.flops_per_token:.4g}"
         ('124,439,808', '2.848e+08')
         >>> print(costs.verdicts[0])
-        fits: 4.1 GB of state, 27.9 GB of activations in 80.0 GB
+        fits: 4.3 GB of state, 27.9 GB of activations in 80.0 GB
     """
     config = check_config(config)
     check_integer("devices", devices, minimum=1)
@@ -275,8 +275,8 @@ def _state(model: LanguageModel, config: TrainerConfig, devices: int, each: int,
         rest, blocks = _gathered(model, config, foreign=foreign)
         shares = {name: count / devices for name, count in parts.items()}
         return shares | {"gathered weights and their gradients": 2 * (rest + max(blocks, default=0))}
-    if model.num_parameters() <= _FLAT:
-        parts["sums of gradients"] = sums + trained
+    largest = max((_size(parameter) for parameter in model.parameters() if parameter.requires_grad), default=0)
+    parts["sums of gradients"] = sums + min(trained, max(BUCKET, largest))  # sent in pieces
     return parts
 
 
