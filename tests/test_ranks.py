@@ -187,7 +187,7 @@ def test_one_call_trains_a_text_in_several_processes(tmp_path: Path) -> None:
 def first_process_speaks(directory: Path, *flags: str) -> None:
     """Assert that of two processes of a command line the first alone writes notes."""
     (directory / "verse.txt").write_text(TEXT)
-    settings = {"n-layer": 1, "n-head": 2, "n-embd": 8, "block-size": 8, "batch-size": 4, "max-iters": 3}
+    settings = {"n-layer": 1, "n-head": 2, "n-embd": 8, "block-size": 8, "max-iters": 3, "preview-tokens": 0}
     run, sizes = str(directory / "run"), [f"--{name}={value}" for name, value in settings.items()]
 
     def train(here: int) -> list[Any]:

@@ -92,6 +92,7 @@ def fit(directory: Path | None = None, *, last: int | None = None, **changes: An
 @pytest.fixture(autouse=True, scope="module")
 def _warm() -> None:
     """Import and compute once what every rank needs, before the ranks are forked."""
+    import torch._dynamo
     import torch.distributed.fsdp
 
     torch.set_default_dtype(torch.float64)
@@ -206,7 +207,7 @@ def test_the_command_line_trains_a_shared_model(tmp_path: Path) -> None:
 
 def test_one_call_resumes_a_sharded_run(tmp_path: Path) -> None:
     (tmp_path / "verse.txt").write_text(TEXT)
-    settings: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "batch_size": 4}
+    settings: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 8, "preview_tokens": 0}
 
     def train(here: int) -> list[int]:
         told: Any = {"run_dir": tmp_path / "run", "resume": "auto", "progress": False}
