@@ -39,9 +39,10 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(Path(__file__).parent / "_build" / "outputs" / digest_of_sources())
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 180  # seconds for a cell
+nb_execution_timeout = 600  # seconds for a cell, on a busy machine
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"  # a warning on a page fails the build
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain little from more, and lose much on a busy machine
 os.environ["TQDM_DISABLE"] = "1"  # no bar in a page, only the lines of each evaluation
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else the debugger of the kernel warns of Python's frozen modules
 
@@ -59,6 +60,9 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"tinygpt {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tinygpt.css"]
+copybutton_exclude = ".linenos, .gp, .go"
 
 # Links to other projects would need the network, so what is documented elsewhere stays plain text.
 nitpicky = True

@@ -1,11 +1,13 @@
 """The documentation: its snippets run, the values that they show are true, and nothing public is left out."""
 
 import ast
+import hashlib
 import re
 import runpy
 import socket
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +107,22 @@ def test_page_of_cells_shows_no_typed_output(page: Path) -> None:
     assert not re.search(r"^```\n\n```text$", text, re.MULTILINE), "the build shows the output of a cell"
     for cell in CELL.finditer(text):
         assert not (SHOWN.search(cell[1]) and "print(" in cell[1]), "the build hides the output of a cell with values"
+
+
+def test_outputs_of_the_build_belong_to_one_state_of_the_library(tmp_path: Path) -> None:
+    """The build keeps outputs in a directory that is named by a digest of the library and of PyTorch."""
+    program = ast.parse((DOCS / "conf.py").read_text("utf-8"))
+    wanted = [each for each in program.body if isinstance(each, ast.FunctionDef) and each.name == "digest_of_sources"]
+    (tmp_path / "layers").mkdir()
+    library = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    namespace: dict[str, Any] = {"tinygpt": library, "torch": torch, "Path": Path, "hashlib": hashlib}
+    exec(compile(ast.Module([*wanted], []), "conf.py", "exec"), namespace)
+    digests = set()
+    for text in ("x = 1", "x = 2"):
+        (tmp_path / "layers" / "block.py").write_text(text, encoding="utf-8")
+        digests.add(namespace["digest_of_sources"]())
+        assert namespace["digest_of_sources"]() in digests
+    assert len(digests) == 2
 
 
 def test_a_false_value_is_noticed() -> None:
