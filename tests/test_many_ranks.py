@@ -1,4 +1,4 @@
-"""One process stands for the first of many, with PyTorch's fake group: it sends and holds what a plan says."""
+"""One process stands for the first of many, with PyTorch's fake group: it holds and sends what a plan says."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +66,7 @@ def held_after_a_step(model: nn.Module, config: TrainerConfig) -> dict[str, int]
     return {name: sum(local(tensor).nbytes for tensor in tensors) for name, tensors in held.items()}
 
 
-def test_the_first_of_1024_processes_sends_what_the_plan_says() -> None:
+def test_the_first_of_1024_processes_costs_what_is_planned() -> None:
     """In 20 exchanges for the gradients of all parameters."""
     training = TrainerConfig(batch_size=1024, precision="fp32")
     costs = plan(CONFIG, training, devices=1024, flops=1e12)
@@ -86,7 +86,7 @@ def test_the_first_of_1024_processes_sends_what_the_plan_says() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_first_of_64_processes_holds_and_sends_what_the_plan_says(optimizer: Any) -> None:
+def test_the_first_of_64_processes_costs_what_is_planned(optimizer: Any) -> None:
     """Of weights that the processes share."""
     training = TrainerConfig(batch_size=64, precision="fp32", optimizer=optimizer, shard=True)
     costs = plan(CONFIG, training, devices=64, flops=1e12)
