@@ -147,15 +147,24 @@ def test_a_sharded_training_shares_its_state() -> None:
     assert shared.sent > whole.sent
 
 
-def test_the_advice_to_shard_is_one_that_fits() -> None:
-    training = TrainerConfig(batch_size=64, accumulation=64)
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_the_advice_to_shard_is_one_that_fits(precision: Any) -> None:
+    training = TrainerConfig(batch_size=64, accumulation=64, precision=precision)
     given = dict[str, Any](memory=6e9, flops=989e12)
     advice = plan(GPTConfig.gpt2(), training, **given).verdicts[0]
     match = re.search(r"or shard=True on (\d+) devices$", advice)
     assert match
     assert int(match[1]) > 1
-    fits = plan(GPTConfig.gpt2(), replace(training, shard=True), devices=int(match[1]), **given)
+    fits = plan(GPTConfig.gpt2(), replace(training, shard=True, precision="bf16"), devices=int(match[1]), **given)
     assert fits.verdicts[0].startswith("fits: ")
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 9, "accumulation": 9}])
+def test_no_number_of_devices_is_advised_that_is_refused(changes: dict[str, Any]) -> None:
+    """A power of two divides neither nine micro-batches nor a batch of one."""
+    verdict = plan(GPTConfig.gpt2(), TrainerConfig(**changes), memory=5e9, flops=989e12).verdicts[0]
+    assert verdict.startswith("does not fit")
+    assert "shard=True" not in verdict
 
 
 def test_the_table_shows_each_cost() -> None:

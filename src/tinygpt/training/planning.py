@@ -47,8 +47,8 @@ class Plan:
         tokens_per_step: Tokens in each step, over all devices.
         flops_per_token: Floating-point operations of the forward pass per token; a step takes three times as many.
         memory: Bytes on each device, by what they hold.
-        checkpoint: Bytes of a checkpoint, without the record of the losses, 8 for each step; of a sharded training
-            those of all files.
+        checkpoint: Bytes of a checkpoint, in all its files, without the record of the losses, which has 8 for
+            each step.
         sent: Bytes that each device sends in a step.
         computing: Seconds of arithmetic in a step.
         sending: Seconds of sending in a step, if nothing of it overlaps with arithmetic; 0 if the bandwidth is unknown.
@@ -168,7 +168,11 @@ def plan(
         computing = each * _timed(model, config, rows, block_size, state + kept, memory or math.inf)
     sending = sent / bandwidth if bandwidth else 0.0
     verdicts = [_fit(state, kept, memory, config.batch_size, accumulation)]
-    if memory is not None and state + kept > memory and (several := _devices_to_share(built, config, kept, memory)):
+    if (
+        memory is not None
+        and state + kept > memory
+        and (several := _devices_to_share(built, config, kept, memory, foreign=flops is not None))
+    ):
         verdicts[0] += f", or shard=True on {several} devices"
     if sending > _BEARABLE * computing:
         enough = tokens / devices * sending / computing / _BEARABLE
@@ -302,12 +306,17 @@ def _exchanged(model: LanguageModel, config: TrainerConfig, devices: int, each: 
     return each * (rest + 2.0 * sum(blocks) + trained)  # a block is gathered again for its backward pass
 
 
-def _devices_to_share(model: LanguageModel, config: TrainerConfig, kept: float, memory: float) -> int | None:
+def _devices_to_share(
+    model: LanguageModel, config: TrainerConfig, kept: float, memory: float, *, foreign: bool
+) -> int | None:
     """Return the smallest power of two of devices that could train a model sharded, with the same activations."""
+    precision = "bf16" if config.precision == "fp16" else config.precision  # as large, and not refused
+    shared = replace(config, shard=True, compile=False, precision=precision)
     for devices in (2**power for power in range(1, 11)):
-        each = max(1, (config.accumulation or devices) // devices)
-        shared = replace(config, shard=True, compile=False)
-        if sum(_state(model, shared, devices, each, foreign=True).values()) + kept <= memory:
+        if devices > config.batch_size or (config.accumulation or devices) % devices:
+            continue
+        each = (config.accumulation or devices) // devices
+        if sum(_state(model, shared, devices, each, foreign=foreign).values()) + kept <= memory:
             return devices
     return None
 
