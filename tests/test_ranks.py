@@ -556,3 +556,10 @@ def test_one_process_needs_no_other(world: str | None, monkeypatch: pytest.Monke
         monkeypatch.setenv("RANK", "0")
     assert join().world == 1
     assert not torch.distributed.is_initialized()
+
+
+def test_an_error_of_a_process_alone_keeps_its_name() -> None:
+    """Of batches that wait for a server, for example."""
+    with pytest.raises(RuntimeError, match="request timed out") as caught, Ranks().naming_lost():
+        raise RuntimeError("request timed out")
+    assert type(caught.value) is RuntimeError

@@ -208,7 +208,8 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if isinstance(error, TinyGPTError) or not re.search(_OF_CONNECTION, str(error)):
+            is_lost = self.world > 1 and re.search(_OF_CONNECTION, str(error))
+            if isinstance(error, TinyGPTError) or not is_lost:
                 raise
             with self._waiting():
                 raise
