@@ -40,7 +40,9 @@ def run_directory(given: str) -> Path:
     path = existing(given)
     if (path / SETTINGS).is_file():
         return path
-    if any(path.glob("step-*")):
+    from tinygpt.training.run_directory import RunDirectory
+
+    if path.is_dir() and RunDirectory(path).checkpoints():
         raise CheckpointNotFoundError(
             f"{show(path)} has checkpoints but no {SETTINGS}, which names text and settings; resume it in Python with "
             "the same Trainer, or remove the directory and train again"

@@ -186,10 +186,11 @@ def _fit(run: Path, source: "TokenDataset | Path | None", mixture: bool, **optio
     """Train to the end, and say what to do next."""
     import tinygpt
     from tinygpt.ranks import join
+    from tinygpt.training.run_directory import RunDirectory
 
     def newest() -> str:
         """Return the newest checkpoint, as the first of several processes sees it."""
-        return join().from_first(lambda: str(max(run.glob("step-*"), default="")))
+        return join().from_first(lambda: str(next(iter(RunDirectory(run).checkpoints()), "")))
 
     name, before = shlex.quote(str(run)), newest()
     try:
@@ -245,10 +246,11 @@ def _check_new(run: Path) -> None:
     """Raise if a directory has a run already or cannot be written to, before the text is read."""
     from tinygpt.training.run_directory import RunDirectory
 
-    if any(run.glob("step-*")):
+    directory = RunDirectory(run)
+    if directory.checkpoints():
         name = shlex.quote(str(run))
         raise RunExistsError(
             f"{shown(run)} contains a run; continue it with: tinygpt train --resume {name}, choose another "
             "directory with -o, or delete it to start over"
         )
-    RunDirectory(run).check_new()
+    directory.check_new()
