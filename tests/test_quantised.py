@@ -396,3 +396,12 @@ def test_a_use_that_needs_other_weights_is_refused(call: Any, kind: type[Excepti
     with pytest.raises(kind, match=message) as caught:
         call(quantised(make("gpt2")))
     assert len(str(caught.value)) <= 300
+
+
+def test_rows_of_a_transposed_input_are_multiplied_too() -> None:
+    """PyTorch's loops over int8 weights need rows that lie one after the other."""
+    torch.set_default_dtype(torch.float32)
+    layer = QuantisedLinear(*quantise_rows(torch.randn(16, 32)), None)
+    x = torch.randn(1, 32, 5).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=0, atol=0)

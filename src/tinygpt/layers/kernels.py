@@ -73,7 +73,7 @@ def linear_int8(
 
 
 def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    rows = x.reshape(-1, weight.shape[1]).to(torch.bfloat16)
+    rows = x.reshape(-1, weight.shape[1]).to(torch.bfloat16, memory_format=torch.contiguous_format)
     product = torch.ops.aten._weight_int8pack_mm(rows, weight, scale).to(x.dtype)
     return product.view(*x.shape[:-1], weight.shape[0])
 
