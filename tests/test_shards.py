@@ -1,8 +1,10 @@
 """A corpus on the disk: the same batches as from memory, no byte trusted, and no read that is not needed."""
 
+import copy
 import hashlib
 import json
 import mmap
+import pickle
 import re
 import time
 import tracemalloc
@@ -395,3 +397,11 @@ def test_characters_of_a_prepared_corpus_were_counted(tmp_path: Path) -> None:
     assert data.characters_per_id("train") == pytest.approx((30 + 25) / 15)
     assert data.characters_per_id("val") == 5
     assert tokenizer.decoded == 0
+
+
+def test_an_opened_corpus_can_be_copied_and_sent(tmp_path: Path) -> None:
+    """With its ids, for a worker in another process."""
+    data = TokenDataset.open(write_shards(tmp_path, [list(range(50))], train=40))
+    for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        assert np.array_equal(np.asarray(other.train), np.asarray(data.train))
+        assert other.digest() == data.digest()

@@ -42,17 +42,21 @@ class Shard:
 
     Attributes:
         path: The file.
-        pages: The file in memory.
+        pages: The file in memory; None in a copy.
         array: Its ids.
         limit: If the ids are not known to be below it, the number of ids in the vocabulary, else None.
         entry: What the manifest says about the file; empty without a manifest.
     """
 
     path: Path
-    pages: mmap.mmap
+    pages: mmap.mmap | None
     array: np.ndarray
     limit: int | None
     entry: Mapping[str, Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for a copy or a pickle, which has the ids but not the file."""
+        return vars(self) | {"pages": None}
 
     @property
     def dtype(self) -> Any:
@@ -237,9 +241,9 @@ def reading_ahead(shards: Sequence[Shard]) -> Iterator[None]:
             _advise(shard.pages, "MADV_RANDOM")
 
 
-def _advise(pages: mmap.mmap, advice: str) -> None:
+def _advise(pages: mmap.mmap | None, advice: str) -> None:
     """Say how a file in memory will be read, where the system asks."""
-    if hasattr(mmap, advice):
+    if pages is not None and hasattr(mmap, advice):
         pages.madvise(getattr(mmap, advice))
 
 
