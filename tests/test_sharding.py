@@ -274,6 +274,14 @@ def test_a_damaged_checkpoint_goes_back_one(damage: str, saved: Path, tmp_path: 
     assert re.search(f"{message}.*; going back to an older checkpoint", str(seen[0].message)), seen[0].message
 
 
+def test_a_newer_manifest_asks_for_an_upgrade(saved: Path, tmp_path: Path) -> None:
+    newest = Path(shutil.copytree(saved / "step-00000002", tmp_path / "step-00000002"))
+    manifest = json.loads((newest / "manifest.json").read_text())
+    (newest / "manifest.json").write_text(json.dumps(manifest | {"format": 2, "more": True}))
+    with pytest.raises(tinygpt.errors.CheckpointVersionError, match=r"has format 2, .*; upgrade tinygpt"):
+        shard_files.read_shards(newest)
+
+
 def test_every_flipped_bit_is_found(saved: Path, tmp_path: Path) -> None:
     """In the file of any process, at sampled positions."""
     newest = saved / "step-00000002"

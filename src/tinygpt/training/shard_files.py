@@ -5,6 +5,7 @@ process has whole are in the first file. The manifest names the digest of each f
 the moment at which its manifest is written.
 """
 
+import errno
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,15 @@ import torch
 from torch import Tensor
 
 from tinygpt.checkpoint import read_with_digest, write
-from tinygpt.errors import CheckpointCorruptError, CheckpointError, CheckpointNotFoundError, InputTypeError, short, show
+from tinygpt.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    CheckpointVersionError,
+    InputTypeError,
+    short,
+    show,
+)
 from tinygpt.files import check_regular, parse_json, read_whole, sweep, to_json, write_whole
 from tinygpt.sharded_tensors import is_sharded, local, rows_of, share_of_rows
 from tinygpt.training.values import require
@@ -52,7 +61,7 @@ def write_rank(directory: Path, rank: int, save: int, tensors: Mapping[str, Tens
     """Write the file of one process, and return its digest.
 
     Raises:
-        CheckpointSaveError: If the file cannot be written.
+        CheckpointSaveError, OSError: If the file cannot be written.
         InputTypeError: If a tensor is sharded in another way than by rows.
     """
     rows = {name: rows_of(tensor) for name, tensor in tensors.items() if is_sharded(tensor)}
@@ -63,6 +72,8 @@ def write_rank(directory: Path, rank: int, save: int, tensors: Mapping[str, Tens
         )
     held = {name: local(tensor).contiguous() for name, tensor in tensors.items() if name in rows or rank == 0}
     training = payload["training"] | {"rows": rows}
+    if directory.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link")
     directory.mkdir(exist_ok=True)
     path = _file(directory, rank, save)
     check_regular(path)
@@ -179,6 +190,10 @@ def _read_manifest(directory: Path) -> tuple[int, int, list[str]]:
     try:
         check_regular(path)
         found = parse_json(read_whole(path, _MOST_BYTES))
+        if isinstance(found, dict) and type(version := found.get("format")) is int and version > FORMAT_VERSION:
+            raise CheckpointVersionError(
+                f"{show(path)} has format {short(version)}, this tinygpt reads up to {FORMAT_VERSION}; upgrade tinygpt"
+            )
         require(isinstance(found, dict) and found.keys() == {"format", "step", "save", "digests"}, "four entries")
         require(found["format"] == FORMAT_VERSION, f"format {FORMAT_VERSION}, got {short(found['format'])}")
         step, save, digests = found["step"], found["save"], found["digests"]
