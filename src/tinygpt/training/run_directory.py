@@ -47,7 +47,7 @@ class RunDirectory:
     """The directory of a run: settings, metrics and models.
 
     Without a path nothing is written. Only files of these names are touched, and only if they are regular files, not
-    links. Of several processes, rank 0 alone touches files.
+    links. Rank 0 alone touches files; :class:`ShardedRunDirectory` lets each process write and read its own.
 
     Args:
         path: The directory.
@@ -227,13 +227,13 @@ class RunDirectory:
         """
         with self._writing(f"step-{step:08d}.safetensors") as target:
             write(target, tensors, payload)
-            self._prune(step, keep)
+            self._prune(step, keep, target)
         return target.name
 
-    def _prune(self, step: int, keep: int) -> None:
-        """Remove the checkpoints up to a step except the newest, and what interrupted saves have left."""
+    def _prune(self, step: int, keep: int, written: Path) -> None:
+        """Remove the checkpoints up to a step except ``written`` and the next newest, and what saves have left."""
         mine = [path for path in self.checkpoints() if not path.suffix or (path.is_file() and not path.is_symlink())]
-        old = [path for path in mine if _step_of(path) <= step][keep:]
+        old = [path for path in mine if _step_of(path) <= step and path.name != written.name][keep - 1 :]
         for path in [*old, *(path for path in self._directories() if not shard_files.is_checkpoint(path))]:
             try:
                 path.unlink() if path.suffix else shard_files.remove(path)

@@ -62,7 +62,7 @@ class ShardedRunDirectory(RunDirectory):
     def _commit(self, directory: Path, step: int, save: int, digests: list[str], keep: int) -> None:
         with self._naming("write", directory):
             write_manifest(directory, step, save, digests)
-        self._prune(step, keep)
+        self._prune(step, keep, directory)
 
     def newest(self, accept: Callable[[Path, dict[str, Any], dict[str, Tensor]], Accepted]) -> Accepted:
         """Return the result of ``accept`` for the newest valid checkpoint; each process reads its rows."""
