@@ -130,7 +130,7 @@ class Trainer:
             self.data = data
             self.device = choose_device(config.device, local=ranks.local if ranks.world > 1 else None)
             dtype = choose_precision(config.precision, self.device, model)
-            if config.shard:
+            if config.shard and ranks.world > 1:
                 check_shardable(model, self.device, dtype)
             self._lr_schedule = check_schedule(lr_schedule, config)
             make, batch = windows_of(data, config, self.block_size), None
