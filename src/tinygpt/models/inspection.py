@@ -34,7 +34,7 @@ def check_model(name: str, model: Any) -> None:
 
 def check_floating(name: str, model: nn.Module, use: str) -> None:
     """Raise :class:`InputTypeError` if a model is quantised, which rules out a use, such as "trained"."""
-    if not all(parameter.is_floating_point() for parameter in model.parameters()):
+    if any(parameter.dtype == torch.int8 for parameter in model.parameters()):
         raise InputTypeError(
             f"{name} must have weights in floating point to be {use}, got a quantised one with int8 weights; use the "
             "model that it was made from"
