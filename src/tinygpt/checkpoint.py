@@ -69,7 +69,7 @@ def save(path: str | os.PathLike[str], model: LanguageModel, tokenizer: Tokenize
         path: Where to write, by convention ``*.safetensors``.
         model: Any language model. :func:`load` rebuilds a :class:`BigramLanguageModel`, a model that
             :meth:`GPTConfig.build` built, a :class:`NGramLanguageModel`, a :class:`MixtureLanguageModel` of such, and
-            what :func:`tinygpt.quantised` made of them, from the file alone, unless their parts were changed.
+            the copies of these by :func:`tinygpt.quantised`, from the file alone, unless their parts were changed.
         tokenizer: A :class:`CharTokenizer`, :class:`~tinygpt.symbols.SymbolTokenizer` or
             :class:`~tinygpt.symbols.ByteTokenizer`, which the file contains. Of any other tokenizer the file keeps only
             a fingerprint, by which :func:`load` recognises it.
@@ -187,8 +187,8 @@ def pack(
             )
         if tensor.numel() and not tensor.data_ptr():
             raise ConfigError(
-                f"weights must be in the memory of this process to be saved, got {short(name)} without memory; of a "
-                "model that several processes share, use the best.safetensors that Trainer(..., run_dir=...) writes"
+                f"weights must be in the memory of this process to be saved, got {short(name)} without memory; if "
+                "several processes share the model, use the best.safetensors that Trainer(..., run_dir=...) writes"
             )
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
     if spoilt := _first_nan(weights):

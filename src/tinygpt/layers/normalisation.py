@@ -1,4 +1,4 @@
-"""Normalisation: RMSNorm for vectors, a soft cap for logits."""
+"""Normalisation of vectors: RMSNorm."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
