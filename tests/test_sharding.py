@@ -152,6 +152,14 @@ def test_one_process_holds_the_weights_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("step-*")) == [f"step-0000000{n}.safetensors" for n in (0, 1)]
 
 
+def test_one_process_holds_what_several_cannot_share() -> None:
+    """A scalar parameter, for example."""
+    model = make_gpt("modern")
+    model.register_parameter("scalar", nn.Parameter(torch.ones(())))
+    with pytest.warns(UserWarning, match="needs several processes"):
+        Trainer(model, DATA, TrainerConfig(shard=True, max_iters=1, device="cpu"))
+
+
 def test_each_process_holds_its_share() -> None:
     """Of weights, gradients and optimizer, also after an evaluation; and no weight outside the blocks stays whole."""
 
