@@ -243,7 +243,7 @@ def test_the_loss_stays(tmp_path: Path) -> None:
     assert len(calls) > 31 * 8 or not kernels._HAS_INT8
     ids = [*TOKENIZER.encode("t"), *(choice.id for choice in choices)]
     stepwise = torch.tensor([choice.log_probability for choice in choices]).mean()
-    assert abs(float(stepwise) - float(Sampler(small, TOKENIZER).score(ids)[1:].mean())) < 0.01
+    assert abs(float(stepwise) - float(Sampler(small, TOKENIZER).score(ids)[1:].mean())) < 0.02
     for name, each in {"large": model, "small": small}.items():
         tinygpt.save(tmp_path / name, each, TOKENIZER)
     assert (tmp_path / "small").stat().st_size <= 0.3 * (tmp_path / "large").stat().st_size
