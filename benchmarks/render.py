@@ -137,8 +137,25 @@ def small() -> str:
     return table(["", "milliseconds"], rows) + source("small_costs")
 
 
+def processes() -> str:
+    """Return the tables of a step and of a sum of gradients in two processes."""
+    results = load("ranks")["results"]
+    parts = ("milliseconds", "the optimizer", "the sum of gradients")
+    rows = [
+        [name, *(f"{each[part]:.1f}" for part in parts), f"{each['of one process']:.2f}"]
+        for name, each in results["step"].items()
+    ]
+    text = table(["a step", *parts, "of one process"], rows)
+    rows = [
+        [name, f"{each['tree']:.2f}", f"{each['all_reduce']:.2f}", f"{each['of all_reduce']:.1f}"]
+        for name, each in results["sum"].items()
+    ]
+    titles = ["milliseconds for the gradients of", "along the tree", "`all_reduce`", "of `all_reduce`"]
+    return text + "\n" + table(titles, rows) + source("ranks")
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (quality, steps, sampling, ablation, sizes, small)
+    each.__name__: each for each in (quality, steps, sampling, ablation, sizes, small, processes)
 }  # fmt: skip
 
 
