@@ -232,7 +232,7 @@ def test_the_loss_stays(tmp_path: Path) -> None:
     torch.set_default_dtype(torch.float32)
     sizes = {"block_size": 32, "n_layer": 2, "n_head": 2, "n_embd": 64}
     model = GPTConfig.modern(vocab_size=DATA.vocab_size, **sizes).build(seed=1)
-    settings = TrainerConfig(max_iters=30, batch_size=8, preview_tokens=0, eval_iters=1, precision="fp32")
+    settings = TrainerConfig(max_iters=60, batch_size=8, preview_tokens=0, eval_iters=1, precision="fp32")
     Trainer(model, DATA, settings).fit(progress=False)
     small = quantised(model)
     loss = evaluate(model, DATA).nats
@@ -243,7 +243,7 @@ def test_the_loss_stays(tmp_path: Path) -> None:
     assert len(calls) > 31 * 8 or not kernels._HAS_INT8
     ids = [*TOKENIZER.encode("t"), *(choice.id for choice in choices)]
     stepwise = torch.tensor([choice.log_probability for choice in choices]).mean()
-    assert abs(float(stepwise) - float(Sampler(small, TOKENIZER).score(ids)[1:].mean())) < 0.02
+    assert abs(float(stepwise) - float(Sampler(small, TOKENIZER).score(ids)[1:].mean())) < 0.01
     for name, each in {"large": model, "small": small}.items():
         tinygpt.save(tmp_path / name, each, TOKENIZER)
     assert (tmp_path / "small").stat().st_size <= 0.3 * (tmp_path / "large").stat().st_size
