@@ -1,10 +1,11 @@
-"""Measure training and sampling on a GPU beside nanoGPT and transformers, and the best loss at the notebook's size.
+"""Measure a training step on a GPU beside nanoGPT's, and the best loss at the notebook's size.
 
-Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/gpu.py [steps] [sampling] [quality]
-Needs: a GPU of NVIDIA with bf16, a checkout of nanoGPT; transformers for its row. Six minutes.
+Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/gpu.py [steps] [quality]
+Needs: a GPU of NVIDIA with bf16, a checkout of nanoGPT. Six minutes, most of them for compiling.
 
 Steps: GPT-2's layout in both, AdamW, bf16 autocast, both compiled; and the recommended recipe. They take turns, and
-each reads its loss, which waits for the GPU. Sampling: one and sixteen rows of 255 tokens, the notebook's size in bf16.
+each reads its loss, which waits for the GPU.
+
 Quality: the notebook's size, trained with the recommended recipe, measured on the whole validation split.
 """
 
@@ -13,7 +14,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -27,14 +27,12 @@ from tinygpt import (
     GPTLanguageModel,
     MixtureLanguageModel,
     NGramLanguageModel,
-    Sampler,
     TokenDataset,
     Trainer,
     TrainerConfig,
 )
 
 SEEDS = (1, 2, 3)
-TOKENS = 255
 
 
 def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int) -> Callable[[], float]:
@@ -89,44 +87,6 @@ def steps(data: TokenDataset) -> dict[str, object]:
     return results
 
 
-def sampling(text: str, data: TokenDataset) -> dict[str, object]:
-    """Return tokens per second of models of the notebook's size in bf16, with one row and sixteen."""
-    model = GPTConfig(vocab_size=data.vocab_size, **NOTEBOOK).build(seed=0).cuda().bfloat16()
-    modern = GPTConfig.modern(vocab_size=data.vocab_size, **NOTEBOOK).build(seed=0).cuda().bfloat16()
-    writers = {"notebook": Sampler(model, data.tokenizer), "modern": Sampler(modern, data.tokenizer)}
-    results: dict[str, object] = {}
-    for rows in (1, 16):
-        calls: dict[str, Callable[[], object]] = {
-            name: partial(writer.generate, [text[:1]] * rows, max_new_tokens=TOKENS, seed=0)
-            for name, writer in writers.items()
-        }
-        calls |= peers(data, rows)
-        seconds = in_turns(calls, rounds=2)
-        results[f"{rows} rows"] = {name: rows * TOKENS / statistics.median(spent) for name, spent in seconds.items()}
-        print(rows, results[f"{rows} rows"], file=sys.stderr, flush=True)
-    return results
-
-
-def peers(data: TokenDataset, rows: int) -> dict[str, Callable[[], object]]:
-    """Return what writes the same number of tokens by nanoGPT and transformers, with models of the same size."""
-    sys.path.insert(0, os.environ["NANOGPT"])
-    from model import GPT
-    from model import GPTConfig as Config
-
-    nano = GPT(Config(vocab_size=data.vocab_size, dropout=0.0, bias=True, **NOTEBOOK)).cuda().bfloat16().eval()
-    start = torch.zeros(rows, 1, dtype=torch.int64, device="cuda")
-    calls: dict[str, Callable[[], object]] = {"nanogpt": lambda: nano.generate(start, TOKENS)}
-    try:
-        from transformers import GPT2Config, GPT2LMHeadModel
-    except ImportError:
-        return calls
-    sizes = {"n_positions": 256, "n_layer": 6, "n_head": 6, "n_embd": 384}
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=data.vocab_size, **sizes)).cuda().bfloat16().eval()
-    how = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": True, "top_k": 0, "pad_token_id": 0}
-    calls["transformers"] = lambda: theirs.generate(start, attention_mask=torch.ones_like(start), **how)
-    return calls
-
-
 def train(data: TokenDataset, seed: int, **settings: object) -> tuple[GPTLanguageModel, dict[str, float]]:
     """Train a model of the notebook's size, and return it with its loss on the whole split and its time."""
     common = {"batch_size": 64, "max_iters": 1000, "learning_rate": 6e-3, "dropout": 0.2, "eval_iters": 20}
@@ -149,10 +109,9 @@ def quality(data: TokenDataset) -> dict[str, object]:
     table = NGramLanguageModel.count(data.train, vocab_size=data.vocab_size, order=7).cuda()
     tried = {}
     for dropout, iters in ((0.2, 350), (0.3, 500), (0.4, 700)):
-        _, tried[f"dropout {dropout}, {iters} steps"] = train(data, 0, max_iters=iters, dropout=dropout)
-        print(dropout, iters, tried, file=sys.stderr, flush=True)
-    best = min(tried, key=lambda name: tried[name]["loss"])
-    dropout, iters = float(best.split()[1].rstrip(",")), int(best.split()[2])
+        _, tried[dropout, iters] = train(data, 0, max_iters=iters, dropout=dropout)
+        print(dropout, iters, tried[dropout, iters], file=sys.stderr, flush=True)
+    dropout, iters = min(tried, key=lambda pair: tried[pair]["loss"])
     runs = []
     for seed in SEEDS:
         model, run = train(data, seed, max_iters=iters, dropout=dropout)
@@ -160,21 +119,18 @@ def quality(data: TokenDataset) -> dict[str, object]:
         run["mixture"] = whole_split(lambda x, m=mixture: m(x.cuda()).logits.float().cpu(), data, 256)  # type: ignore[misc]
         runs.append(run)
         print(run, file=sys.stderr, flush=True)
-    return {"tried with seed 0": tried, "chosen": best, "runs": runs}
+    names = {f"dropout {dropout}, {iters} steps": run for (dropout, iters), run in tried.items()}
+    return {"tried with seed 0": names, "dropout": dropout, "steps": iters, "runs": runs}
 
 
 def main() -> None:
     """Measure what is named, or all, and record each."""
-    wanted = sys.argv[1:] or ["steps", "sampling", "quality"]
-    text, data = corpus()
+    wanted = sys.argv[1:] or ["steps", "quality"]
+    _, data = corpus()
     torch.set_float32_matmul_precision("high")
-    parts = {
-        "steps": partial(steps, data),
-        "sampling": partial(sampling, text, data),
-        "quality": partial(quality, data),
-    }
+    parts = {"steps": steps, "quality": quality}
     for name in wanted:
-        record(f"gpu_{name}", parts[name]())
+        record(f"gpu_{name}", parts[name](data))
 
 
 if __name__ == "__main__":
