@@ -908,6 +908,24 @@ def test_compiled_training_gives_the_same_losses_and_clean_names() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize(("accumulation", "expected"), [(1, True), (3, False)])
+def test_gradients_of_several_passes_are_not_recorded(
+    accumulation: int, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each replay of CUDA graphs overwrites the gradients of the one before."""
+    trainer = Trainer(make_gpt(), DATA, TrainerConfig(batch_size=3, accumulation=accumulation, device="cpu"))
+    asked = []
+
+    def watch(function: Callable[..., Any], *, record: bool) -> Callable[..., Any]:
+        asked.append(record)
+        return function
+
+    monkeypatch.setattr("tinygpt.training.step.compile_whole", watch)
+    monkeypatch.setattr(trainer._objective, "device", torch.device("cuda"))
+    trainer._objective._compiled(abs)
+    assert asked == [expected]
+
+
 # --- which parameters, which targets ----------------------------------------------------------------------------------
 
 

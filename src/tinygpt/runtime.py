@@ -88,14 +88,18 @@ def _cpu_has_bf16() -> bool:
     return any(check is not None and check() for check in checks)
 
 
-def compile_whole(function: Function, *, on_gpu: bool = False) -> Function:
+def compile_whole(function: Function, *, record: bool = False) -> Function:
     """Compile a function for inputs of one size, separately with and without gradients.
 
-    Compiled together, a shorter window in an evaluation would make the graph of a training step dynamic. On a GPU the
-    kernels are recorded once and then started together, since starting them one by one takes longer than a small model
-    computes.
+    Compiled together, a shorter window in an evaluation would make the graph of a training step dynamic.
+
+    Args:
+        function: The function.
+        record: Whether to record the kernels of a GPU once, as CUDA graphs, and then start them together. Starting them
+            one by one takes longer than a small model computes. The output of a call, and the gradients of its backward
+            pass, last until the next call.
     """
-    options: dict[str, Any] | None = {"triton.cudagraphs": True} if on_gpu else None
+    options: dict[str, Any] | None = {"triton.cudagraphs": True} if record else None
     learning = torch.compile(function, options=options, **_apart())
     evaluating = torch.compile(partial(_called, function), options=options, **_apart())
 

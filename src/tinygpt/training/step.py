@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -134,8 +133,11 @@ class Objective:
         self.device = device
         self.dtype = dtype
         self.is_sharded = any(map(is_sharded, model.parameters()))
-        compiled = partial(compile_whole, on_gpu=device.type == "cuda")
-        self._call: Callable[..., Any] = compile_or_warn(model, compiled) if compile else model
+        self.keeps_gradients = False  # of one batch while it computes the next, which CUDA graphs would overwrite
+        self._call: Callable[..., Any] = compile_or_warn(model, self._compiled) if compile else model
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return compile_whole(function, record=self.device.type == "cuda" and not self.keeps_gradients)
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Return the mean loss of a batch, in nats."""
@@ -199,9 +201,9 @@ class Stepper:
         peak: float,
         accumulation: int,
     ) -> None:
-        self.accumulation = accumulation
         self.scaler = torch.amp.GradScaler(objective.device.type, enabled=objective.dtype == torch.float16)
         self._objective = objective
+        self.accumulation = accumulation
         self._optimizer = optimizer
         self._batches = batches
         self._config = config
@@ -210,6 +212,16 @@ class Stepper:
         self._rates: list[float] = []  # of the groups, as the last step set them
         self._has_warned = False
         self._unmoved: list[str] = []  # trainable parameters that no group of the optimizer holds
+
+    @property
+    def accumulation(self) -> int:
+        """Number of micro-batches over all ranks."""
+        return self._accumulation
+
+    @accumulation.setter
+    def accumulation(self, count: int) -> None:
+        self._accumulation = count
+        self._objective.keeps_gradients = len(self._objective.ranks.share(count)) > 1
 
     def take(self, index: int) -> Step:
         """Take the step with this index, counted from 0.
