@@ -32,8 +32,10 @@ from tinygpt import (
     TrainerConfig,
     compare,
     evaluate,
+    plan,
     quantised,
 )
+from tinygpt.cli.inspection import model_facts
 from tinygpt.errors import CheckpointCorruptError, CheckpointMismatchError, InputTypeError, NonFiniteError
 from tinygpt.interop import save_huggingface
 from tinygpt.layers import Embedding, Linear, QuantisedEmbedding, QuantisedLinear, kernels
@@ -318,6 +320,7 @@ def test_a_file_rebuilds_a_quantised_model(kind: str, tmp_path: Path) -> None:
     assert torch.equal(loaded(IDX).logits, small(IDX).logits)
     assert loaded.num_parameters(trainable_only=True) == 0
     assert config_of(loaded) == config_of(small) == config_of(model) is not None
+    assert model_facts(tmp_path / "m")["parameters"] == model.num_parameters()
     tinygpt.save(tmp_path / "again", loaded, TOKENIZER)
     assert (tmp_path / "m").read_bytes() == (tmp_path / "again").read_bytes()
 
@@ -380,6 +383,7 @@ def infinite() -> LanguageModel:
             InputTypeError,
             "to be trained, got a quantised one with int8 weights; use the model that it was made from",
         ),
+        (plan, InputTypeError, "in floating point to be trained, got a quantised one"),
         (resized, InputTypeError, "to be resized, got a quantised one"),
         (quantised, InputTypeError, "to be quantised, got a quantised one"),
         (lambda small: save_huggingface("x", small, TOKENIZER), InputTypeError, "to be written for .* got a quantised"),

@@ -47,17 +47,25 @@ def model_facts(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If there is no model, or the file cannot be read.
     """
+    import torch
+
     from tinygpt.checkpoint import TRAINING, read, unpack_tokenizer
     from tinygpt.tokenizer import symbols_of
 
     file = model_file(str(path))
     payload, tensors = read(file)
     tokenizer = unpack_tokenizer(file, payload)
-    weights = [tensor.numel() for name, tensor in tensors.items() if not name.startswith(TRAINING)]
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING)}
+    is_quantised = any(tensor.dtype == torch.int8 for tensor in weights.values())
+    counted = [  # without the integers of an n-gram table, and the scales of int8 rows
+        tensor.numel()
+        for name, tensor in weights.items()
+        if tensor.dtype == torch.int8 or (tensor.is_floating_point() and not (is_quantised and name.endswith(".scale")))
+    ]
     facts: dict[str, Any] = {
         "file": str(file),
         "model": payload["model"],
-        "parameters": sum(weights),
+        "parameters": sum(counted),
         "settings": payload["config"],
         "symbols": None if tokenizer is None else list(symbols_of(tokenizer)),
     }

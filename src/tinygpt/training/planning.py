@@ -20,7 +20,7 @@ from tinygpt.errors import ConfigError, check_integer, check_number, checked_nam
 from tinygpt.files import memory_bytes
 from tinygpt.models import GPTConfig, LanguageModel, MixtureLanguageModel, NGramLanguageModel
 from tinygpt.models.base import WINDOW
-from tinygpt.models.inspection import check_model
+from tinygpt.models.inspection import check_floating, check_model
 from tinygpt.models.modes import training
 from tinygpt.ranks import BUCKET
 from tinygpt.runtime import DTYPES, choose_device, choose_precision
@@ -148,6 +148,7 @@ def plan(
     check_number("utilisation", utilisation, "above 0, at most 1", lambda value: 0 < value <= 1)
     built = _without_memory(model) if isinstance(model, GPTConfig) else model
     check_model("model", built)
+    check_floating("model", built, "trained")
     if memory is None and flops is None:
         memory = float(memory_bytes())
 
