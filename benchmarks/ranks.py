@@ -88,7 +88,7 @@ def take_steps() -> None:
         from tinygpt.ranks import Ranks
 
         timed(Ranks, "sum_", spent)
-    data = TokenDataset("\n".join(topics.values()))
+    data = TokenDataset.from_documents(topics.values())
     config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=64, n_layer=4, n_head=4, n_embd=128)
     settings = TrainerConfig(max_iters=10**6, batch_size=16, eval_interval=10**6, eval_iters=1, preview_tokens=0)
     trainer = Trainer(config.build(seed=0), data, settings)
