@@ -143,7 +143,7 @@ def test_a_false_value_is_noticed() -> None:
         ("training", training.__all__),
         ("views", views.__all__),
         ("randomness", ["check_seed", "derive_seed", "permutation", "shuffled", "uniforms"]),
-        ("corpora", ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]),
+        ("corpora", ["TextFile", "read_text", "shakespeare", "shakespeare_plays", "tinyshakespeare"]),
         ("data", ["TokenDataset"]),
         ("ids", ["Ids", "Joined"]),
         ("preparing", ["prepare"]),
