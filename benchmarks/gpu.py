@@ -6,7 +6,9 @@ Needs: a GPU of NVIDIA with bf16, a checkout of nanoGPT. Six minutes, most of th
 Steps: GPT-2's layout in both, AdamW, bf16 autocast, both compiled; and the recommended recipe. They take turns, and
 each reads its loss, which waits for the GPU.
 
-Quality: the notebook's size, trained with the recommended recipe, measured on the whole validation split.
+Quality: the notebook's size, trained on 5.7 million tokens, measured on the whole validation split. The recipe is the
+best of 32 on this split with seed 0: batches of 10 to 64 windows, 500 to 2,000 steps, dropout 0.15 to 0.4, rates of
+3e-3 to 8e-3, weight decay 0.1 to 1.
 """
 
 import os
@@ -14,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ from training_speed import NOTEBOOK, SMALL, gpt2, our_step
 from tinygpt import (
     GPTConfig,
     GPTLanguageModel,
+    LanguageModel,
     MixtureLanguageModel,
     NGramLanguageModel,
     TokenDataset,
@@ -33,6 +37,8 @@ from tinygpt import (
 )
 
 SEEDS = (1, 2, 3)
+DROPOUT = 0.2
+RECIPE: dict[str, Any] = {"batch_size": 16, "max_iters": 1400, "learning_rate": 4e-3, "weight_decay": 0.6}
 
 
 def nanogpt_step(data: TokenDataset, sizes: dict[str, int], batch_size: int) -> Callable[[], float]:
@@ -87,40 +93,33 @@ def steps(data: TokenDataset) -> dict[str, object]:
     return results
 
 
-def train(data: TokenDataset, seed: int, **settings: object) -> tuple[GPTLanguageModel, dict[str, float]]:
+def train(data: TokenDataset, seed: int) -> tuple[GPTLanguageModel, dict[str, float]]:
     """Train a model of the notebook's size, and return it with its loss on the whole split and its time."""
-    common = {"batch_size": 64, "max_iters": 1000, "learning_rate": 6e-3, "dropout": 0.2, "eval_iters": 20}
-    options = common | settings
-    dropout = options.pop("dropout")
-    config = GPTConfig.modern(vocab_size=data.vocab_size, dropout=dropout, **NOTEBOOK)
-    how = TrainerConfig(**options, eval_interval=options["max_iters"], preview_tokens=0, seed=seed)  # type: ignore[arg-type]
+    how = TrainerConfig(**RECIPE, eval_interval=RECIPE["max_iters"], eval_iters=20, preview_tokens=0, seed=seed)
     started = time.perf_counter()
-    model = config.build(seed=seed)
+    model = GPTConfig.modern(vocab_size=data.vocab_size, dropout=DROPOUT, **NOTEBOOK).build(seed=seed)
     Trainer(model, data, how).fit(progress=False)
     torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     model.eval()
-    loss = whole_split(lambda x: model(x.cuda()).logits.float().cpu(), data, NOTEBOOK["block_size"])
-    return model, {"seconds": seconds, "loss": loss}
+    return model, {"seconds": seconds, "loss": loss_of(model, data)}
+
+
+def loss_of(model: LanguageModel, data: TokenDataset) -> float:
+    """Return the loss of a model on the GPU on the whole split."""
+    return whole_split(lambda x: model(x.cuda()).logits.float().cpu(), data, NOTEBOOK["block_size"])
 
 
 def quality(data: TokenDataset) -> dict[str, object]:
-    """Return loss and seconds of a few lengths with one seed, then of the best with three, alone and mixed."""
+    """Return loss and seconds with three seeds, and the loss of the mixture with a table."""
     table = NGramLanguageModel.count(data.train, vocab_size=data.vocab_size, order=7).cuda()
-    tried = {}
-    for dropout, iters in ((0.2, 350), (0.3, 500), (0.4, 700)):
-        _, tried[dropout, iters] = train(data, 0, max_iters=iters, dropout=dropout)
-        print(dropout, iters, tried[dropout, iters], file=sys.stderr, flush=True)
-    dropout, iters = min(tried, key=lambda pair: tried[pair]["loss"])
     runs = []
     for seed in SEEDS:
-        model, run = train(data, seed, max_iters=iters, dropout=dropout)
-        mixture = MixtureLanguageModel([model, table], weights=[0.5, 0.5])
-        run["mixture"] = whole_split(lambda x, m=mixture: m(x.cuda()).logits.float().cpu(), data, 256)  # type: ignore[misc]
+        model, run = train(data, seed)
+        run["mixture"] = loss_of(MixtureLanguageModel([model, table], weights=[0.5, 0.5]), data)
         runs.append(run)
         print(run, file=sys.stderr, flush=True)
-    names = {f"dropout {dropout}, {iters} steps": run for (dropout, iters), run in tried.items()}
-    return {"tried with seed 0": names, "dropout": dropout, "steps": iters, "runs": runs}
+    return {"dropout": DROPOUT, **RECIPE, "runs": runs}
 
 
 def main() -> None:
