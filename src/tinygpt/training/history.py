@@ -257,6 +257,6 @@ def _curves(train: Sequence[tuple[int, float]], val: Sequence[tuple[int, float]]
     texts = (f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>' for x, y, anchor, text in labels)
     dashed, solid = 'stroke="#ff7f0e" stroke-dasharray="4"', 'stroke="#1f77b4" stroke-width="2"'
     return (
-        '<svg width="480" height="164" fill="currentColor" font-size="11">'
+        '<svg viewBox="0 0 480 164" width="480" height="164" fill="currentColor" font-size="11">'
         f"{line(train, dashed)}{line(val, solid)}{''.join(texts)}</svg>"
     )
