@@ -7,6 +7,7 @@ from pathlib import Path
 typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt, so that jaxtyping shows short names
 
 import torch  # noqa: E402
+from docutils import nodes  # noqa: E402
 from sphinx.domains.python import PyObject  # noqa: E402
 
 import tinygpt  # noqa: E402
@@ -106,7 +107,18 @@ def show_each_value_once(app, docname, source):
     source[0] = CELL_WITH_VALUES.sub("\\g<0>:tags: [remove-output]\n\n", source[0])
 
 
+COLUMNS = re.compile(r"^.*\S {2,}\S.*\S {2,}\S", re.MULTILINE)
+
+
+def keep_columns_aligned(app, doctree, docname):
+    """Mark the outputs that are tables: on a phone they scroll, while other outputs wrap."""
+    for block in doctree.findall(nodes.literal_block):
+        if "output" in block["classes"] and COLUMNS.search(block.astext()):
+            block["classes"].append("columns")
+
+
 def setup(app):
+    app.connect("doctree-resolved", keep_columns_aligned)
     app.connect("source-read", show_each_value_once)
     for field in PyObject.doc_field_types:
         if field.name == "variable":

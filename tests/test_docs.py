@@ -109,20 +109,39 @@ def test_page_of_cells_shows_no_typed_output(page: Path) -> None:
         assert not (SHOWN.search(cell[1]) and "print(" in cell[1]), "the build hides the output of a cell with values"
 
 
+def from_conf(*names: str, **namespace: Any) -> list[Any]:
+    """Return functions and constants of the build's settings, which need Sphinx as a whole."""
+    for each in ast.parse((DOCS / "conf.py").read_text("utf-8")).body:
+        targets = each.targets if isinstance(each, ast.Assign) else [each]
+        if {getattr(target, "id", getattr(target, "name", None)) for target in targets} & {*names}:
+            exec(compile(ast.Module([each], []), "conf.py", "exec"), namespace)
+    return [namespace[name] for name in names]
+
+
 def test_outputs_of_the_build_belong_to_one_state_of_the_library(tmp_path: Path) -> None:
     """The build keeps outputs in a directory that is named by a digest of the library and of PyTorch."""
-    program = ast.parse((DOCS / "conf.py").read_text("utf-8"))
-    wanted = [each for each in program.body if isinstance(each, ast.FunctionDef) and each.name == "digest_of_sources"]
     (tmp_path / "layers").mkdir()
     library = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
-    namespace: dict[str, Any] = {"tinygpt": library, "torch": torch, "Path": Path, "hashlib": hashlib}
-    exec(compile(ast.Module([*wanted], []), "conf.py", "exec"), namespace)
+    (digest_of_sources,) = from_conf("digest_of_sources", tinygpt=library, torch=torch, Path=Path, hashlib=hashlib)
     digests = set()
     for text in ("x = 1", "x = 2"):
         (tmp_path / "layers" / "block.py").write_text(text, encoding="utf-8")
-        digests.add(namespace["digest_of_sources"]())
-        assert namespace["digest_of_sources"]() in digests
+        digests.add(digest_of_sources())
+        assert digest_of_sources() in digests
     assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("output", "table"),
+    [
+        ("               nats  bits/char  perplexity\neven guess   4.1271  5.954  62.00", True),
+        ("step      0: train 4.1646, val 4.1688\n:R.gZ snZL!TrHuD", False),
+        ("ROMEO:\nI thithe, and for the night;", False),
+    ],
+)
+def test_outputs_with_columns_are_told_from_text(output: str, table: bool) -> None:
+    (columns,) = from_conf("COLUMNS", re=re)
+    assert bool(columns.search(output)) == table
 
 
 def test_a_false_value_is_noticed() -> None:
