@@ -6,6 +6,7 @@ from pathlib import Path
 
 typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt, so that jaxtyping shows short names
 
+import myst_nb.core.render  # noqa: E402
 import torch  # noqa: E402
 from docutils import nodes  # noqa: E402
 from sphinx.domains.python import PyObject  # noqa: E402
@@ -106,6 +107,22 @@ def show_each_value_once(app, docname, source):
     """Hide the outputs of the cells that show their values beside the code, where the tests check them."""
     source[0] = CELL_WITH_VALUES.sub("\\g<0>:tags: [remove-output]\n\n", source[0])
 
+
+def join_streams(outputs):
+    """Join the pieces that a cell printed as they are; MyST-NB would begin a line with each of them."""
+    joined, streams = [], {}
+    for output in outputs:
+        if output["output_type"] != "stream":
+            joined.append(output)
+        elif output["name"] in streams:
+            streams[output["name"]]["text"] += output["text"]
+        else:
+            streams[output["name"]] = output
+            joined.append(output)
+    return joined
+
+
+myst_nb.core.render.coalesce_streams = join_streams
 
 COLUMNS = re.compile(r"^.*\S {2,}\S.*\S {2,}\S", re.MULTILINE)
 

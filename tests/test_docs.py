@@ -131,6 +131,13 @@ def test_outputs_of_the_build_belong_to_one_state_of_the_library(tmp_path: Path)
     assert len(digests) == 2
 
 
+def test_pieces_of_a_stream_are_shown_as_they_were_printed() -> None:
+    (join_streams,) = from_conf("join_streams")
+    picture = {"output_type": "display_data"}
+    pieces = [{"output_type": "stream", "name": "stdout", "text": text} for text in ("to", " ", "be", "\n")]
+    assert join_streams([pieces[0], picture, *pieces[1:]]) == [{**pieces[0], "text": "to be\n"}, picture]
+
+
 @pytest.mark.parametrize(
     ("output", "table"),
     [
