@@ -9,6 +9,7 @@ typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt,
 import myst_nb.core.render  # noqa: E402
 import torch  # noqa: E402
 from docutils import nodes  # noqa: E402
+from docutils.utils.math import latex2mathml  # noqa: E402
 from sphinx.domains.python import PyObject  # noqa: E402
 
 import tinygpt  # noqa: E402
@@ -64,6 +65,7 @@ html_title = f"tinygpt {version}"
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["tinygpt.css"]
+html_math_renderer = "mathml"  # browsers draw it without a script, so that the pages need no network
 copybutton_exclude = ".linenos, .gp, .go"
 
 # Links to other projects would need the network, so what is documented elsewhere stays plain text.
@@ -134,7 +136,16 @@ def keep_columns_aligned(app, doctree, docname):
             block["classes"].append("columns")
 
 
+def draw_formula(translator, node):
+    """Write a formula as MathML."""
+    block = isinstance(node, nodes.math_block)
+    formula = latex2mathml.tex2mathml(node.astext(), as_block=block)
+    translator.body.append(f'<div class="math">{formula}</div>\n' if block else formula)
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
     app.connect("doctree-resolved", keep_columns_aligned)
     app.connect("source-read", show_each_value_once)
     for field in PyObject.doc_field_types:
