@@ -66,6 +66,7 @@ html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["tinygpt.css"]
 html_math_renderer = "mathml"  # browsers draw it without a script, so that the pages need no network
+templates_path = ["_templates"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 # Links to other projects would need the network, so what is documented elsewhere stays plain text.
@@ -144,8 +145,23 @@ def draw_formula(translator, node):
     raise nodes.SkipNode
 
 
+COURSES = {"course": "en", "curso": "es"}
+
+
+def name_language(app, pagename, templatename, context, doctree):
+    """Give each page of a course its language, and the address of the same page in the other language."""
+    folder, _, name = pagename.partition("/")
+    if folder in COURSES:
+        context["language"] = COURSES[folder]
+        (other,) = COURSES.keys() - {folder}
+        start = f"{other}/{name.split('_')[0]}"  # the number of a chapter, or "index"
+        (twin,) = [page for page in app.env.found_docs if page.split("_")[0] == start]
+        context["twin"] = {"language": COURSES[other], "link": context["pathto"](twin)}
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
+    app.connect("html-page-context", name_language)
     app.connect("doctree-resolved", keep_columns_aligned)
     app.connect("source-read", show_each_value_once)
     for field in PyObject.doc_field_types:

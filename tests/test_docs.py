@@ -131,6 +131,24 @@ def test_outputs_of_the_build_belong_to_one_state_of_the_library(tmp_path: Path)
     assert len(digests) == 2
 
 
+def test_each_page_of_a_course_is_linked_to_its_twin() -> None:
+    """With its own language, and no page outside the courses with any."""
+    _, name_language = from_conf("COURSES", "name_language")
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    app = SimpleNamespace(env=SimpleNamespace(found_docs=pages))
+    twins = {}
+    for page in pages:
+        context: dict[str, Any] = {"pathto": lambda page: page}
+        name_language(app, page, "page.html", context, None)
+        if "twin" in context:
+            twins[page] = context["twin"]["link"]
+            assert context["language"] == ("es" if page.startswith("curso/") else "en")
+            assert context["twin"]["language"] == ("en" if page.startswith("curso/") else "es")
+    assert len(twins) == 18
+    assert all(twins[twin] == page for page, twin in twins.items())
+    assert twins["curso/8_escritura"] == "course/8_writing"
+
+
 def test_pieces_of_a_stream_are_shown_as_they_were_printed() -> None:
     (join_streams,) = from_conf("join_streams")
     picture = {"output_type": "display_data"}
