@@ -159,7 +159,13 @@ def name_language(app, pagename, templatename, context, doctree):
         context["twin"] = {"language": COURSES[other], "link": context["pathto"](twin)}
 
 
+def read_translations_last(app, env, docnames):
+    """Read the Spanish course after the English one, whose outputs it shares, also in two processes."""
+    docnames.sort(key=lambda name: (name.startswith("curso"), not name.startswith("course")))
+
+
 def setup(app):
+    app.connect("env-before-read-docs", read_translations_last)
     app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
     app.connect("html-page-context", name_language)
     app.connect("doctree-resolved", keep_columns_aligned)
