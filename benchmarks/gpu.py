@@ -1,7 +1,7 @@
 """Measure a training step on a GPU beside nanoGPT's, and the best loss at the notebook's size.
 
 Run:   NANOGPT=DIR TINYGPT_TINYSHAKESPEARE=FILE python benchmarks/gpu.py [steps] [quality]
-Needs: a GPU of NVIDIA with bf16, a checkout of nanoGPT. Six minutes, most of them for compiling.
+Needs: a GPU of NVIDIA with bf16, a checkout of nanoGPT. Some ten minutes, a third of them for compiling.
 
 Steps: GPT-2's layout in both, AdamW, bf16 autocast, both compiled; and the recommended recipe. They take turns, and
 each reads its loss, which waits for the GPU.

@@ -19,7 +19,7 @@ from tinygpt import CharTokenizer, TokenDataset, read_text, shakespeare
 
 RESULTS = Path(__file__).parent / "results"
 TEXT = "TINYGPT_TINYSHAKESPEARE"
-PACKAGES = ("tinygpt", "torch", "numpy", "transformers", "llama-cpp-python")
+PACKAGES = ("tinygpt", "torch", "numpy", "transformers", "llama-cpp-python", "jax", "optax")
 
 
 def corpus() -> tuple[str, TokenDataset]:
@@ -67,6 +67,7 @@ def record(name: str, results: Any) -> None:
         "corpus": "tiny Shakespeare" if os.environ.get(TEXT) else "38 plays of Shakespeare",  # if one is read
         "machine": {
             "processor": _processor(),
+            "instructions": _instructions(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "system": f"{platform.system()} {platform.machine()}",
@@ -85,6 +86,12 @@ def _processor() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _instructions() -> str:
+    """Return the widest vectors that PyTorch uses, and whether the processor multiplies bf16 itself."""
+    checks = {unit: getattr(torch.cpu, f"_is_{unit}_supported", lambda: False) for unit in ("avx512_bf16", "amx_tile")}
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *(unit for unit, check in checks.items() if check())])
 
 
 def _version(package: str) -> str | None:

@@ -30,7 +30,7 @@ def nanogpt() -> dict[str, Writer]:
 
 
 def transformers() -> dict[str, Writer]:
-    """Return Hugging Face's GPT-2 with its cache, if it is installed."""
+    """Return Hugging Face's GPT-2 with its cache in two dtypes, if it is installed."""
     try:
         from transformers import GPT2Config, GPT2LMHeadModel  # type: ignore[import-not-found]
     except ImportError:
@@ -44,21 +44,26 @@ def transformers() -> dict[str, Writer]:
         bos_token_id=0,
         eos_token_id=None,
     )
-    model = GPT2LMHeadModel(config).eval()
 
-    def write(rows: int, count: int) -> object:
-        idx = torch.zeros(rows, 1, dtype=torch.long)
-        return model.generate(
-            idx,
-            attention_mask=torch.ones_like(idx),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            do_sample=True,
-            top_k=0,
-            pad_token_id=0,
-        )
+    def writer(dtype: torch.dtype) -> Writer:
+        model = GPT2LMHeadModel(config).eval().to(dtype)
 
-    return {"transformers, with cache": write}
+        def write(rows: int, count: int) -> object:
+            idx = torch.zeros(rows, 1, dtype=torch.long)
+            return model.generate(
+                idx,
+                attention_mask=torch.ones_like(idx),
+                max_new_tokens=count,
+                min_new_tokens=count,
+                do_sample=True,
+                top_k=0,
+                pad_token_id=0,
+            )
+
+        return write
+
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return {f"transformers, with cache, {name}": writer(dtype) for name, dtype in names.items()}
 
 
 def llama_cpp() -> dict[str, Writer]:

@@ -38,35 +38,40 @@ def source(*names: str) -> str:
     reports = [load(name) for name in names]
     machine, versions = reports[0]["machine"], reports[0]["versions"]
     commands = ", ".join(f"`{report['command']}`" for report in reports)
-    where = f"{machine['processor']}, {machine['cores']} cores, PyTorch {versions['torch']}"
+    processor = (
+        f"{machine['processor']} ({machine['instructions']})" if "instructions" in machine else machine["processor"]
+    )
+    where = f"{processor}, {machine['cores']} cores, PyTorch {versions['torch']}"
     return f"\nRead on {reports[0]['date']} on {where}: {commands}.\n"
 
 
 def quality() -> str:
-    """Return the table of time to quality."""
+    """Return the table of GPTs: the time to a loss, and the loss after a time."""
     results = load("time_to_quality")["results"]
-    nanogpt, rows = results["nanogpt"], []
-    rows.append(["nanoGPT, its quick start for a CPU", *_run(nanogpt), "1"])
-    for name, title in (("quick", "tinygpt, until it is as good"), ("long", "tinygpt, in the same time")):
-        rows.append([title, *_run(results[name]), f"{results[name]['times as fast']:.1f}"])
-    text = table(["", "seconds", "loss, nats", "parameters", "times as fast"], rows)
-    return text + source("time_to_quality") + _repeated()
+    tenth = results["a tenth"]
+    rows = [
+        [*_run("nanoGPT, its quick start for a CPU", tenth["nanogpt"]), "1"],
+        [*_run("tinygpt, until it is as good", results["quick"]), f"{results['quick']['times as fast']:.1f}"],
+        [*_run("tinygpt, in the same time", tenth["long"]), f"{tenth['long']['times as fast']:.1f}"],
+    ]
+    return table(["", "seconds", "loss, nats", "parameters", "times as fast"], rows) + source("time_to_quality")
 
 
-def _repeated() -> str:
-    """Return a line with the repetitions, which show how much the speed of the machine varies."""
-    paths = sorted((RESULTS / "repetitions").glob("time_to_quality_*.json"))
-    runs = [load(f"repetitions/{path.stem}")["results"] for path in paths]
-    quick = ", ".join(f"{run['quick']['times as fast']:.1f}" for run in runs)
-    long = ", ".join(f"{run['long']['loss']:.3f} in {1 / run['long']['times as fast']:.2f}" for run in runs)
-    return (
-        f"\nThe machine's speed swings, and not by one factor for both. Repeated on it: {quick} times as fast until as "
-        f"good; {long} of nanoGPT's time.\n"
-    )
+def _run(name: str, run: dict[str, Any]) -> list[str]:
+    return [name, f"{run['seconds']:.1f}", f"{run['loss']:.3f}", f"{int(run['parameters']):,}"]
 
 
-def _run(run: dict[str, Any]) -> list[str]:
-    return [f"{run['seconds']:.1f}", f"{run['loss']:.3f}", f"{int(run['parameters']):,}"]
+def best() -> str:
+    """Return the table of the best models of any kind, on two texts."""
+    parts = [load("time_to_quality")["results"][name] for name in ("a tenth", "whole plays")]
+    losses = {
+        "nanoGPT": [part["nanogpt"]["loss"] for part in parts],
+        "tinygpt's GPT": [part["long"]["loss"] for part in parts],
+        "table of 7-grams": [part["table"]["loss"] for part in parts],
+        "mixture of GPT and table": [part["long"]["mixture"] for part in parts],
+    }
+    rows = [[name, *(f"{loss:.3f}" for loss in both)] for name, both in losses.items()]
+    return table(["loss, nats", "last tenth of tiny Shakespeare", "two whole plays of ten"], rows)
 
 
 def steps() -> str:
@@ -87,14 +92,15 @@ def steps() -> str:
 
 
 def sampling() -> str:
-    """Return the table of sampling speeds."""
-    results = load("sampling_speed")["results"]
-    names = list(dict.fromkeys(name for scene in results.values() for name in scene))
-    rows = [
-        [name, *(_speed(scene.get(name)) for scene in results.values())]
-        for name in names
-    ]  # fmt: skip
-    return table(["ids per second", *results], rows) + source("sampling_speed")
+    """Return the tables of sampling speeds on two machines."""
+    return "\n".join(_sampling(name) for name in ("sampling_speed", "avx512/sampling_speed"))
+
+
+def _sampling(name: str) -> str:
+    results = load(name)["results"]
+    writers = list(dict.fromkeys(writer for scene in results.values() for writer in scene))
+    rows = [[writer, *(_speed(scene.get(writer)) for scene in results.values())] for writer in writers]
+    return table(["ids per second", *results], rows) + source(name)
 
 
 def _speed(each: dict[str, float] | None) -> str:
@@ -155,7 +161,7 @@ def processes() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (quality, steps, sampling, ablation, sizes, small, processes)
+    each.__name__: each for each in (quality, best, steps, sampling, ablation, sizes, small, processes)
 }  # fmt: skip
 
 

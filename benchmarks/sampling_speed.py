@@ -17,7 +17,7 @@ import torch
 from harness import record
 from peers import BLOCK, HEADS, LAYERS, VOCAB, WIDTH, Writer, llama_cpp, nanogpt, transformers
 
-from tinygpt import CharTokenizer, GPTConfig, Sampler
+from tinygpt import CharTokenizer, GPTConfig, Sampler, quantised
 
 SCENES = {  # rows, new tokens, rounds
     "one sequence": (1, 255, 5),
@@ -27,19 +27,19 @@ SCENES = {  # rows, new tokens, rounds
 MANY, LONG = ("llama",), ("llama", "transformers")  # left out: no several rows, no sliding window
 
 
-def tinygpt(dtype: torch.dtype) -> dict[str, Writer]:
-    """Return the sampler of tinygpt, eager and compiled."""
+def our_writers(name: str) -> dict[str, Writer]:
+    """Return the sampler of tinygpt with weights of a dtype, eager and compiled."""
     config = GPTConfig(vocab_size=VOCAB, block_size=BLOCK, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH)
-    model = config.build().eval().to(dtype)
+    model = config.build().eval()
+    model = quantised(model) if name == "int8" else model.to(getattr(torch, name))
     tokenizer = CharTokenizer(map(chr, range(VOCAB)))
 
     def writer(sampler: Sampler) -> Writer:
         return lambda rows, n: sampler.generate([chr(1)] * rows, max_new_tokens=n)
 
-    name = f"tinygpt, {str(dtype).removeprefix('torch.')}"
     return {
-        name: writer(Sampler(model, tokenizer)),
-        f"{name}, compiled": writer(Sampler(model, tokenizer, compile=True)),
+        f"tinygpt, {name}": writer(Sampler(model, tokenizer)),
+        f"tinygpt, {name}, compiled": writer(Sampler(model, tokenizer, compile=True)),
     }
 
 
@@ -52,8 +52,8 @@ def _seconds(write: Writer, rows: int, count: int) -> float:
 def main() -> None:
     """Measure each scene, and record medians and ratios."""
     writers = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        writers |= tinygpt(dtype)
+    for name in ("float32", "bfloat16", "float16", "int8"):
+        writers |= our_writers(name)
     writers |= nanogpt() | transformers() | llama_cpp()
     results = {}
     for scene, (rows, count, rounds) in SCENES.items():

@@ -5,7 +5,8 @@ Needs: Linux, an idle machine, a checkout of nanoGPT. Three minutes; with --comp
 
 A step is that of each project's own loop: gather a batch, forward, backward, clip, AdamW, read the loss. The layout is
 GPT-2's, with 4 layers, 4 heads, width 128, block 64, batch 12. Both models compute the same: with biases, which nanoGPT
-leaves out by default, and with the exact GELU, which GPT-2 and `GPTConfig.gpt2` approximate by tanh.
+leaves out by default, and with the exact GELU, which GPT-2 and `GPTConfig.gpt2` approximate by tanh. A third computes
+the same in JAX, if JAX and optax are installed. It is always compiled, and is compared with nanoGPT's plain step.
 They take turns in one process, so nanoGPT's steps profit too from the memory that tinygpt asks the allocator to keep.
 Memory is the rise of the peak of a fresh process in three steps at the notebook's size with a batch of 64. It is the
 median of three such processes, in turns.
@@ -17,10 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
 from harness import corpus, in_turns, peak_megabytes, ratio, record
+from jax_step import jax_step
 from torch import nn
 
 from tinygpt import GPTConfig, GPTLanguageModel, TokenDataset, Trainer, TrainerConfig
@@ -126,6 +129,8 @@ def main() -> None:
             "tinygpt, fp32, compiled": our_step(data, gpt2(data, SMALL), 12, precision="fp32", compile=True),
             "tinygpt, auto, compiled": our_step(data, gpt2(data, SMALL), 12, compile=True),
         }
+    with suppress(ImportError):
+        contestants["JAX"] = jax_step(data.train.astype(np.int32), data.vocab_size, SMALL, 12)
     started = time.perf_counter()
     seconds = in_turns(contestants, ROUNDS, STEPS)
     print(f"measured in {time.perf_counter() - started:.0f} s", file=sys.stderr)
