@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -133,11 +134,16 @@ class Objective:
         self.device = device
         self.dtype = dtype
         self.is_sharded = any(map(is_sharded, model.parameters()))
-        self.keeps_gradients = False  # of one batch while it computes the next, which CUDA graphs would overwrite
-        self._call: Callable[..., Any] = compile_or_warn(model, self._compiled) if compile else model
+        self._compile = compile
+        self.prepare(accumulates=False)
 
-    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return compile_whole(function, record=self.device.type == "cuda" and not self.keeps_gradients)
+    def prepare(self, *, accumulates: bool) -> None:
+        """Compile the model at the next call, for gradients that several passes add up, or for those of one.
+
+        CUDA graphs are recorded for one pass only: the next would overwrite its gradients.
+        """
+        compiled = partial(compile_whole, record=self.device.type == "cuda" and not accumulates)
+        self._call: Callable[..., Any] = compile_or_warn(self.model, compiled) if self._compile else self.model
 
     def __call__(self, x: Int64[Tensor, "B T"], y: Int64[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Return the mean loss of a batch, in nats."""
@@ -221,7 +227,7 @@ class Stepper:
     @accumulation.setter
     def accumulation(self, count: int) -> None:
         self._accumulation = count
-        self._objective.keeps_gradients = len(self._objective.ranks.share(count)) > 1
+        self._objective.prepare(accumulates=len(self._objective.ranks.share(count)) > 1)
 
     def take(self, index: int) -> Step:
         """Take the step with this index, counted from 0.
