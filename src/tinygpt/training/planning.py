@@ -130,7 +130,7 @@ def plan(
     Raises:
         ConfigError: If a number is out of range, the micro-batches cannot be shared out among the devices, or the model
             is too large to be timed here.
-        InputTypeError: If ``model`` is neither a language model nor a config.
+        InputTypeError: If ``model`` is neither a language model nor a config, or is quantised.
 
     Example:
         >>> config = TrainerConfig(batch_size=512, accumulation=64)
