@@ -160,7 +160,7 @@ def name_language(app, pagename, templatename, context, doctree):
 
 
 def read_translations_last(app, env, docnames):
-    """Read the Spanish course after the English one, whose outputs it shares, also in two processes."""
+    """Read the English course first and the Spanish one last, which then finds the outputs of the same code."""
     docnames.sort(key=lambda name: (name.startswith("curso"), not name.startswith("course")))
 
 

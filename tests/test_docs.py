@@ -132,7 +132,7 @@ def test_outputs_of_the_build_belong_to_one_state_of_the_library(tmp_path: Path)
 
 
 def test_each_page_of_a_course_is_linked_to_its_twin() -> None:
-    """With its own language, and no page outside the courses with any."""
+    """Each has its own language. A page outside the courses has none."""
     _, name_language = from_conf("COURSES", "name_language")
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     app = SimpleNamespace(env=SimpleNamespace(found_docs=pages))
