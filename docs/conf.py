@@ -159,13 +159,16 @@ def name_language(app, pagename, templatename, context, doctree):
         context["twin"] = {"language": COURSES[other], "link": context["pathto"](twin)}
 
 
-def read_translations_last(app, env, docnames):
-    """Read the English course first and the Spanish one last, which then finds the outputs of the same code."""
-    docnames.sort(key=lambda name: (name.startswith("curso"), not name.startswith("course")))
+def read_slow_pages_first(app, env, docnames):
+    """Read the pages that run code first, which two processes share, and the Spanish course last.
+
+    Most of its cells have run by then for the English course.
+    """
+    docnames.sort(key=lambda name: (name.startswith("curso"), name.startswith("api"), not name.startswith("course")))
 
 
 def setup(app):
-    app.connect("env-before-read-docs", read_translations_last)
+    app.connect("env-before-read-docs", read_slow_pages_first)
     app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
     app.connect("html-page-context", name_language)
     app.connect("doctree-resolved", keep_columns_aligned)
