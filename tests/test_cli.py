@@ -138,8 +138,11 @@ def test_a_trained_model_is_shown_beside_a_table(tmp_path: Path, said: Any, monk
     assert re.search(
         r"its loss is \d\.\d{3} nats on the validation split; a table of counted 7-grams has 0\.\d{3}\n", err
     )
-    told = re.search(r"their mixture, 0.4 of the model and 0.6 of the table, has (.*): run/mixture.safetensors", err)
+    told = re.search(
+        r"their mixture, 0.4 of the model and 0.6 of the table, has ([\d.]+)(.*): run/mixture.safeten", err
+    )
     assert told
+    assert told[2] == ", which is worse than one of them"  # the text repeats itself, so the table knows it all
     model, tokenizer = tinygpt.load("run/mixture.safetensors")
     data = tinygpt.TokenDataset(TEXT, tokenizer)
     assert f"{tinygpt.evaluate(model, data, block_size=8).nats:.3f}" == told[1]

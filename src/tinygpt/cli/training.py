@@ -56,7 +56,7 @@ def train(
         minutes: About how long to train, if --max-iters does not say.
         encoding: Encoding of the text file.
         val_fraction: Share of the text, at its end, to validate on.
-        mixture: Also save the mixture of the model with a table of n-grams, which writes better than both.
+        mixture: Also save the mixture of the model with a table of n-grams, which often has a lower loss than both.
         model: The model.
         trainer: The training.
         given: The names of the flags in the command line.
@@ -239,7 +239,9 @@ def _tell_of_a_table(trainer: "Trainer", run: Path, mixture: bool) -> None:
         both = tinygpt.MixtureLanguageModel([model, table], weights=_WEIGHTS)
         nats = tinygpt.evaluate(both, data, block_size=trainer.block_size).nats
         tinygpt.save(path, both, data.tokenizer)
-        note(f"their mixture, {_WEIGHTS[0]:g} of the model and {_WEIGHTS[1]:g} of the table, has {nats:.3f}: {path}")
+        shares = f"{_WEIGHTS[0]:g} of the model and {_WEIGHTS[1]:g} of the table"
+        worse = ", which is worse than one of them" if nats > min(own, counted) else ""
+        note(f"their mixture, {shares}, has {nats:.3f}{worse}: {path}")
 
 
 def _check_new(run: Path) -> None:

@@ -23,8 +23,8 @@ _MOST_FITTED = 1 << 16  # positions
 class MixtureLanguageModel(LanguageModel):
     """The weighted mean of the log-probabilities of several models, renormalised.
 
-    A GPT and a table of n-grams miss different things, so their mixture is better than both. All models must have the
-    same ids. The mixture reads as far as the one that reads the least.
+    A GPT and a table of n-grams miss different things, so their mixture is often better than both. All models must have
+    the same ids. The mixture reads as far as the one that reads the least.
 
     Args:
         models: The models. They become parts of the mixture and are not copied.
