@@ -38,10 +38,8 @@ def source(*names: str) -> str:
     reports = [load(name) for name in names]
     machine, versions = reports[0]["machine"], reports[0]["versions"]
     commands = ", ".join(f"`{report['command']}`" for report in reports)
-    processor = (
-        f"{machine['processor']} ({machine['instructions']})" if "instructions" in machine else machine["processor"]
-    )
-    where = f"{processor}, {machine['cores']} cores, PyTorch {versions['torch']}"
+    units = f" ({machine['instructions']})" if "instructions" in machine else ""  # older results lack it
+    where = f"{machine['processor']}{units}, {machine['cores']} cores, PyTorch {versions['torch']}"
     return f"\nRead on {reports[0]['date']} on {where}: {commands}.\n"
 
 

@@ -32,7 +32,6 @@ def table(paths: Sequence[Path]) -> str:
         for report in reports
     ]
     lines = [" " * width + "".join(f"  {cell[:24]:>24}" for cell in row) for row in zip(*headings, strict=True)]
-    lines.append(" " * width + "".join(f"  {report['date']:>24}" for report in reports))
     for name in names:
         cells = (f"{column[name]:.4g}" if name in column else "" for column in columns)
         lines.append(f"{name:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))

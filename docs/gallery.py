@@ -183,10 +183,15 @@ def settings() -> TrainerConfig:
     return TrainerConfig(max_iters=STEPS, batch_size=ROWS, eval_interval=STEPS // 4, preview_tokens=0)
 
 
+def head() -> str:
+    """Return the beginning of the page."""
+    sizes = config_of(numerals())
+    return HEAD.format(steps=STEPS, n_layer=sizes.n_layer, n_embd=sizes.n_embd, rows=ROWS, block=BLOCK)
+
+
 def main() -> None:
     """Train on each text, and write the page."""
-    sizes = config_of(numerals())
-    page = HEAD.format(steps=STEPS, n_layer=sizes.n_layer, n_embd=sizes.n_embd, rows=ROWS, block=BLOCK)
+    page = head()
     for work in WORKS:
         print(work.title, flush=True)
         page += section(work)

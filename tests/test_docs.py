@@ -235,6 +235,15 @@ def test_experiment_says_how_to_run_it_and_is_quoted(path: Path) -> None:
     assert command in all_pages()
 
 
+def test_gallery_has_the_words_and_the_code_of_its_script() -> None:
+    script = runpy.run_path(str(DOCS / "gallery.py"))
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert page.startswith(script["head"]())
+    assert page.endswith(script["TAIL"])
+    for work in script["WORKS"]:
+        assert f"## {work.title}\n\n{work.about}\n\n```py\ndata = {work.code}\n```\n" in page
+
+
 def test_images_are_small_and_all_are_shown() -> None:
     shown = set(re.findall(r"\]\(images/([\w.]+)\)", all_pages()))
     images = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir()}
