@@ -48,9 +48,9 @@ for prepare in (nothing, keep_freed_memory, deterministic, on_meta):
         os.waitpid(child, 0)
         continue
     prepare()
-    for _ in range(3):
+    for _ in range(2):
         before = getrusage(RUSAGE_SELF).ru_minflt
-        blocks = [torch.ones(1 << 18, device="cpu") for _ in range(40)]
+        blocks = [torch.ones(1 << 14, device="cpu") for _ in range(640)]  # too small to be mapped one by one
         blocks.clear()
     os.write(1, f"{getrusage(RUSAGE_SELF).ru_minflt - before} ".encode())
     os._exit(0)
@@ -61,8 +61,8 @@ def test_memory_that_was_freed_is_used_again() -> None:
     """A process that has freed 40 MiB asks the system for fewer pages when it needs as much again."""
     pytest.importorskip("resource", reason="the system does not say what it was asked for")
     plain, *kept = map(int, subprocess.check_output([sys.executable, "-c", ASKED]).split())
-    if plain < 1000:
-        pytest.skip("the allocator of this system keeps freed memory without being asked")
+    if plain < 5000:
+        pytest.skip("the allocator kept freed memory without being asked")
     assert len(kept) == 3
     assert max(kept) < plain / 5
 
