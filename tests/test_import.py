@@ -22,6 +22,20 @@ import tinygpt
 [getattr(tinygpt, name) for name in tinygpt.__all__]
 print(json.dumps({"modules": [*sys.modules], "is_as_before": settings() == before}))
 """
+TRAINING = """
+import sys
+from tempfile import TemporaryDirectory
+from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig
+data = TokenDataset("to be, or not to be: " * 9)
+settings = TrainerConfig(max_iters=2, batch_size=2)
+config = GPTConfig.modern(vocab_size=data.vocab_size, block_size=4, n_layer=1, n_head=1, n_embd=4)
+with TemporaryDirectory() as folder:
+    for resume in (False, True):
+        trainer = Trainer(config.build(seed=0), data, settings, run_dir=folder)
+        trainer.fit(progress=False, resume=resume)
+trainer.sampler()("to", max_new_tokens=2)
+assert not {"torch._dynamo", "torch._inductor", "sympy"} & sys.modules.keys()
+"""
 EACH_ROOM = f"""
 import sys
 for room in {ROOMS}:
@@ -54,6 +68,11 @@ def test_the_settings_need_neither_torch_nor_numpy() -> None:
     """So that a command line can check them, and show their help."""
     settings = "from tinygpt import GPTConfig, TrainerConfig; GPTConfig.modern(vocab_size=65); TrainerConfig()"
     assert run(f"import sys; {settings}; assert not {{'torch', 'numpy'}} & sys.modules.keys()") == ""
+
+
+def test_a_run_does_not_bring_in_the_compiler() -> None:
+    """Also when it is saved and resumed: the import takes seconds, and memory."""
+    assert run(TRAINING) == ""
 
 
 def test_a_worker_of_prepare_needs_no_torch() -> None:
