@@ -58,6 +58,7 @@ def _machine() -> dict[str, Any]:
     texts = cached_at(None)
     compiled = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or Path(tempfile.gettempdir()) / "torchinductor_*"
     return {
+        "torch": torch.__version__,  # with the build, which the metadata may lack
         "platform": platform.platform(),
         "devices": ", ".join(available_devices()),
         "auto": f"{device} ({name_hardware(device)}), {str(dtype).removeprefix('torch.')}",
