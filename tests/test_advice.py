@@ -8,13 +8,13 @@ import faults
 import numpy as np
 import pytest
 import torch
-from builders import TEXT
+from builders import TEXT, make_gpt
 from faults import broken_by
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tinygpt
-from tinygpt import GPTConfig, TokenDataset, Trainer, TrainerConfig, advise, train
+from tinygpt import GPTConfig, LanguageModel, TokenDataset, Trainer, TrainerConfig, advise, train
 from tinygpt.errors import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
@@ -103,7 +103,7 @@ def test_a_short_text_gets_a_small_model_with_dropout(steady: dict[int, float]) 
     assert 0.3 < short.model.dropout < 0.4
     assert long.model.dropout == 0
     assert short.model.block_size < long.model.block_size
-    assert any("more would overfit the text" in reason for reason in short.reasons)
+    assert any("more passes tend to overfit" in reason for reason in short.reasons)
     assert any("a step takes" in reason for reason in long.reasons)
 
 
@@ -282,6 +282,28 @@ def test_measuring_takes_real_steps_and_leaves_no_trace() -> None:
     seconds = advice_module.seconds_per_step(model, TrainerConfig(batch_size=2, device="cpu"), DATA)
     assert 0 < seconds < 1
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("per_row", "compile", "rows"),
+    [(1e-3, False, [1, 64]), (0.4, False, [1, 4]), (0.05, False, [1, 26]), (0.4, True, [64])],
+    ids=["short", "long", "longer", "compiled"],
+)
+def test_a_long_step_is_estimated_from_shorter_ones(
+    per_row: float, compile: bool, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that is compiled is timed whole, since each number of rows would be compiled."""
+    timed: list[int] = []
+
+    def steady(model: LanguageModel, config: TrainerConfig, *others: Any, **options: Any) -> float:
+        timed.append(config.batch_size)
+        return 0.025 + per_row * config.batch_size
+
+    monkeypatch.setattr(advice_module, "_measured", steady)
+    config = TrainerConfig(batch_size=64, accumulation=2, compile=compile, device="cpu")
+    seconds = advice_module.measured_step(make_gpt("modern"), config, DATA, 8)
+    assert seconds == pytest.approx(0.025 + 64 * per_row)
+    assert timed == rows
 
 
 # --- a run in one call ------------------------------------------------------------------------------------------------

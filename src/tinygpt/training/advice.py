@@ -41,6 +41,7 @@ _SHARE_OF_STEPS = 0.75  # of the time; the rest is for evaluations, previews and
 _SHARE_OF_EVALUATIONS = 0.15
 _STEPS_PER_PREVIEWED = 25  # for each token of a preview; a token takes up to a third of a step
 _MEASURED = 0.7  # seconds
+_LONG = 2.0  # seconds of a step that is not timed as a whole
 _FEWEST_STEPS = 10
 _SHORTEST = 8  # tokens in a window
 
@@ -128,7 +129,7 @@ def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.
     if "n_embd" not in settings:
         reasons.append(f"{_weights(model):,} weights in the blocks: {_reason(data, model, settings)}")
     if "max_iters" not in settings:
-        limit = f"a step takes {1000 * seconds:.3g} ms here" if in_time < in_text else "more would overfit the text"
+        limit = f"a step takes {1000 * seconds:.3g} ms here" if in_time < in_text else "more passes tend to overfit"
         reasons.append(f"{steps:,} steps, {epochs:.2g} passes over the text: {limit}")
     if model.dropout and "dropout" not in settings:
         reasons.append(f"dropout {model.dropout:g}, because the text is read {epochs:.2g} times")
@@ -293,10 +294,29 @@ def seconds_per_step(model: GPTConfig, config: TrainerConfig, data: TokenDataset
 
 
 def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:
-    """Return the median time of a few training steps, which change the model."""
+    """Return the time of a training step, by the median of a few, which change the model.
+
+    The time of a step of several seconds follows from shorter ones, with one row and with a few rows.
+    """
     keep_freed_memory()
-    device = choose_device(config.device)
-    model = model.to(device)
+    model = model.to(choose_device(config.device))
+    rows = config.batch_size
+    if config.compile:  # once for each number of rows
+        return _measured(model, config, data, block_size)
+    few = replace(config, batch_size=1, accumulation=1)
+    one = _measured(model, few, data, block_size, least=0.2)
+    some = max(4, int(_LONG / one))
+    if some >= rows:
+        return _measured(model, config, data, block_size)
+    each = (_measured(model, replace(few, batch_size=some), data, block_size) - one) / (some - 1)
+    return one + max(0.0, each) * (rows - 1)
+
+
+def _measured(
+    model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int, *, least: float = _MEASURED
+) -> float:
+    """Return the median time of steps that take a number of seconds together."""
+    device = model.device
     dtype = choose_precision(config.precision, device, model)
     stepper = Stepper(
         Objective(model, device, dtype, compile=config.compile),
@@ -310,6 +330,6 @@ def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDatase
     stepper.take(0)  # the first step compiles and takes memory from the system
     times: list[float] = []
     started = time.perf_counter()
-    while time.perf_counter() - started < _MEASURED:
+    while not times or time.perf_counter() - started < least:
         times.append(stepper.take(len(times) + 1).seconds)
     return median(times)

@@ -123,7 +123,8 @@ def plan(
         config: How to train.
         devices: Number of devices, one process each.
         memory: Bytes of each device. By default the memory of this machine, if ``flops`` is not given either.
-        flops: Peak floating-point operations per second of each device. By default three micro-batches are timed here.
+        flops: Peak floating-point operations per second of each device. By default this machine is timed,
+            which takes some seconds.
         bandwidth: Bytes per second that a device can send; None counts no time for sending.
         utilisation: Share of ``flops`` that a training reaches.
 
