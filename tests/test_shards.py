@@ -183,7 +183,7 @@ def test_invalid_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     cases: list[tuple[type[Exception], str, Callable[[], Any]]] = [
         (DataError, "without; make one with prepare", lambda: TokenDataset.open(tmp_path / "folder")),
-        (DataError, "can be read, got .*absent", lambda: TokenDataset.open(tmp_path / "absent", vocab_size=3)),
+        (DataError, "there is no corpus .*absent", lambda: TokenDataset.open(tmp_path / "absent", vocab_size=3)),
         (DataError, r"got the pattern .*absent\*' without", lambda: TokenDataset.open(tmp_path / "absent*", LETTERS)),
         (ConfigError, "neither for .*; GPT-2 has vocab_size=50257", lambda: TokenDataset.open(tmp_path / "odd")),
         (ConfigError, "got val or val_fraction with", lambda: TokenDataset.open(tmp_path, val="x")),

@@ -19,8 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from tinygpt.errors import ConfigError, DataError, check_choice, check_number, cut, short, show, warn
-from tinygpt.files import check_path, check_regular, read_whole, write_whole
+from tinygpt.errors import ConfigError, DataError, DataNotFoundError, check_choice, check_number, cut, short, show, warn
+from tinygpt.files import check_path, check_regular, no_file, read_whole, write_whole
 
 __all__ = ["TextFile", "read_text", "shakespeare", "tinyshakespeare"]
 
@@ -75,7 +75,7 @@ def read_text(
             characters outside the form NFC, or is an HTML page under another name.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        DataNotFoundError: If there is no such file; the message has the nearest name that exists.
         InputTypeError: If ``path`` is neither a str nor a path.
         ConfigError: If ``path`` cannot be the name of a file, or ``newline`` or ``normalize`` is not a choice.
         DataError: If the file is empty, not a regular file, not text in this encoding, or looks binary. The message
@@ -111,7 +111,9 @@ def read_file(path: str | os.PathLike[str], *, encoding: str = "utf-8") -> tuple
 
 def _bytes_of(path: str | os.PathLike[str]) -> tuple[Path, bytes]:
     path = check_path("path", path)
-    if path.exists() and not path.is_file():
+    if not path.exists():
+        raise DataNotFoundError(no_file(path))
+    if not path.is_file():
         raise DataError(f"corpus must be a regular file, got {show(path)}, which is a directory, a pipe or a device")
     return path, path.read_bytes()
 

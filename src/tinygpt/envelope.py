@@ -26,7 +26,7 @@ from tinygpt.errors import (
     short,
     show,
 )
-from tinygpt.files import memory_bytes, parse_json, read_whole
+from tinygpt.files import memory_bytes, no_file, parse_json, read_whole
 
 __all__ = ["FLOATS", "FORMAT_VERSION", "KEY", "MOST_BYTES", "MOST_HEADER", "SUPPORTED", "read_envelope"]
 
@@ -59,7 +59,7 @@ def read_envelope(path: Path) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
     try:
         raw = read_whole(path, MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointNotFoundError(f"there is no model file {show(path)}") from error
+        raise CheckpointNotFoundError(no_file(path, kind="model file")) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {show(path)} as a model file: {error}{_file_inside(path)}") from error
     try:

@@ -51,6 +51,10 @@ class DataError(TinyGPTError, ValueError):
     """A corpus is missing, unreadable, too short for a window, or without a target."""
 
 
+class DataNotFoundError(DataError, FileNotFoundError):
+    """There is no file of a text, a corpus or a run at that path."""
+
+
 class ShapeError(TinyGPTError, ValueError):
     """A tensor of ids has the wrong shape, or ids outside the vocabulary."""
 

@@ -17,6 +17,8 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = [
     "check_regular",
     "check_writable",
     "memory_bytes",
+    "no_file",
     "parse_json",
     "read_log",
     "read_whole",
@@ -41,6 +44,7 @@ __all__ = [
 _TEMPORARY = re.compile(r"\.tinygpt-[0-9a-f]{16}\.tmp")
 # Flags of an open call that does not follow a link, wait for a writer, or translate newlines.
 OPEN_FLAGS = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+_MOST_NAMES = 10_000  # of a directory that are compared with a missing one
 _MOST_LINE = 1 << 20  # bytes; the lines of a metrics file are far shorter
 
 
@@ -49,7 +53,8 @@ def check_path(name: str, value: Any) -> Path:
 
     Raises:
         InputTypeError: If ``value`` is neither a str nor a path.
-        ConfigError: If ``value`` is empty, has a character that no file name can have, or names an unknown user.
+        ConfigError: If ``value`` is empty or too long, has a character that no file name can have, or names an unknown
+            user.
 
     Example:
         >>> check_path("run_dir", 7)
@@ -74,7 +79,30 @@ def check_path(name: str, value: Any) -> Path:
         ) from error
     if not is_name:
         raise ConfigError(f"{name} must have only characters that a file name can have, got {name}={short(text)}")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(
+                f"{name} must be short enough for a file system, got {len(text):,} characters, "
+                f"{name}={short(text)}; use a shorter path, or TokenDataset(text) for a text"
+            ) from error
     return path
+
+
+def no_file(path: Path, *folders: Path, kind: str = "file") -> str:
+    """Return the message about a missing file, with the nearest name in some folders or its own."""
+    for folder in (*folders, path.parent):
+        with suppress(OSError):
+            names = [each.name for each in islice(folder.iterdir(), _MOST_NAMES)]
+            if near := get_close_matches(path.name, names, n=1) or get_close_matches(path.stem, names, n=1):
+                return f"there is no {kind} {show(path)}; did you mean {show(folder / near[0])}?"
+    if kind == "file" and not path.suffix and len(path.name.split()) > 1:
+        return f"there is no file {show(path)}; if it is a text, use TokenDataset(text)"
+    where = ""
+    with suppress(OSError):  # the working directory may have been removed
+        where = "" if path.is_absolute() else f" in {show(Path.cwd())}"
+    return f"there is no {kind} {show(path)}{where}; check the path"
 
 
 def check_regular(path: Path) -> None:

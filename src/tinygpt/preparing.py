@@ -77,7 +77,7 @@ def prepare(
     Raises:
         ConfigError: If a number is out of range, a separator is missing, or the tokenizer cannot be sent to workers.
         DataError: If ``out`` contains a corpus of other sources or arguments, or a source is empty or not UTF-8.
-        FileNotFoundError: If a file is missing.
+        DataNotFoundError: If a file is missing; the message has the nearest name that exists.
         InputTypeError: If ``sources`` are neither paths nor an iterator over texts.
         TokenizerError: If a text has a character that the tokenizer does not know.
 

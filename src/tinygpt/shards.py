@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.errors import ConfigError, DataError, check_integer, check_number, short, show
-from tinygpt.files import check_path
+from tinygpt.errors import ConfigError, DataError, DataNotFoundError, check_integer, check_number, short, show
+from tinygpt.files import check_path, no_file
 from tinygpt.ids import Joined
 from tinygpt.manifests import MANIFEST, PROGRESS, Manifest, shard_path
 from tinygpt.tokenizer import Tokenizer, check_tokenizer
@@ -115,6 +115,8 @@ def open_corpus(
     directory = check_path("path", path)
     if tokenizer is not None:
         check_tokenizer(tokenizer)
+    if not directory.exists() and not glob.has_magic(str(directory)):
+        raise DataNotFoundError(no_file(directory, kind="corpus"))
     if directory.is_dir() and (val is not None or val_fraction is not None):
         raise ConfigError(f"a directory has splits of its own, got val or val_fraction with {show(directory)}")
     if (directory / MANIFEST).exists():
@@ -192,6 +194,8 @@ def open_files(name: str, source: str | os.PathLike[str], vocab_size: int) -> li
         paths = [Path(each) for each in sorted(glob.glob(str(path)))]  # noqa: PTH207 # Path.glob takes no absolute pattern
         if not paths:
             raise DataError(f"{name} must have a file, got the pattern {show(path)} without one; check the path")
+    elif not path.exists():
+        raise DataNotFoundError(no_file(path))
     return [_open_file(each, vocab_size) for each in paths]
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tinygpt.corpora import decode_file, oddities
-from tinygpt.errors import ConfigError, DataError, InputTypeError, cut, short, show, warn
-from tinygpt.files import check_path, read_whole
+from tinygpt.errors import ConfigError, DataError, DataNotFoundError, InputTypeError, cut, short, show, warn
+from tinygpt.files import check_path, no_file, read_whole
 
 __all__ = ["paths_of", "read_texts"]
 
@@ -47,7 +47,7 @@ def read_texts(
             for each feature, with the first file and the number of files.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        DataNotFoundError: If there is no such file; the message has the nearest name that exists.
         ConfigError: If ``column`` is given for a file without columns, or missing or unknown for a table.
         DataError: If there are no files, a file is not text, or a row has no text; its number is in the message.
         InputTypeError: If ``source`` is neither a path nor several.
@@ -89,7 +89,7 @@ def paths_of(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
         if path.is_dir():
             paths = list(map(Path, sorted(_files_below(path))))
         elif path.exists() or not glob.has_magic(str(path)):
-            paths = [path]
+            paths = [_existing(path)]
         else:
             names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 # Path.glob takes no absolute pattern
             paths = [each for each in map(Path, names) if not each.is_dir()]
@@ -98,10 +98,16 @@ def paths_of(source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
         return paths
     if not isinstance(source, Iterable):
         raise InputTypeError(f"source must be a path or several, got {short(source)}")
-    paths = [check_path("source", each) for each in source]
+    paths = [_existing(check_path("source", each)) for each in source]
     if not paths:
         raise DataError("source must have a file, got 0 paths")
     return paths
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise DataNotFoundError(no_file(path))
+    return path
 
 
 def _files_below(folder: Path) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """The files that a command line names: models, runs and texts."""
 
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, show
+from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, DataNotFoundError, show
+from tinygpt.files import check_path, no_file
 
 if TYPE_CHECKING:
     from tinygpt import Sampler
@@ -58,22 +58,24 @@ def existing(given: str) -> Path:
 
     Raises:
         CheckpointNotFoundError: If it does not; the message has the nearest name that exists.
+        ConfigError: If it is empty.
     """
-    path = Path(given)
+    path = check_path("path", given)
     if path.exists():
         return path
-    raise CheckpointNotFoundError(f"there is no file or directory {show(path)}{_nearest(path, RUNS, path.parent)}")
+    raise CheckpointNotFoundError(no_file(path, RUNS, kind="file or directory"))
 
 
 def text_file(given: str) -> Path:
     """Return the path of a text file, or of a prepared corpus.
 
     Raises:
+        ConfigError: If it is empty.
         DataError: If it does not exist, or is another directory or a model.
     """
-    path = Path(given)
+    path = check_path("path", given)
     if not path.exists():
-        raise DataError(f"there is no file {show(path)}{_nearest(path, path.parent)}")
+        raise DataNotFoundError(no_file(path))
     if path.is_dir() and not (path / "manifest.json").is_file():
         texts = sorted(map(str, path.glob("*.txt")))
         way = f"did you mean {texts[0]!r}?" if texts else "pass a text file, or a corpus that tinygpt prepare made"
@@ -85,15 +87,6 @@ def is_model(path: Path) -> bool:
     """Return whether a file starts as a model file does."""
     with path.open("rb") as file:
         return file.read(10)[8:] == b'{"'
-
-
-def _nearest(path: Path, *directories: Path) -> str:
-    """Return a question with the name in the directories that is nearest to a missing one, or nothing."""
-    for directory in directories:
-        names = [each.name for each in directory.iterdir()] if directory.is_dir() else []
-        if near := get_close_matches(path.name, names, n=1) or get_close_matches(path.stem, names, n=1):
-            return f"; did you mean {str(directory / near[0])!r}?"
-    return ""
 
 
 def load_sampler(given: str) -> "Sampler":

@@ -123,8 +123,9 @@ def _same_text(run: RunDirectory, source: Any, text: TextFile, val_fraction: flo
     try:
         data = dataset_of(text.path if source is None else source, encoding=text.encoding, val_fraction=val_fraction)
     except FileNotFoundError as error:
+        missing = Path(text.path if source is None else source)
         raise DataError(
-            f"there is no file {show(Path(error.filename))}, the text of {run.shown}; pass its new path: "
+            f"there is no file {show(missing)}, the text of {run.shown}; pass its new path: "
             "train('novel.txt', run_dir=..., resume=True)"
         ) from error
     if data.file is not None and data.file.sha256 != text.sha256:

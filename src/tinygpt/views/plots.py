@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64
 
-from tinygpt.errors import DataError, InputTypeError, check_choice, check_integer, checked_names, short, show
-from tinygpt.files import check_path, read_log
+from tinygpt.errors import (
+    DataError,
+    DataNotFoundError,
+    InputTypeError,
+    check_choice,
+    check_integer,
+    checked_names,
+    short,
+    show,
+)
+from tinygpt.files import check_path, no_file, read_log
 from tinygpt.tokenizer import Tokenizer, check_tokenizer, symbols_of
 from tinygpt.views.colours import shown
 
@@ -55,7 +64,7 @@ def plot_runs(runs: Mapping[str, str | os.PathLike[str]], path: str | os.PathLik
 
     Raises:
         ConfigError: If a path cannot be the name of a file.
-        DataError: If a run has no evaluation.
+        DataError: If a run is missing or has no evaluation.
         InputTypeError: If ``runs`` is not a mapping of paths, with at least one.
         OSError: If a file cannot be read or written.
 
@@ -81,6 +90,8 @@ def read_curves(path: Path) -> Curves:
     If a step was evaluated twice, the later line is used.
     """
     file = path / "metrics.jsonl" if path.is_dir() else path
+    if not file.exists():
+        raise DataNotFoundError(no_file(file, kind="run"))
     found: dict[int, dict[str, Any]] = {}
     for _, record in read_log(file):
         if "val_loss" in record:
