@@ -148,6 +148,16 @@ def test_a_cut_or_grown_file_is_noticed(path: Path) -> None:
             tinygpt.load(path)
 
 
+def test_a_cut_file_states_its_size(path: Path) -> None:
+    raw = path.read_bytes()
+    header = 8 + int.from_bytes(raw[:8], "little")
+    for length, whole in [(100, header), (200, header), (header, len(raw)), (len(raw) - 1, len(raw))]:
+        path.write_bytes(raw[:length])
+        message = f"model.safetensors' is incomplete: it has {length:,} of at least {whole:,} bytes; copy or save it"
+        with pytest.raises(CheckpointCorruptError, match=message):
+            tinygpt.load(path)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     tinygpt.save(tmp_path / "model", make_gpt())
     with pytest.raises(

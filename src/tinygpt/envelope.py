@@ -71,6 +71,10 @@ def read_envelope(path: Path) -> tuple[dict[str, Any], str, dict[str, Tensor]]:
             )
         tensors = load_tensors(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if len(raw) < (whole := _whole_size(raw)):
+            raise CheckpointCorruptError(
+                f"{show(path)} is incomplete: it has {len(raw):,} of at least {whole:,} bytes; copy or save it again"
+            ) from error
         raise CheckpointCorruptError(f"{show(path)} is not a model file of tinygpt{_looks_like(raw, error)}") from error
     for name, tensor in tensors.items():
         if tensor.dtype not in SUPPORTED:
@@ -93,6 +97,18 @@ def _parse_header(raw: bytes) -> tuple[dict[str, Any], str]:
         if not isinstance(payload[name], kind) or isinstance(payload[name], bool):
             raise ValueError(f"{name} must be a {kind}, got {short(payload[name])}")
     return payload, str(envelope["sha256"])
+
+
+def _whole_size(raw: bytes) -> int:
+    """Return the size that the header of a model file states, at least that of the header, or 0 for another file."""
+    size = 8 + int.from_bytes(raw[:8], "little")
+    if not raw.startswith(b'{"__metadata__":{"%b"' % KEY.encode(), 8) or size > MOST_HEADER:
+        return 0
+    try:
+        entries = {name: each for name, each in parse_json(raw[8:size]).items() if name != "__metadata__"}
+        return size + max((int(each["data_offsets"][1]) for each in entries.values()), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError):  # the header is cut off itself
+        return size
 
 
 def _looks_like(raw: bytes, error: Exception) -> str:
