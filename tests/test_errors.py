@@ -17,11 +17,13 @@ from tinygpt import (
     CharTokenizer,
     GPTConfig,
     GPTLanguageModel,
+    NGramLanguageModel,
     Sampler,
     TokenDataset,
     Trainer,
     TrainerConfig,
     compare,
+    plan,
 )
 from tinygpt.errors import ConfigError, InputTypeError
 from tinygpt.layers import FeedForward, Head, MultiHeadAttention
@@ -151,6 +153,32 @@ def sampler() -> Sampler:
 def test_an_argument_by_another_name_is_translated(call: Callable[..., object], name: str, message: str) -> None:
     with pytest.raises((ConfigError, InputTypeError), match=re.escape(message)) as caught:
         call(**{name: 3})
+    assert len(str(caught.value)) <= 300
+
+
+CALLS: list[tuple[Any, tuple[Any, ...], str]] = [
+    (GPTConfig, (), r"GPTConfig: missing .*'vocab_size'; use GPTConfig\(vocab_size=\.\.\.\)$"),
+    (Sampler, (MODEL,), r"Sampler: missing .*'tokenizer'; use Sampler\(model, tokenizer, stride=\.\.\.\)$"),
+    (Trainer, (MODEL,), r"Trainer: missing .*'data'; use Trainer\(model, data, \w+=\.\.\.\)$"),
+    (plan, (), r"plan: missing .*'model'; use plan\(model, devices=\.\.\.\)$"),
+    (
+        NGramLanguageModel.count,
+        ([0],),
+        r"'vocab_size'; use NGramLanguageModel\.count\(ids, vocab_size=\.\.\.\)$",
+    ),
+    (
+        Sampler.generate,
+        (None, "a", 3),
+        r"too many positional arguments; use Sampler\.generate\(prompt, max_new_tokens=\.\.\.\)$",
+    ),
+    (compare, (MODEL, MODEL), r"compare: too many positional arguments; use compare\(trainers, data=\.\.\.\)$"),
+]
+
+
+@pytest.mark.parametrize(("function", "values", "message"), CALLS)
+def test_too_few_or_too_many_arguments_are_answered_by_a_call(function: Any, values: Any, message: str) -> None:
+    with pytest.raises((ConfigError, InputTypeError), match=message) as caught:
+        function(*values)
     assert len(str(caught.value)) <= 300
 
 

@@ -309,10 +309,10 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> Target:
-    """Let a function or the constructor of a config refuse an unknown keyword, with a suggestion.
+    """Check the arguments of a function or a config, with suggestions.
 
     Raises:
-        InputTypeError: When a function is called with an unknown keyword.
+        InputTypeError: When a function is called with an unknown keyword, or an argument is missing or one too many.
         ConfigError: When a config is.
 
     Example:
@@ -327,7 +327,9 @@ def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> 
     if isinstance(target, type):
         target.__init__ = checked_names(target.__init__, ConfigError)  # type: ignore[misc] # configs have no subclasses
         return target
-    known = tuple(name for name in inspect.signature(target).parameters if name != "self")
+    expected = inspect.signature(target)
+    parameters = [each for name, each in expected.parameters.items() if name not in ("self", "cls")]
+    known = tuple(each.name for each in parameters)
     called = target.__qualname__.removesuffix(".__init__").split("<locals>.")[-1]
     if called.startswith(("GPTConfig", "Trainer", "Sampler")):
         _ARGUMENTS[called] = known
@@ -339,6 +341,18 @@ def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> 
                 raise (refusal or InputTypeError)(
                     f"{called} has no argument {short(name)}{way_out(called, name, known, _ARGUMENTS)}"
                 )
+        try:
+            expected.bind(*values, **named)
+        except TypeError as error:
+            raise (refusal or InputTypeError)(f"{called}: {error}; use {called}({_form(parameters)})") from None
         return target(*values, **named)
 
     return checked  # type: ignore[return-value] # it takes the arguments of the function
+
+
+def _form(parameters: Iterable[inspect.Parameter]) -> str:
+    """Return how to write the arguments of a call: those that are required, and one by its name."""
+    by_name = [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+    needed = [each for each in parameters if each.default is each.empty]
+    shown = needed if any(each in by_name for each in needed) else [*needed, *by_name[:1]]
+    return ", ".join(f"{each.name}=..." if each in by_name else each.name for each in shown)
