@@ -29,6 +29,7 @@ from tinygpt import GPTConfig, TrainerConfig, interop, views
 from tinygpt.checkpoint import read
 from tinygpt.cli import VERBS, main
 from tinygpt.cli.settings import TABLES, ModelFlags, TrainerFlags
+from tinygpt.errors import short
 from tinygpt.training.step import Stepper
 
 ROOT = Path(__file__).parent.parent
@@ -505,6 +506,16 @@ def test_score_takes_one_text(run: str, said: Any) -> None:
     code, _, err = said("score", run, "verse.txt")
     assert code == 2
     assert "got the name of a file, 'verse.txt'" in err
+
+
+@pytest.mark.parametrize("verb", ["write", "score", "view"])
+def test_a_text_that_looks_like_a_missing_file_is_refused(run: str, said: Any, verb: str) -> None:
+    Path("runs").mkdir()
+    for text in ("nofile.txt", "runs/nofile", "https://example.org/a", "x" * 300 + ".txt"):
+        code, out, err = said(verb, run, text)
+        assert (code, out) == (2, "")
+        assert f"got the name of a file, {short(text)}; there is no such file; use - to type this text itself" in err
+    assert "the name of a file" not in said(verb, run, "and/or")[2]
 
 
 def test_view_writes_a_page_of_the_last_tokens(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -573,7 +573,7 @@ def check_corpus(name: str, text: Any) -> str:
         InputTypeError: If it is not a str, is the name of an existing file, or looks like a path or a web address.
     """
     _check_text(text, name)
-    if _is_name_of_a_file(text):
+    if is_name_of_a_file(text):
         way = "download it first" if "://" in text else f"use read_text({short(text)})"
         raise InputTypeError(f"{name} must be a text, got the name of a file, {short(text)}; {way}")
     return str(text)
@@ -594,7 +594,7 @@ def check_texts(name: str, texts: Any) -> list[str]:
                 f"{name} must be one text or several, got {short(text)} of type {type(text).__name__} at position "
                 f"{position}"
             )
-    if listed and all(map(_is_name_of_a_file, listed)):
+    if listed and all(map(is_name_of_a_file, listed)):
         raise InputTypeError(
             f"{name} must be texts, got the names of {len(listed):,} files, {short(listed[0])} first; read them, e.g. "
             "[read_text(path) for path in paths]"
@@ -602,7 +602,8 @@ def check_texts(name: str, texts: Any) -> list[str]:
     return listed
 
 
-def _is_name_of_a_file(text: str) -> bool:
+def is_name_of_a_file(text: str) -> bool:
+    """Return whether a text is the name of an existing file, or looks like a path or a web address."""
     if len(text) > _LONGEST_PATH or "\n" in text:
         return False
     with suppress(OSError, ValueError):  # too long for a name, or with characters that names cannot have

@@ -1,10 +1,11 @@
 """The files that a command line names: models, runs and texts."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, DataNotFoundError, show
+from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, DataNotFoundError, short, show
 from tinygpt.files import check_path, no_file
 
 if TYPE_CHECKING:
@@ -104,16 +105,19 @@ def given_text(text: str) -> str:
     """Return a text of the command line; ``-`` stands for standard input.
 
     Raises:
-        ConfigError: If it is the name of a file.
+        ConfigError: If it is the name of a file, or looks like a path.
     """
+    from tinygpt.tokenizer import is_name_of_a_file
+
     if text == "-":
         if sys.stdin is None:
             raise DataError("standard input must be open to read the text from it")
         return sys.stdin.read()
-    try:
-        is_file = Path(text).is_file()
-    except (OSError, ValueError):  # no file can have such a name
-        is_file = False
-    if is_file:
-        raise ConfigError(f"a text is needed, got the name of a file, {text!r}; use - < {text}")
+    folder, slash, _ = text.partition("/")
+    # Unlike those of Path, these functions take any text.
+    is_below = bool(slash) and len(text.split()) == 1 and os.path.isdir(folder or slash)  # noqa: PTH112
+    if is_name_of_a_file(text) or is_below:
+        is_file = os.path.isfile(text)  # noqa: PTH113
+        way = f"use - < {text}" if is_file else "there is no such file; use - to type this text itself"
+        raise ConfigError(f"a text is needed, got the name of a file, {short(text)}; {way}")
     return text
