@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tinygpt import (
     BigramLanguageModel,
+    CharTokenizer,
     GPTConfig,
     GPTLanguageModel,
     LanguageModel,
@@ -27,6 +28,13 @@ QUICK = TrainerConfig(max_iters=2, batch_size=2, block_size=8, preview_tokens=0)
 
 def gpt(vocab_size: int = DATA.vocab_size) -> GPTLanguageModel:
     return GPTConfig(vocab_size=vocab_size, block_size=8, n_layer=1, n_head=2, n_embd=8).build(seed=0)
+
+
+def trained() -> GPTLanguageModel:
+    assert isinstance(DATA.tokenizer, CharTokenizer)
+    model = gpt()
+    model.trained_symbols = DATA.tokenizer.symbols
+    return model
 
 
 class Uniform(LanguageModel):
@@ -65,13 +73,26 @@ def test_a_text_is_read_by_the_characters_of_the_training() -> None:
     [
         (gpt(), "to be", ConfigError, r"a CharTokenizer, got .* unknown; use TokenDataset\(text, tokenizer\)"),
         (gpt(3), DATA, ConfigError, f"got vocab_size={DATA.vocab_size} in the data and 3 in the model"),
-        (gpt(), [0, 1], InputTypeError, r"data must be a TokenDataset or a text, got \[0, 1\]"),
+        (
+            gpt(),
+            [0, 1],
+            InputTypeError,
+            r"a TokenDataset or a text, got \[0, 1\]; use TokenDataset\(ids\)",
+        ),
+        (trained(), "", DataError, "corpus is empty, got 0 tokens; pass a text or ids with at least 2"),
+        (trained(), "t", DataError, "^a text must have at least 2 tokens to be measured, got 1; pass a longer text$"),
         (gpt(), TokenDataset([0, 1, 0]), DataError, "the val split has 1 of 3 tokens"),
     ],
 )
 def test_data_that_does_not_fit_is_named(model: Any, data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         evaluate(model, data)
+
+
+def test_a_text_shorter_than_a_chosen_window_is_refused() -> None:
+    message = "a text must have at least 9 tokens to be measured, got 5; pass a longer text or a lower block_size"
+    with pytest.raises(DataError, match=message):
+        evaluate(trained(), "to be", block_size=8)
 
 
 def test_a_window_without_tokens_is_refused() -> None:

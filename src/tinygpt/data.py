@@ -106,7 +106,7 @@ class TokenDataset:
         checked = None if tokenizer is None else check_tokenizer(tokenizer)
         ids, *others = (as_ids(name, each, checked) for name, each in corpora.items())
         if not len(ids):
-            raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
+            raise DataError("corpus is empty, got 0 tokens; pass a text or ids with at least 2")
         largest = max(int(each.max(initial=0)) for each in (ids, *others))
         targets = None if mask is None else as_mask(mask, len(ids))
         # As int(0.9 * n) in the notebook and in nanoGPT. Rounding first makes 0.58 * 100 = 57.99999999999999 58.
@@ -136,7 +136,7 @@ class TokenDataset:
     def _of_splits(cls, tokenizer: Tokenizer, train: Split, val: Split) -> "TokenDataset":
         """Return a dataset of two splits that are ready."""
         if not len(train.ids):
-            raise DataError("corpus is empty; each split needs at least block_size + 1 tokens")
+            raise DataError("corpus is empty, got 0 tokens; pass a text or ids with at least 2")
         data = cls.__new__(cls)
         data._set(tokenizer, operator.index(tokenizer.vocab_size), train, val)
         return data

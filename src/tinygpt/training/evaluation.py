@@ -5,7 +5,7 @@ import math
 import torch
 
 from tinygpt.data import TokenDataset
-from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, checked_names, short
+from tinygpt.errors import ConfigError, DataError, InputTypeError, NonFiniteError, check_integer, checked_names, short
 from tinygpt.models import LanguageModel
 from tinygpt.models.base import WINDOW
 from tinygpt.models.inspection import check_model
@@ -52,10 +52,11 @@ def evaluate(
         True
     """
     check_model("model", model)
+    is_text = isinstance(data, str)
     if isinstance(data, str):
         data, split = TokenDataset(data, _tokenizer_of(model), val_fraction=0), "train"
     if not isinstance(data, TokenDataset):
-        raise InputTypeError(f"data must be a TokenDataset or a text, got {short(data)}")
+        raise InputTypeError(f"data must be a TokenDataset or a text, got {short(data)}; use TokenDataset(ids)")
     if data.vocab_size > model.vocab_size:
         raise ConfigError(
             f"the data must have at most the ids of the model, got vocab_size={data.vocab_size} in the data and "
@@ -63,6 +64,10 @@ def evaluate(
         )
     if data.tokenizer is not None:
         check_trained_with(model, data.tokenizer)
+    needed = 1 + (1 if block_size is None else check_integer("block_size", block_size, minimum=1))
+    if is_text and len(data.train) < needed:
+        way = "pass a longer text" if block_size is None else "pass a longer text or a lower block_size"
+        raise DataError(f"a text must have at least {needed} tokens to be measured, got {len(data.train)}; {way}")
     longest = min(model.block_size or WINDOW, len(data.split(split)) - 1)
     size = longest if block_size is None else block_size
     objective = Objective(model, model.device, torch.float32)
