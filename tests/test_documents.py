@@ -215,6 +215,10 @@ def test_a_target_weighs_the_same_in_every_micro_batch() -> None:
     [
         (lambda: dataset.from_documents("abc"), InputTypeError, "texts must be several texts, got one, 'abc'"),
         (lambda: dataset.from_documents(["a", 7]), InputTypeError, "got 7 of type int at position 1"),
+        (lambda: dataset.from_documents([]), DataError, "at least one document that is not empty, got none; pass the"),
+        (lambda: dataset.from_documents([""], val_fraction=0), DataError, "at least one document that is not empty"),
+        (lambda: dataset.from_documents([], LETTERS, val=["a"]), DataError, "at least one document that is not empty"),
+        (lambda: dataset.from_examples([]), DataError, "at least one document that is not empty"),
         (lambda: dataset.from_documents(["ab"], LETTERS), DataError, "at least 2 to be split between them, got 1"),
         (
             lambda: dataset.from_documents(["a", "b"], CharTokenizer("ab")),

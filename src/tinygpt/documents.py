@@ -162,6 +162,8 @@ def _divided(
     order = np.arange(len(sizes))
     if shuffle:
         order = permutation(derive_seed(check_seed(seed), "documents"), len(sizes))
+    if not sizes:
+        raise DataError("a dataset must have at least one document that is not empty, got none; pass the documents")
     if val is not None or not val_fraction:
         return order, order[:0]
     if len(sizes) < 2:
