@@ -91,7 +91,7 @@ class SymbolTokenizer:
             elif self.on_unknown == "error":
                 raise TokenizerError(
                     f"text has {short(part)} at position {position}, which is not among the {self.vocab_size:,} "
-                    "symbols of this tokenizer; add it, or set on_unknown='skip'"
+                    f"symbols of this tokenizer; add it, or use {type(self).__name__}(symbols, on_unknown='skip')"
                 )
         return ids
 

@@ -14,7 +14,7 @@ from tinygpt.errors import harmless
 _IN_FLAGS = (
     (r"pass encoding='([\w-]+)'", r"use --encoding \1"),
     (r"pass its encoding, perhaps encoding='([\w-]+)'", r"name its encoding, perhaps --encoding \1"),
-    (r"fit on more text, or set on_unknown='skip'", "leave it out, or train on a text that has it"),
+    (r"fit on more text, or use CharTokenizer.*?'skip'\)", "leave it out, or train on a text that has it"),
     (r"use read_text\(path, newline=.*?\)", "save it with the line ends of Unix, LF"),
     (r"use read_text\(path, normalize=.*?\)", "save it in normal form NFC"),
     (r"; look at text\[:500\]", ""),
