@@ -809,7 +809,7 @@ def test_prompts_that_are_no_text_are_named(prompt: Any, kind: type[Exception], 
 @pytest.mark.usefixtures("unchecked_types")
 def test_only_a_text_can_be_streamed() -> None:
     writer = Sampler(MODELS["bigram"], LETTERS)
-    with pytest.raises(InputTypeError, match="prompt must be a str to be streamed, got list"):
+    with pytest.raises(InputTypeError, match="prompt must be a str, got list; use generate"):
         writer.stream(["a"], max_new_tokens=3)  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="text must be a str, a list of ids, or a list of such, got int"):
         writer.score(3)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,18 @@ import torch
 from torch import Tensor, nn
 
 import tinygpt
-from tinygpt import BigramLanguageModel, CharTokenizer, GPTLanguageModel, Sampler, TokenDataset, Trainer, TrainerConfig
+from tinygpt import (
+    BigramLanguageModel,
+    CharTokenizer,
+    GPTConfig,
+    GPTLanguageModel,
+    MixtureLanguageModel,
+    NGramLanguageModel,
+    Sampler,
+    TokenDataset,
+    Trainer,
+    TrainerConfig,
+)
 from tinygpt.errors import ConfigError, InputTypeError, NonFiniteError, ShapeError
 from tinygpt.layers import (
     DecoderBlock,
@@ -22,6 +34,7 @@ from tinygpt.layers import (
     RotaryPositions,
 )
 from tinygpt.optim import Muon
+from tinygpt.training import Advice
 
 TEXT = "to be, or not to be: " * 20
 TOKENIZER = CharTokenizer.from_text(TEXT)
@@ -38,6 +51,9 @@ def made_within_inference_mode() -> BigramLanguageModel:
         return bigram()
 
 
+SAMPLER: Any = Sampler(bigram(), TOKENIZER)
+
+
 def train(**parts: Any) -> Trainer:
     whole: dict[str, Any] = {"model": bigram(), "data": DATA, "config": QUICK}
     return Trainer(**(whole | parts))
@@ -52,7 +68,31 @@ class Narrow(BigramLanguageModel):
         return super().compute_logits(idx)[..., :2]
 
 
+ADVICE: Any = Advice(GPTConfig(vocab_size=DATA.vocab_size), QUICK)
+NOT_IDS: list[tuple[Any, str]] = [
+    (TEXT, r"got 'to be, .*; encode it first, e\.g\. tokenizer\.encode\(text\)"),
+    (["be"], r"got 'be' of type str at position 0; encode the text first, e\.g\. tokenizer\.encode\(text\)"),
+    (DATA, r"got TokenDataset.*; use the ids of a split, e\.g\. data\.train"),
+]
 SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
+    (partial(tinygpt.plan, ADVICE), InputTypeError, r"got Advice; use .* plan\(advice.model, advice.config\), and"),
+    (lambda: train(model=ADVICE), InputTypeError, r"got Advice; use its parts, .* build one with \.model\.build\(\)"),
+    (lambda: train(config=ADVICE), InputTypeError, r"config must be a TrainerConfig, got Advice.*; pass its \.config"),
+    *(
+        (partial(call, None), InputTypeError, "got NoneType; pass a text, which may be empty, ''")
+        for call in (SAMPLER, SAMPLER.stream, SAMPLER.choices, SAMPLER.score)
+    ),
+    (lambda: SAMPLER([None]), InputTypeError, "got a list with None of type NoneType; pass texts"),
+    *(
+        (partial(call, ids), InputTypeError, message)
+        for call in (
+            partial(NGramLanguageModel.count, vocab_size=9),
+            MixtureLanguageModel([bigram()]).fit_weights,
+            TOKENIZER.decode,
+        )
+        for ids, message in NOT_IDS
+    ),
+    (lambda: MixtureLanguageModel(bigram()), InputTypeError, r"; use \[model, \.\.\.\]"),  # type: ignore[arg-type]
     (lambda: train(model=bigram(2)), ConfigError, "in the data and 2 in the model; use vocab_size=data.vocab_size"),
     (
         lambda: train(make_optimizer=torch.optim.SGD),

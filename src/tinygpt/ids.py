@@ -134,13 +134,16 @@ def _from_numbers(ids: Any, name: str) -> np.ndarray:
     if isinstance(numbers, str | Mapping | Set) or not isinstance(numbers, Iterable):
         hint = "; use its ids, e.g. encode(text).ids" if hasattr(ids, "ids") else ""
         hint = "; use its entry 'input_ids'" if isinstance(ids, Mapping) and "input_ids" in ids else hint
+        hint = "; encode it first, e.g. tokenizer.encode(text)" if isinstance(ids, str) else hint
+        hint = "; use the ids of a split, e.g. data.train" if hasattr(ids, "splits") else hint
         raise InputTypeError(f"{name} must be a one-dimensional sequence of integers, got {short(ids)}{hint}")
     numbers = list(numbers)
     for kind in set(map(type, numbers)):
         if not issubclass(kind, int | np.integer) or kind in (bool, np.timedelta64):
+            hint = "; encode the text first, e.g. tokenizer.encode(text)" if kind is str else ""
             position, value = next((i, number) for i, number in enumerate(numbers) if type(number) is kind)
             raise InputTypeError(
-                f"{name} must be integers, got {short(value)} of type {kind.__name__} at position {position}"
+                f"{name} must be integers, got {short(value)} of type {kind.__name__} at position {position}{hint}"
             )
     fits = not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
     return np.array(numbers, np.int64 if fits else object)

@@ -53,7 +53,7 @@ class MixtureLanguageModel(LanguageModel):
     def __init__(self, models: Sequence[LanguageModel], *, weights: Sequence[float] | None = None) -> None:
         known = list(models) if isinstance(models, Sequence | nn.ModuleList) else []
         if not known or not all(isinstance(model, LanguageModel) for model in known):
-            raise InputTypeError(f"models must be a list of language models, got {short(models)}")
+            raise InputTypeError(f"models must be a list of language models, got {short(models)}; use [model, ...]")
         sizes = [model.vocab_size for model in known]
         if len(set(sizes)) > 1:
             raise ConfigError(f"the models of a mixture must have the same ids, got vocab_size={sizes}")

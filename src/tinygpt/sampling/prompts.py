@@ -22,14 +22,21 @@ def as_list(name: str, prompt: Any) -> list[Any]:
     """
     rule = f"{name} must be a str, a list of ids, or a list of such"
     if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
-        hint = f"; use {name}.tolist()" if hasattr(prompt, "tolist") else ""
+        hint = f"; use {name}.tolist()" if hasattr(prompt, "tolist") else "; pass a text, which may be empty, ''"
         raise InputTypeError(f"{rule}, got {type(prompt).__name__}{hint}")
     if is_one(prompt):
         return [prompt]
     for each in prompt:
         if isinstance(each, bytes) or not isinstance(each, str | Sequence):
-            raise InputTypeError(f"{rule}, got a list with {short(each)} of type {type(each).__name__}")
+            raise InputTypeError(f"{rule}, got a list with {short(each)} of type {type(each).__name__}; pass texts")
     return list(prompt)
+
+
+def check_text(prompt: Any) -> None:
+    """Raise an InputTypeError unless a prompt is one text."""
+    if not isinstance(prompt, str):
+        as_list("prompt", prompt)
+        raise InputTypeError(f"prompt must be a str, got {type(prompt).__name__}; use generate for ids and for several")
 
 
 def joined(prompt: Any, written: list[Any]) -> Any:

@@ -16,7 +16,6 @@ from tinygpt.checkpoint import load, save
 from tinygpt.errors import (
     CheckpointMismatchError,
     ConfigError,
-    InputTypeError,
     check_integer,
     check_truth,
     checked_names,
@@ -32,7 +31,7 @@ from tinygpt.randomness import check_seed, derive_seed, uniforms
 from tinygpt.runtime import compile_loops, compile_or_warn, keep_freed_memory
 from tinygpt.sampling.choices import Choice, choice_of
 from tinygpt.sampling.filters import draw, filter_logits
-from tinygpt.sampling.prompts import Prompt, as_list, check_ids, is_one, joined
+from tinygpt.sampling.prompts import Prompt, as_list, check_ids, check_text, is_one, joined
 from tinygpt.sampling.steering import Filter, check_filters, steer
 from tinygpt.sampling.text_stream import DECODED_TOGETHER, Pieces
 from tinygpt.sampling.window import Reader, Row, read_one, read_windows, window_start
@@ -252,8 +251,7 @@ class Sampler:
         turn out to be part of a stop string or of a character of several tokens. Arguments and errors are those of
         :meth:`generate`. They are checked at once; the first token is drawn when the first piece is asked for.
         """
-        if not isinstance(prompt, str):
-            raise InputTypeError(f"prompt must be a str to be streamed, got {type(prompt).__name__}; use generate")
+        check_text(prompt)
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         steps = self._steps([prompt], max_new_tokens, stop, stop_ids, seed, filters, options)
         return (step.pieces[0] for step in self._evaluated(steps))
@@ -285,8 +283,7 @@ class Sampler:
             >>> choice.id == choice.alternatives[0].id, choice.drawn_with
             (True, 1.0)
         """
-        if not isinstance(prompt, str):
-            raise InputTypeError(f"prompt must be a str, got {type(prompt).__name__}; use generate")
+        check_text(prompt)
         check_integer("top", top, minimum=0)
         options = partial(filter_logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         steps = self._steps([prompt], max_new_tokens, stop, stop_ids, seed, filters, options)

@@ -257,5 +257,7 @@ def check_config(config: Any) -> TrainerConfig:
     if config is None:
         return TrainerConfig()
     if not isinstance(config, TrainerConfig):
-        raise InputTypeError(f"config must be a TrainerConfig, got {short(config)}; use TrainerConfig(...)")
+        is_pair = isinstance(getattr(config, "config", None), TrainerConfig)  # an Advice, or a trainer
+        way = "pass its .config" if is_pair else "use TrainerConfig(...)"
+        raise InputTypeError(f"config must be a TrainerConfig, got {short(config)}; {way}")
     return config
