@@ -433,7 +433,7 @@ def test_outside_a_run_a_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
     assert tinygpt.load(tmp_path / "real")[0].vocab_size == 3
     (tmp_path / "circle").symlink_to("circle")
-    with pytest.raises(CheckpointSaveError, match=r"circle.: Too many levels"):
+    with pytest.raises(CheckpointSaveError, match=r"circle.: it is a symbolic link"):
         tinygpt.save(tmp_path / "circle", BigramLanguageModel(3))
 
 

@@ -135,8 +135,8 @@ def write_whole(path: Path, raw: bytes | Iterator[bytes]) -> None:
     """
     try:
         target = path.resolve()
-    except RuntimeError as error:  # links in a circle, before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+    except RuntimeError:  # links in a circle, before Python 3.13; from then on such a link is its own target
+        target = path
     check_regular(target)
     mode = stat.S_IMODE(os.stat(target).st_mode) if target.exists() else None
     sweep(target.parent)
