@@ -246,7 +246,7 @@ def shakespeare_plays() -> list[str]:
 
 # Stage directions are emphasised, as _Exit_ or *Exit*, or in brackets, and may have several lines.
 _BRACKETED = re.compile(r"[_*]*\\?\[(?:(?!\n\n)[^\]_])*[\]_][_*]*")
-_EMPHASISED = re.compile(r"(?<![\w*])([_*])(?!\*)(?:(?!\n\n).)+?\1+(?!\w)", re.DOTALL)
+_EMPHASISED = re.compile(r"([_*])(?<![\w*].)(?!\*)(?:(?!\n\n).)+?\1+(?!\w)", re.DOTALL)  # the sign first: it is rare
 _SPEAKER = re.compile(r"^\*\*(.+?)\*\*\s*$", re.MULTILINE)
 
 
