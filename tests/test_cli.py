@@ -638,6 +638,23 @@ def test_the_page_names_each_verb_and_exit_code(said: Any) -> None:
     assert said("train", "verse.txt", "--config", "page.toml", *SMALL, "--max-iters", "1")[0] == 0
 
 
+def test_the_commands_of_the_page_run(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, in one directory, with few steps."""
+    page = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+    Path("moved").mkdir()
+    for name in ("shakespeare.txt", "novel.txt", "moved/novel.txt"):
+        Path(name).write_text(f"{TEXT} ROMEO: To be, or not to be. Ot ton\n" * 3, encoding="utf-8")
+    Path("plain.toml").write_text("[trainer]\noptimizer = 'adamw'\n", encoding="utf-8")
+    lines = re.findall(r"^\$ tinygpt (.*)$", page, re.MULTILINE)
+    assert len(lines) > 12
+    for line in lines:
+        verb, *words = shlex.split(re.sub(r"--(minutes|max-iters) \d+", "--max-iters 5", line))
+        few = SMALL if verb == "train" and "--resume" not in words else []
+        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+        code, _, err = said(verb, *few, *words)
+        assert code == 0, (line, err)
+
+
 # --- other programs ---------------------------------------------------------------------------------------------------
 
 
