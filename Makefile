@@ -79,7 +79,7 @@ doctest: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -o addopts="" --doctest-modules src
 
 docs: $(VENV)/.dev
-	$(BIN)/sphinx-build -q -W -n --keep-going -j 2 -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W -n --keep-going -j 3 -b html docs docs/_build/html
 
 wheel: $(VENV)/.dev
 	$(BIN)/python tests/check_wheel.py

@@ -7,6 +7,7 @@ from pathlib import Path
 typing.GENERATING_DOCUMENTATION = "tinygpt"  # set before the import of tinygpt, so that jaxtyping shows short names
 
 import myst_nb.core.render  # noqa: E402
+import sphinx.builders  # noqa: E402
 import torch  # noqa: E402
 from docutils import nodes  # noqa: E402
 from docutils.utils.math import latex2mathml  # noqa: E402
@@ -165,6 +166,14 @@ def read_slow_pages_first(app, env, docnames):
     Most of its cells have run by then for the English course.
     """
     docnames.sort(key=lambda name: (name.startswith("curso"), name.startswith("api"), not name.startswith("course")))
+
+
+def one_page_each(docnames, processes):
+    """Return tasks of one page each; with several in a task, one process waits at the end while the other runs them."""
+    return [[name] for name in docnames]
+
+
+sphinx.builders.make_chunks = one_page_each
 
 
 def setup(app):
