@@ -160,6 +160,23 @@ def name_language(app, pagename, templatename, context, doctree):
         context["twin"] = {"language": COURSES[other], "link": context["pathto"](twin)}
 
 
+LINK_BACK = re.compile(r'(?<=class="viewcode-back" href=")([^"#]*#)([^"]*)')
+
+
+def link_back_to_names(app, pagename, templatename, context, doctree):
+    """Let each link from the source lead to a name of the reference; viewcode expects all names under one module."""
+    if pagename.startswith("_modules/tinygpt"):
+        names = [name for name, each in app.env.get_domain("py").objects.items() if not each.aliased]
+
+        def known(link):
+            parts = link[2].split(".")
+            endings = (".".join(parts[start:]) for start in range(len(parts)))
+            found = [name for ending in endings for name in names if name == ending or name.endswith(f".{ending}")]
+            return link[1] + (found or [link[2]])[0]
+
+        context["body"] = LINK_BACK.sub(known, context["body"])
+
+
 def read_slow_pages_first(app, env, docnames):
     """Read the pages that run code first, which two processes share, and the Spanish course last.
 
@@ -180,6 +197,7 @@ def setup(app):
     app.connect("env-before-read-docs", read_slow_pages_first)
     app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
     app.connect("html-page-context", name_language)
+    app.connect("html-page-context", link_back_to_names)
     app.connect("doctree-resolved", keep_columns_aligned)
     app.connect("source-read", show_each_value_once)
     for field in PyObject.doc_field_types:
