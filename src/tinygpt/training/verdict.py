@@ -7,6 +7,7 @@ from statistics import fmean, median
 from tinygpt.training.history import Evaluation, History
 
 _MATTERS = 0.01  # nats: smaller differences, about one percent of perplexity, do not count
+_GAIN = 0.1  # nats: a larger gain counts, however noisy the losses are
 _ABOUT = 0.05  # of the difference between the even guess and the bigram: a loss this near to one is no better
 _RISE = 1.0  # nats: noise between batches is a few tenths, so a larger rise is not noise
 
@@ -64,8 +65,9 @@ def _course(history: History, counts: float) -> str:
     last, peak = history.last, _peak(history)
     earlier = [each for each in history.evaluations if each.step <= 0.75 * last.step] or history.evaluations[:1]
     since = ([each for each in earlier if _is_high(history, each)] or earlier)[-1]
-    if since.val_loss - last.val_loss < counts:
-        return f"converged, a gain of less than {counts:.2f} nats since step {since.step:,}"
+    little = min(counts, _GAIN)
+    if since.val_loss - last.val_loss < little:
+        return f"converged, a gain of less than {little:.2f} nats since step {since.step:,}"
     if last.schedule is None:
         return "still falling; train longer"
     if _is_high(history, last):
