@@ -90,6 +90,14 @@ def test_the_lookups_of_a_mixture_cost_nothing() -> None:
     assert mixture.flops_per_token == plan(gpt, TrainerConfig(batch_size=4), **H100).flops_per_token > 0
 
 
+def test_a_limit_of_time_shortens_the_plan() -> None:
+    step = plan(GPTConfig(**SIZES), TrainerConfig(), **H100).computing
+    short = plan(GPTConfig(**SIZES), TrainerConfig(max_seconds=10.5 * step), **H100)
+    assert (short.steps, short.tokens_per_step * short.steps) == (10, 10 * 64 * 32)
+    assert plan(GPTConfig(**SIZES), TrainerConfig(max_iters=7, max_seconds=10.5 * step), **H100).steps == 7
+    assert plan(BigramLanguageModel(vocab_size=9), TrainerConfig(max_seconds=1), **H100).steps == 5000
+
+
 def test_devices_share_the_micro_batches() -> None:
     config = TrainerConfig(batch_size=64, accumulation=16, precision="fp32")
     one, four = (plan(GPTConfig(**SIZES), config, devices=devices, **H100) for devices in (1, 4))

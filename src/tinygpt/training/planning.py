@@ -43,7 +43,7 @@ class Plan:
     Attributes:
         parameters: Number of parameters ``N``.
         devices: Number of devices, one process each.
-        steps: Number of steps.
+        steps: Number of steps, as many as ``max_iters`` and ``max_seconds`` allow.
         tokens_per_step: Tokens in each step, over all devices.
         flops_per_token: Floating-point operations of the forward pass per token; a step takes three times as many.
         memory: Bytes on each device, by what they hold.
@@ -85,6 +85,7 @@ class Plan:
 
     def __str__(self) -> str:
         tokens = self.tokens_per_step * self.steps
+        sending = f", {_time(self.sending)} of sending" if self.sending else ""
         rows = [(f"  {name}", _bytes(count)) for name, count in self.memory.items()]
         rows = [
             ("parameters", f"{self.parameters:,}"),
@@ -96,7 +97,7 @@ class Plan:
             *rows,
             ("checkpoint", _bytes(self.checkpoint)),
             ("sent per step", _bytes(self.sent)),
-            ("a step", f"{_time(self.computing)} of computing, {_time(self.sending)} of sending"),
+            ("a step", f"{_time(self.computing)} of computing{sending}"),
             ("the training", _time(self.seconds)),
         ]
         width = 2 + max(len(name) for name, _ in rows)
@@ -169,6 +170,9 @@ def plan(
     else:
         computing = each * _timed(model, config, rows, block_size, state + kept, memory or math.inf)
     sending = sent / bandwidth if bandwidth else 0.0
+    steps = config.max_iters
+    if config.max_seconds is not None and (each_step := computing + sending):
+        steps = min(steps, max(1, int(config.max_seconds / each_step)))
     verdicts = [_fit(state, kept, memory, config.batch_size, accumulation)]
     if (
         memory is not None
@@ -188,7 +192,7 @@ def plan(
     return Plan(
         parameters=built.num_parameters(),
         devices=devices,
-        steps=config.max_iters,
+        steps=steps,
         tokens_per_step=tokens,
         flops_per_token=forward,
         memory=MappingProxyType(parts),
@@ -347,10 +351,10 @@ def _timed(
     model: LanguageModel | GPTConfig, config: TrainerConfig, rows: int, block_size: int, needed: float, memory: float
 ) -> float:
     """Return the seconds of a micro-batch on this machine."""
-    if needed > min(memory, memory_bytes()):
+    if needed > (limit := min(memory, memory_bytes())):
         raise ConfigError(
-            f"a model that does not fit this machine cannot be timed here, got {_bytes(needed)} of state and "
-            f"activations for {_bytes(memory_bytes())} of memory; name flops= of the device"
+            f"a model that does not fit cannot be timed here, got {_bytes(needed)} of state and activations for "
+            f"{_bytes(limit)} of memory; name flops= of the device"
         )
     built = model.build(seed=0) if isinstance(model, GPTConfig) else copy.deepcopy(model)
     data = TokenDataset(np.arange(rows * block_size + 1) % built.vocab_size, val_fraction=0.0)
