@@ -232,7 +232,8 @@ def _tell_of_a_table(trainer: "Trainer", run: Path, mixture: bool) -> None:
         return
     table = tinygpt.NGramLanguageModel.count(data.train, vocab_size=trainer.model.vocab_size, order=order)
     counted = tinygpt.evaluate(table, data, block_size=trainer.block_size).nats
-    note(f"its loss is {own:.3f} nats on the validation split; a table of counted {order}-grams has {counted:.3f}")
+    counts = f"a table of counted {order}-grams has {counted:.3f}{', which is better' if counted < own else ''}"
+    note(f"its loss is {own:.3f} nats on the validation split; {counts}")
     if mixture:
         path = run / "mixture.safetensors"
         model = tinygpt.load(run / BEST)[0] if trainer.config.shard else trainer.model  # whole
