@@ -576,7 +576,7 @@ def test_a_part_shows_itself_in_a_line_or_a_few(make: Make) -> None:
     [
         (
             lambda: MultiHeadAttention(10, n_head=3),
-            "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9",
+            "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=12",
         ),
         (
             lambda: MultiHeadAttention(8, n_head=2, head_size=0),

@@ -691,7 +691,7 @@ def test_a_config_survives_json_and_cannot_be_changed(config: GPTConfig) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_embd": 10, "n_head": 3}, "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=9"),
+        ({"n_embd": 10, "n_head": 3}, "n_head must divide n_embd, got n_embd=10 and n_head=3; use n_embd=12"),
         ({"n_layer": 0}, "n_layer must be an integer of at least 1, got n_layer=0"),
         ({"n_head": 2.0}, "got n_head=2.0"),
         ({"n_embd": True}, "got n_embd=True"),

@@ -277,7 +277,7 @@ def check_head_size(n_embd: int, n_head: int) -> int:
         64
     """
     if n_embd % n_head:
-        nearest = max(1, round(n_embd / n_head)) * n_head
+        nearest = max(1, round(n_embd / (2 * n_head))) * 2 * n_head  # heads of an even size suit every layout
         raise ConfigError(f"n_head must divide n_embd, got n_embd={n_embd} and n_head={n_head}; use n_embd={nearest}")
     return n_embd // n_head
 
