@@ -143,9 +143,11 @@ def test_a_machine_of_slow_steps_gets_a_wide_model(minutes: float, monkeypatch: 
 def test_a_text_of_eighty_one_tokens_can_be_trained_on(minutes: float, steady: dict[int, float]) -> None:
     advice = advise(of_length(81), minutes=minutes)
     assert advice.model.block_size == 8
-    with pytest.raises(DataError, match="a text must have at least 81 tokens to train on, got 80; use a longer text"):
+    with pytest.raises(
+        DataError, match="a text must have at least 81 tokens for both splits, got 80; use a longer text"
+    ):
         advise(of_length(80), minutes=minutes)
-    with pytest.raises(DataError, match="at least 18 tokens to train on, got 17"):
+    with pytest.raises(DataError, match="at least 18 tokens for both splits, got 17"):
         advise(of_length(17, val_fraction=0.5))
     with pytest.raises(DataError, match="must have a validation split, got val_fraction=0"):
         advise(of_length(1000, val_fraction=0))

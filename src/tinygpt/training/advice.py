@@ -185,7 +185,7 @@ def _check_long_enough(data: TokenDataset) -> None:
         raise DataError("the data must have a validation split, got val_fraction=0; use e.g. val_fraction=0.1")
     least = max(int(_SHORTEST / share) + 1, math.ceil((_SHORTEST + 1) / (1 - share)))
     got = len(data.train) + len(data.val)
-    raise DataError(f"a text must have at least {least} tokens to train on, got {got}; use a longer text")
+    raise DataError(f"a text must have at least {least} tokens for both splits, got {got}; use a longer text")
 
 
 def _widest(
