@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,18 @@ def test_a_cut_file_states_its_size(path: Path) -> None:
         message = f"model.safetensors' is incomplete: it has {length:,} of at least {whole:,} bytes; copy or save it"
         with pytest.raises(CheckpointCorruptError, match=message):
             tinygpt.load(path)
+
+
+@pytest.mark.parametrize("end", [b"1e999", b"-1", b"9" * 400, b"[]", b"true"], ids=str)
+def test_a_damaged_size_in_a_header_is_a_corrupt_file(end: bytes, path: Path) -> None:
+    raw = path.read_bytes()
+    header = raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+    changed = re.sub(rb'("data_offsets":\[\d+,)\d+', rb"\g<1>" + end, header)
+    assert changed != header
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed)
+    with pytest.raises(CheckpointCorruptError) as caught:
+        tinygpt.load(path)
+    assert len(str(caught.value)) <= 300
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:

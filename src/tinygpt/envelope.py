@@ -106,9 +106,10 @@ def _whole_size(raw: bytes) -> int:
         return 0
     try:
         entries = {name: each for name, each in parse_json(raw[8:size]).items() if name != "__metadata__"}
-        return size + max((int(each["data_offsets"][1]) for each in entries.values()), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError):  # the header is cut off itself
+        end = max((each["data_offsets"][1] for each in entries.values()), default=0)
+    except (ValueError, TypeError, LookupError, AttributeError):  # the header is cut off itself, or damaged
         return size
+    return size + end if type(end) is int and 0 <= end < 1 << 62 else size
 
 
 def _looks_like(raw: bytes, error: Exception) -> str:
