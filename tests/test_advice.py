@@ -287,24 +287,35 @@ def test_measuring_takes_real_steps_and_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_row", "compile", "rows"),
-    [(1e-3, False, [1, 64]), (0.4, False, [1, 4]), (0.05, False, [1, 26]), (0.4, True, [64])],
-    ids=["short", "long", "longer", "compiled"],
+    ("once", "per_row", "settings", "rows"),
+    [
+        (0.025, 1e-3, {}, [1, 64]),
+        (0.025, 0.4, {}, [1, 4]),
+        (0.025, 0.05, {}, [1, 26]),
+        (0.025, 0.05, {"accumulation": 4}, [1, 16]),
+        (0.025, 0.4, {"accumulation": 64}, [1]),
+        (0.025, 5.0, {}, [1, 2]),
+        (0.1, 1e-4, {}, [1, 19, 64]),
+        (0.025, 0.4, {"compile": True}, [64]),
+    ],
+    ids=["short", "long", "longer", "micro-batches", "of one row", "very long", "seems long", "compiled"],
 )
 def test_a_long_step_is_estimated_from_shorter_ones(
-    per_row: float, compile: bool, rows: list[int], monkeypatch: pytest.MonkeyPatch
+    once: float, per_row: float, settings: dict[str, Any], rows: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that is compiled is timed whole, since each number of rows would be compiled."""
+    """No micro-batch is larger than the run's. A compiled step is timed whole: each number of rows is compiled."""
     timed: list[int] = []
 
     def steady(model: LanguageModel, config: TrainerConfig, *others: Any, **options: Any) -> float:
         timed.append(config.batch_size)
-        return 0.025 + per_row * config.batch_size
+        parts = config.accumulation or 1
+        return parts * (once + per_row * config.batch_size / parts)
 
     monkeypatch.setattr(advice_module, "_measured", steady)
-    config = TrainerConfig(batch_size=64, accumulation=2, compile=compile, device="cpu")
+    config = TrainerConfig(batch_size=64, device="cpu", **settings)
     seconds = advice_module.measured_step(make_gpt("modern"), config, DATA, 8)
-    assert seconds == pytest.approx(0.025 + 64 * per_row)
+    parts = config.accumulation or 1
+    assert seconds == pytest.approx(parts * (once + 64 / parts * per_row))
     assert timed == rows
 
 

@@ -41,7 +41,7 @@ _SHARE_OF_STEPS = 0.75  # of the time; the rest is for evaluations, previews and
 _SHARE_OF_EVALUATIONS = 0.15
 _STEPS_PER_PREVIEWED = 25  # for each token of a preview; a token takes up to a third of a step
 _MEASURED = 0.7  # seconds
-_LONG = 2.0  # seconds of a step that is not timed as a whole
+_LONG = 2.0  # seconds; a longer step is not timed as a whole
 _FEWEST_STEPS = 10
 _SHORTEST = 8  # tokens in a window
 
@@ -86,7 +86,7 @@ class Advice:
 def advise(source: str | os.PathLike[str] | TokenDataset, *, minutes: float = 1.0, **settings: Any) -> Advice:
     """Choose a model and its training for a text and a number of minutes.
 
-    A few training steps are timed on this machine, for about two seconds.
+    A few training steps are timed on this machine, for some seconds.
 
     Args:
         source: The path of a text file in UTF-8 or of a prepared corpus, a text of several lines, or a dataset.
@@ -289,27 +289,30 @@ def _operations(model: GPTConfig, config: TrainerConfig) -> float:
 
 
 def seconds_per_step(model: GPTConfig, config: TrainerConfig, data: TokenDataset) -> float:
-    """Return the median time of a few training steps, which rank 0 takes alone for all processes."""
+    """Return the time of a training step, which rank 0 measures alone for all processes."""
     return join().from_first(lambda: measured_step(model.build(seed=0), config, data, model.block_size))
 
 
 def measured_step(model: LanguageModel, config: TrainerConfig, data: TokenDataset, block_size: int) -> float:
-    """Return the time of a training step, by the median of a few, which change the model.
+    """Return the time of a training step, by the median of a few. The steps change the model.
 
-    The time of a step of several seconds follows from shorter ones, with one row and with a few rows.
+    The time of a step of several seconds is estimated from shorter steps: with one row, and with a few rows of a
+    micro-batch.
     """
     keep_freed_memory()
     model = model.to(choose_device(config.device))
-    rows = config.batch_size
-    if config.compile:  # once for each number of rows
-        return _measured(model, config, data, block_size)
+    rows, parts = config.batch_size, config.accumulation or 1
     few = replace(config, batch_size=1, accumulation=1)
-    one = _measured(model, few, data, block_size, least=0.2)
-    some = max(4, int(_LONG / one))
-    if some >= rows:
-        return _measured(model, config, data, block_size)
-    each = (_measured(model, replace(few, batch_size=some), data, block_size) - one) / (some - 1)
-    return one + max(0.0, each) * (rows - 1)
+    if not config.compile:  # once for each number of rows
+        one = _measured(model, few, data, block_size, least=0.2)
+        micro = math.ceil(rows / parts)
+        some = min(micro, max(2 if one > _LONG else 4, int(_LONG / one)))
+        if one * rows > _LONG:
+            several = one if some == 1 else _measured(model, replace(few, batch_size=some), data, block_size)
+            estimate = parts * (one + max(0.0, several - one) / max(1, some - 1) * (micro - 1))
+            if estimate > _LONG:
+                return estimate
+    return _measured(model, config, data, block_size)
 
 
 def _measured(

@@ -43,7 +43,7 @@ class Plan:
     Attributes:
         parameters: Number of parameters ``N``.
         devices: Number of devices, one process each.
-        steps: Number of steps, as many as ``max_iters`` and ``max_seconds`` allow.
+        steps: Number of steps, as many as ``max_iters`` and ``max_seconds`` allow, evaluations not counted.
         tokens_per_step: Tokens in each step, over all devices.
         flops_per_token: Floating-point operations of the forward pass per token; a step takes three times as many.
         memory: Bytes on each device, by what they hold.
@@ -125,7 +125,7 @@ def plan(
         devices: Number of devices, one process each.
         memory: Bytes of each device. By default the memory of this machine, if ``flops`` is not given either.
         flops: Peak floating-point operations per second of each device. By default this machine is timed,
-            which takes some seconds.
+            which takes seconds, and up to a minute for a large model.
         bandwidth: Bytes per second that a device can send; None counts no time for sending.
         utilisation: Share of ``flops`` that a training reaches.
 
@@ -351,7 +351,7 @@ def _timed(
     model: LanguageModel | GPTConfig, config: TrainerConfig, rows: int, block_size: int, needed: float, memory: float
 ) -> float:
     """Return the seconds of a micro-batch on this machine."""
-    if needed > (limit := min(memory, memory_bytes())):
+    if needed > (limit := min(memory, memory_bytes() or math.inf)):
         raise ConfigError(
             f"a model that does not fit cannot be timed here, got {_bytes(needed)} of state and activations for "
             f"{_bytes(limit)} of memory; name flops= of the device"
