@@ -515,8 +515,9 @@ def test_a_text_that_looks_like_a_missing_file_is_refused(run: str, said: Any, v
     for text in ("nofile.txt", "runs/nofile", "https://example.org/a", "x" * 300 + ".txt"):
         code, out, err = said(verb, run, text)
         assert (code, out) == (2, "")
-        assert f"got the name of a file, {short(text)}; there is no such file; use - to type this text itself" in err
-    assert "the name of a file" not in said(verb, run, "and/or")[2]
+        assert f"got what looks like a path, {short(text)}; use - to read any text" in err
+    for text in ("and/or", "/*", "//"):
+        assert "looks like a path" not in said(verb, run, text)[2]
 
 
 def test_view_writes_a_page_of_the_last_tokens(run: str, said: Any, monkeypatch: pytest.MonkeyPatch) -> None:

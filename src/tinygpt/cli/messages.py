@@ -24,6 +24,8 @@ _IN_FLAGS = (
     ),
     (r"use tinygpt\.load\(path\) for a model of tinygpt", "use a text file"),
     (r"(?:pass its new path|pass it): train\(.*?\)", "name it: tinygpt train FILE --resume RUN"),
+    (r"use TokenDataset\(text\)$", "save it in a file first"),
+    (r", or TokenDataset\(text\) for a text$", ""),
     (r"its encoding=\.\.\.", "its --encoding"),
     (r"train with layout='(\w+)'", r"train with --layout \1"),
     (r"another run_dir\b", "another directory with -o"),

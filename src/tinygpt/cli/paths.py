@@ -1,11 +1,12 @@
 """The files that a command line names: models, runs and texts."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, DataNotFoundError, short, show
+from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataError, DataNotFoundError, cut, short, show
 from tinygpt.files import check_path, no_file
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def given_text(text: str) -> str:
         if sys.stdin is None:
             raise DataError("standard input must be open to read the text from it")
         return sys.stdin.read()
-    folder, slash, _ = text.partition("/")
     # Unlike those of Path, these functions take any text.
-    is_below = bool(slash) and len(text.split()) == 1 and os.path.isdir(folder or slash)  # noqa: PTH112
+    folder = os.path.dirname(text)  # noqa: PTH120
+    is_below = len(text.split()) == 1 and bool(folder.strip("/")) and os.path.isdir(folder)  # noqa: PTH112
+    if os.path.isfile(text):  # noqa: PTH113
+        raise ConfigError(f"a text is needed, got the name of a file, {short(text)}; use - < {cut(shlex.quote(text))}")
     if is_name_of_a_file(text) or is_below:
-        is_file = os.path.isfile(text)  # noqa: PTH113
-        way = f"use - < {text}" if is_file else "there is no such file; use - to type this text itself"
-        raise ConfigError(f"a text is needed, got the name of a file, {short(text)}; {way}")
+        raise ConfigError(f"a text is needed, got what looks like a path, {short(text)}; use - to read any text")
     return text
