@@ -10,7 +10,7 @@ import pytest
 import tinygpt
 from tinygpt import BigramLanguageModel, CharTokenizer, Sampler, TokenDataset, views
 from tinygpt.cli import main
-from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataNotFoundError
+from tinygpt.errors import CheckpointNotFoundError, ConfigError, DataNotFoundError, show
 from tinygpt.training import advise
 
 TOKENIZER = CharTokenizer("ab")
@@ -53,7 +53,7 @@ def refused(call: Callable[[Any], object], path: Any) -> str:
 @pytest.mark.parametrize("call", READERS.values(), ids=READERS)
 def test_a_missing_file_has_the_nearest_name_in_its_message(call: Callable[[Any], object], folder: Path) -> None:
     assert refused(call, "thre.txt").endswith("'thre.txt'; did you mean 'there.txt'?")
-    assert refused(call, Path("nix") / ("x" * 90)).endswith(f"in {str(folder)!r}; check the path")
+    assert refused(call, Path("nix") / ("x" * 90)).endswith(f"in {show(folder)}; check the path")
     assert "; check the path" in refused(call, folder / "q" / ("x" * 200))
 
 

@@ -312,8 +312,8 @@ def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> 
     """Check the arguments of a function or a config, with suggestions.
 
     Raises:
-        InputTypeError: When a function is called with an unknown keyword, or an argument is missing or one too many.
-        ConfigError: When a config is.
+        InputTypeError: At a call with too many arguments or too few, or with an unknown keyword.
+        ConfigError: At a call of a config with an unknown keyword.
 
     Example:
         >>> @checked_names
@@ -344,7 +344,7 @@ def checked_names(target: Target, refusal: type[TinyGPTError] | None = None) -> 
         try:
             expected.bind(*values, **named)
         except TypeError as error:
-            raise (refusal or InputTypeError)(f"{called}: {error}; use {called}({_form(parameters)})") from None
+            raise InputTypeError(f"{called}: {error}; use {called}({_form(parameters)})") from None
         return target(*values, **named)
 
     return checked  # type: ignore[return-value] # it takes the arguments of the function

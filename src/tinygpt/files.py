@@ -91,7 +91,7 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def no_file(path: Path, *folders: Path, kind: str = "file") -> str:
-    """Return the message about a missing file, with the nearest name in some folders or its own."""
+    """Return the message about a missing file, with the nearest name in the folders or in that of the path."""
     for folder in (*folders, path.parent):
         with suppress(OSError):
             names = [each.name for each in islice(folder.iterdir(), _MOST_NAMES)]

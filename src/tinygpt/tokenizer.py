@@ -535,7 +535,7 @@ class CharTokenizer:
             around = unicodedata.normalize(form, pair)
             if first not in around and all(character in self.stoi for character in around):
                 return f"{message}; it is known in the Unicode form {form}: unicodedata.normalize({form!r}, text)"
-        return f"{message}; fit on more text, or use CharTokenizer.from_text(text, on_unknown='skip')"
+        return f"{message}; fit on more text, or use CharTokenizer(tokenizer.symbols, on_unknown='skip')"
 
 
 def _frequent(texts: list[str], min_count: int, on_unknown: str) -> list[str]:

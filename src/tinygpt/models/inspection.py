@@ -70,7 +70,7 @@ def _described(model: Any) -> tuple[str, str]:
     elif isinstance(getattr(model, "model", None), LanguageModel):
         return f"a {kind}", "pass its .model"
     elif isinstance(getattr(model, "model", None), GPTConfig):
-        return kind, "use its parts, as in plan(advice.model, advice.config), and build one with .model.build()"
+        return kind, "use its parts, as in plan(advice.model, advice.config); advice.model.build() is a model"
     elif callable(model):
         return f"the function {getattr(model, '__name__', kind)}", "call it and pass the model that it returns"
     return kind, "use GPTConfig(vocab_size=...).build(); the model comes first"

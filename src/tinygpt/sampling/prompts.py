@@ -22,7 +22,8 @@ def as_list(name: str, prompt: Any) -> list[Any]:
     """
     rule = f"{name} must be a str, a list of ids, or a list of such"
     if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
-        hint = f"; use {name}.tolist()" if hasattr(prompt, "tolist") else "; pass a text, which may be empty, ''"
+        hint = "; decode it first" if isinstance(prompt, bytes) else "; pass a text, which may be empty, ''"
+        hint = f"; use {name}.tolist()" if hasattr(prompt, "tolist") else hint
         raise InputTypeError(f"{rule}, got {type(prompt).__name__}{hint}")
     if is_one(prompt):
         return [prompt]
@@ -36,7 +37,9 @@ def check_text(prompt: Any) -> None:
     """Raise an InputTypeError unless a prompt is one text."""
     if not isinstance(prompt, str):
         as_list("prompt", prompt)
-        raise InputTypeError(f"prompt must be a str, got {type(prompt).__name__}; use generate for ids and for several")
+        raise InputTypeError(
+            f"prompt must be a str, got {type(prompt).__name__}; use generate for ids and for several texts"
+        )
 
 
 def joined(prompt: Any, written: list[Any]) -> Any:

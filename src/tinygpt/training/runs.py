@@ -13,6 +13,7 @@ from tinygpt.errors import (
     CheckpointNotFoundError,
     ConfigError,
     DataError,
+    DataNotFoundError,
     InputTypeError,
     check_number,
     short,
@@ -124,7 +125,7 @@ def _same_text(run: RunDirectory, source: Any, text: TextFile, val_fraction: flo
         data = dataset_of(text.path if source is None else source, encoding=text.encoding, val_fraction=val_fraction)
     except FileNotFoundError as error:
         missing = Path(text.path if source is None else source)
-        raise DataError(
+        raise DataNotFoundError(
             f"there is no file {show(missing)}, the text of {run.shown}; pass its new path: "
             "train('novel.txt', run_dir=..., resume=True)"
         ) from error

@@ -89,9 +89,11 @@ def read_curves(path: Path) -> Curves:
 
     If a step was evaluated twice, the later line is used.
     """
+    if not path.exists():
+        raise DataNotFoundError(no_file(path, kind="run"))
     file = path / "metrics.jsonl" if path.is_dir() else path
     if not file.exists():
-        raise DataNotFoundError(no_file(file, kind="run"))
+        raise DataNotFoundError(no_file(file, kind="log"))
     found: dict[int, dict[str, Any]] = {}
     for _, record in read_log(file):
         if "val_loss" in record:
