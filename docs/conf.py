@@ -166,19 +166,22 @@ LINK_BACK = re.compile(r'(?<=class="viewcode-back" href=")([^"#]*#)([^"]*)')
 def link_back_to_names(app, pagename, templatename, context, doctree):
     """Let each link from the source lead to a name of the reference; viewcode expects all names under one module."""
     if pagename.startswith("_modules/tinygpt"):
-        names = [name for name, each in app.env.get_domain("py").objects.items() if not each.aliased]
+        objects = app.env.get_domain("py").objects
 
         def known(link):
+            there = [name for name, each in objects.items() if link[1].endswith(f"{each.docname}.html#")]
             parts = link[2].split(".")
-            endings = (".".join(parts[start:]) for start in range(len(parts)))
-            found = [name for ending in endings for name in names if name == ending or name.endswith(f".{ending}")]
-            return link[1] + (found or [link[2]])[0]
+            for start in range(len(parts)):
+                ending = ".".join(["", *parts[start:]])
+                if found := [name for name in there if f".{name}".endswith(ending)]:
+                    return link[1] + min(found, key=len)
+            return link[0]
 
         context["body"] = LINK_BACK.sub(known, context["body"])
 
 
 def read_slow_pages_first(app, env, docnames):
-    """Read the pages that run code first, which two processes share, and the Spanish course last.
+    """Read the pages that run code first, which the processes share, and the Spanish course last.
 
     Most of its cells have run by then for the English course.
     """
@@ -186,7 +189,7 @@ def read_slow_pages_first(app, env, docnames):
 
 
 def one_page_each(docnames, processes):
-    """Return tasks of one page each; with several in a task, one process waits at the end while the other runs them."""
+    """Return tasks of one page each, for reading and writing; with more in a task, processes wait for the last one."""
     return [[name] for name in docnames]
 
 
