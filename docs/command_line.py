@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,16 +37,16 @@ def main() -> None:
 def session(block: str, folder: Path) -> str:
     """Return the commands of a session, each with what it prints now."""
     blocks = []
-    for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+    for command in re.findall(r"^\$ (tinygpt .*)$", block, re.MULTILINE):
         printed = output(shlex.split(command), folder).replace(str(folder), HOME)
         shown = "\n".join(wrapped(elided(printed.rstrip().splitlines())))
         blocks.append(f"$ {command}\n{shown}\n")
-    return ("\n" if "..." in blocks[0] else "").join(blocks)
+    return "\n".join(blocks)
 
 
 def output(words: list[str], folder: Path) -> str:
     """Return what a command prints, with the lines that are typed into it."""
-    typed = TYPED.get(words[1], [])
+    typed = [*TYPED.get(words[1], [])]
     done = subprocess.run(
         [str(Path(sys.executable).with_name(words[0])), *words[1:]],
         cwd=folder,
@@ -56,10 +55,14 @@ def output(words: list[str], folder: Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        check=True,
     )
-    lines = iter(typed)
-    shown = [each for line in done.stdout.splitlines() for each in (line, *islice(lines, line.startswith(CHOICES)))]
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)} failed:\n{done.stdout}")
+    shown: list[str] = []
+    for line in done.stdout.splitlines():
+        shown.append(line)
+        if typed and line.startswith(CHOICES):
+            shown.append(typed.pop(0))
     return "\n".join(shown)
 
 
