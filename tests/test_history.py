@@ -229,7 +229,7 @@ def test_the_verdict_looks_at_the_last_quarter_of_the_run() -> None:
 
 
 def test_a_gain_among_noisy_losses_is_no_convergence() -> None:
-    """Of 0.18 nats, although the losses differ from their trend by more."""
+    """The gain is 0.18 nats, and the losses differ from their trend by more."""
     losses = [3.4, 2.9, 2.4, 2.7, 2.3, 2.55, 2.32, 2.45, 2.2, 2.3, 2.14]
     rows = [Evaluation(40 * i, loss, loss, 0, 0, schedule=1 - i / 10) for i, loss in enumerate(losses)]
     assert "not converged" in History(rows).verdict
