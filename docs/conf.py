@@ -188,6 +188,15 @@ def read_slow_pages_first(app, env, docnames):
     docnames.sort(key=lambda name: (name.startswith("curso"), name.startswith("api"), not name.startswith("course")))
 
 
+def promise_notebooks(app, env, docnames):
+    """Make an empty notebook for each chapter, so that an index can link to it before its page has run."""
+    for name in docnames:
+        if name.partition("/")[0] in COURSES:
+            notebook = Path(app.outdir).parent / "jupyter_execute" / f"{name}.ipynb"
+            notebook.parent.mkdir(parents=True, exist_ok=True)
+            notebook.touch()
+
+
 def one_page_each(docnames, processes):
     """Return tasks of one page each, for reading and writing; with more in a task, processes wait for the last one."""
     return [[name] for name in docnames]
@@ -198,6 +207,7 @@ sphinx.builders.make_chunks = one_page_each
 
 def setup(app):
     app.connect("env-before-read-docs", read_slow_pages_first)
+    app.connect("env-before-read-docs", promise_notebooks)
     app.add_html_math_renderer("mathml", inline_renderers=(draw_formula, None), block_renderers=(draw_formula, None))
     app.connect("html-page-context", name_language)
     app.connect("html-page-context", link_back_to_names)
