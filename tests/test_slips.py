@@ -75,8 +75,12 @@ NOT_IDS: list[tuple[Any, str]] = [
     (DATA, r"got TokenDataset.*; use the ids of a split, e\.g\. data\.train"),
 ]
 SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
-    (partial(tinygpt.plan, ADVICE), InputTypeError, r"got Advice; use .* plan\(advice.model, advice.config\), and"),
-    (lambda: train(model=ADVICE), InputTypeError, r"got Advice; use its parts, .* build one with \.model\.build\(\)"),
+    (partial(tinygpt.plan, ADVICE), InputTypeError, r"got Advice; use .* plan\(advice.model, advice.config\); "),
+    (
+        lambda: train(model=ADVICE),
+        InputTypeError,
+        r"got Advice; use its parts, .*; advice\.model\.build\(\) is a model",
+    ),
     (lambda: train(config=ADVICE), InputTypeError, r"config must be a TrainerConfig, got Advice.*; pass its \.config"),
     *(
         (partial(call, None), InputTypeError, "got NoneType; pass a text, which may be empty, ''")
