@@ -23,7 +23,7 @@ from tinygpt.errors import (
     InputTypeError,
     RunExistsError,
 )
-from tinygpt.training import Advice
+from tinygpt.training import Advice, timing
 from tinygpt.training import advice as advice_module
 from tinygpt.training.run_settings import read_settings
 
@@ -281,7 +281,7 @@ def test_flags_repeat_the_advice_without_a_measurement(length: int, minutes: flo
 def test_measuring_takes_real_steps_and_leaves_no_trace() -> None:
     before = torch.get_rng_state()
     model = GPTConfig.modern(vocab_size=DATA.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=8)
-    seconds = advice_module.seconds_per_step(model, TrainerConfig(batch_size=2, device="cpu"), DATA)
+    seconds = timing.seconds_per_step(model, TrainerConfig(batch_size=2, device="cpu"), DATA)
     assert 0 < seconds < 1
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -311,9 +311,9 @@ def test_a_long_step_is_estimated_from_shorter_ones(
         parts = config.accumulation or 1
         return parts * (once + per_row * config.batch_size / parts)
 
-    monkeypatch.setattr(advice_module, "_measured", steady)
+    monkeypatch.setattr(timing, "_measured", steady)
     config = TrainerConfig(batch_size=64, device="cpu", **settings)
-    seconds = advice_module.measured_step(make_gpt("modern"), config, DATA, 8)
+    seconds = timing.measured_step(make_gpt("modern"), config, DATA, 8)
     parts = config.accumulation or 1
     assert seconds == pytest.approx(parts * (once + 64 / parts * per_row))
     assert timed == rows

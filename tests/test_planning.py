@@ -90,6 +90,14 @@ def test_the_lookups_of_a_mixture_cost_nothing() -> None:
     assert mixture.flops_per_token == plan(gpt, TrainerConfig(batch_size=4), **H100).flops_per_token > 0
 
 
+def test_a_system_that_does_not_tell_its_memory_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "memory_bytes", lambda: 0)
+    monkeypatch.setattr(planning, "measured_step", lambda *given: 0.5)
+    costs = plan(GPTConfig(**SIZES), TrainerConfig(batch_size=4))
+    assert costs.computing == 0.5
+    assert costs.verdicts[0].startswith("needs ")
+
+
 def test_a_limit_of_time_shortens_the_plan() -> None:
     step = plan(GPTConfig(**SIZES), TrainerConfig(), **H100).computing
     short = plan(GPTConfig(**SIZES), TrainerConfig(max_seconds=10.5 * step), **H100)

@@ -24,10 +24,10 @@ from tinygpt.models.inspection import check_floating, check_model
 from tinygpt.models.modes import training
 from tinygpt.ranks import BUCKET
 from tinygpt.runtime import DTYPES, choose_device, choose_precision
-from tinygpt.training.advice import measured_step
 from tinygpt.training.config import TrainerConfig, check_config
 from tinygpt.training.preparation import micro_batches, optimizer_for
 from tinygpt.training.sharding import separate_blocks
+from tinygpt.training.timing import measured_step
 
 _OVERHEAD = 1.4  # memory in use beside what the graph keeps, as a factor: temporary results, and pieces that are free
 _TOKENS_PER_PARAMETER = 20
@@ -152,7 +152,7 @@ def plan(
     check_model("model", built)
     check_floating("model", built, "trained")
     if memory is None and flops is None:
-        memory = float(memory_bytes())
+        memory = memory_bytes() or None  # not every system tells it
 
     accumulation = micro_batches(config.accumulation, config.batch_size, devices)
     rows, each = math.ceil(config.batch_size / accumulation), accumulation // devices  # of a device
