@@ -227,6 +227,17 @@ def test_a_wrong_file_is_answered_in_one_line(line: str, answer: str, said: Any,
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [("to be, or not to be", "save it in a file first\n"), ("to b" * 100, "use a shorter path\n")],
+    ids=["text", "long"],
+)
+def test_a_text_in_place_of_its_file_is_told_so(text: str, way: str, said: Any) -> None:
+    code, out, err = said("train", text)
+    assert (code in (1, 2), out) == (True, "")
+    assert err.endswith(way)
+
+
 def test_an_error_has_its_traceback_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYGPT_TRACEBACK", "1")
     with pytest.raises(tinygpt.errors.DataError):

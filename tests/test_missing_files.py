@@ -69,6 +69,12 @@ def test_a_path_longer_than_any_is_refused(call: Callable[[Any], object]) -> Non
         call("to b" * 100)
 
 
+def test_a_folder_without_a_log_is_no_run() -> None:
+    Path("empty").mkdir()
+    message = refused(lambda path: views.plot_runs({"a": path}), "empty")
+    assert message.startswith(f"there is no log {show(Path('empty/metrics.jsonl'))} in ")
+
+
 VERBS = [
     ["info", ""],
     ["write", ""],

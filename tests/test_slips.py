@@ -86,6 +86,7 @@ SLIPS: list[tuple[Callable[[], object], type[Exception], str]] = [
         (partial(call, None), InputTypeError, "got NoneType; pass a text, which may be empty, ''")
         for call in (SAMPLER, SAMPLER.stream, SAMPLER.choices, SAMPLER.score)
     ),
+    (lambda: SAMPLER(b"a"), InputTypeError, "got bytes; decode it first"),
     (lambda: SAMPLER([None]), InputTypeError, "got a list with None of type NoneType; pass texts"),
     *(
         (partial(call, ids), InputTypeError, message)
