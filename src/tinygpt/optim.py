@@ -14,7 +14,7 @@ from tinygpt.layers.roles import gains_in, matrices_in, tables_in, unknown_in
 from tinygpt.sharded_tensors import apply_to_whole, is_sharded, local, rows_of
 
 
-def _quickly(name: str) -> Callable[..., Any]:
+def _without_compiler(name: str) -> Callable[..., Any]:
     """Return the function inside a method of PyTorch's optimizers.
 
     The method imports the compiler when it is first called, which takes seconds and memory.
@@ -129,7 +129,7 @@ class Muon(torch.optim.Optimizer):
         Raises:
             ConfigError: If a Muon group holds a vector or a scalar, or a number is out of range.
         """
-        _quickly("add_param_group")(self, param_group)
+        _without_compiler("add_param_group")(self, param_group)
         try:
             _check_group(self.param_groups[-1])
         except BaseException:
@@ -138,12 +138,12 @@ class Muon(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state and the groups, as every optimizer of PyTorch does."""
-        state: dict[str, Any] = _quickly("state_dict")(self)
+        state: dict[str, Any] = _without_compiler("state_dict")(self)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Set the state and the groups from those of an optimizer with groups of the same sizes."""
-        _quickly("load_state_dict")(self, state_dict)
+        _without_compiler("load_state_dict")(self, state_dict)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

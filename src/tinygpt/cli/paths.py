@@ -114,10 +114,9 @@ def given_text(text: str) -> str:
         if sys.stdin is None:
             raise DataError("standard input must be open to read the text from it")
         return sys.stdin.read()
-    # Unlike those of Path, these functions take any text.
-    folder = os.path.dirname(text)  # noqa: PTH120
-    is_below = len(text.split()) == 1 and bool(folder.strip("/")) and os.path.isdir(folder)  # noqa: PTH112
-    if os.path.isfile(text):  # noqa: PTH113
+    folder = os.path.dirname(text)  # noqa: PTH120 # os.path takes any text, and Path does not
+    is_below = len(text.split()) == 1 and bool(folder.strip("/")) and os.path.isdir(folder)  # noqa: PTH112 # as above
+    if os.path.isfile(text):  # noqa: PTH113 # as above
         raise ConfigError(f"a text is needed, got the name of a file, {short(text)}; use - < {cut(shlex.quote(text))}")
     if is_name_of_a_file(text) or is_below:
         raise ConfigError(f"a text is needed, got what looks like a path, {short(text)}; use - to read any text")
